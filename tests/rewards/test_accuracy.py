@@ -1,0 +1,328 @@
+import logging
+
+import pytest
+
+from trl_onevision.rewards.accuracy import AccuracyReward, accuracy_reward
+from trl_onevision.rewards.golds import infer_task
+
+
+def score(gold, answer, task=None, reward=accuracy_reward, **columns):
+    columns = {name: [column] for name, column in columns.items()}
+    (value,) = reward([f"<think>?</think><answer>{answer}</answer>"], solution=[gold], task=[task], **columns)
+    return value
+
+
+MATH = [
+    ("42", "42", 1),
+    ("42", "$42$", 1),
+    ("42", "42.", 1),
+    ("42", "The value is 42", 1),
+    ("42", "42 or 43", 0),
+    ("42", "", 0),
+    (r"\frac{1}{2}", "0.5", 1),
+    (r"\frac{1}{2}", r"$\frac12$", 1),
+    (r"\frac{1}{2}", r"\dfrac{1}{2}", 1),
+    (r"\frac{1}{2}", "50%", 1),
+    ("1/3", "0.333333", 1),
+    ("1/3", "0.33", 0),
+    ("1 2/3", "5/3", 1),
+    ("1000", "1,000", 1),
+    (r"2\sqrt{3}", "2√3", 1),
+    (r"2\sqrt{3}", "sqrt(12)", 1),
+    (r"2\sqrt{3}", "2.0", 0),
+    ("90°", "90", 1),
+    ("90", r"90^\circ", 1),
+    ("145°", "145 degrees", 1),
+    ("5 cm", "50 mm", 1),
+    ("5 cm", "5", 1),
+    ("5", "5 cm", 1),
+    ("5 cm", "5 m", 0),
+    ("3m", "3m", 1),
+    ("x^2+2x+1", "(x+1)^2", 1),
+    ("x=5", "5", 1),
+    ("5", "x = 5", 1),
+    ("y = 2x + 1", "y = 1 + 2x", 1),
+    ("x=5", "x=6", 0),
+    ("(1, 2)", "(1,2)", 1),
+    ("(1, 2)", "(2, 1)", 0),
+    ("[0, 1)", "[0, 1]", 0),
+    (r"(-\infty, 3)", "x < 3", 1),
+    (r"\{1, 2\}", r"\{2, 1\}", 1),
+    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{bmatrix}1\\2\end{bmatrix}", 1),
+    (r"\frac{\pi}{2}", "π/2", 1),
+    ("-1", "−1", 1),
+    ("hello", "olleh", 0),  # the letters as factors of a product would commute
+]
+
+
+@pytest.mark.parametrize(("gold", "answer", "expected"), MATH)
+def test_math(gold, answer, expected):
+    assert score(gold, answer, "math") == expected
+
+
+CHOICE = [
+    ("B", "B", 1),
+    ("B", "b", 1),
+    ("B", "(B)", 1),
+    ("B", "B.", 1),
+    ("B", "B) red", 1),
+    ("B", "B. red", 1),
+    ("B", "**B**", 1),
+    ("B", r"\text{B}", 1),
+    ("B", "Option B", 1),
+    ("B", "The answer is B", 1),
+    ("B", "The correct option is (B).", 1),
+    ("B", "it is option (B)", 1),
+    ("B", "B because it is red", 1),
+    ("B", "选项B", 1),
+    ("B", "（B）", 1),
+    ("B", "A, because B is wrong", 0),
+    ("A", "A, because B is wrong", 1),
+    ("B", "A or B", 0),
+    ("B", "A, B, C, D", 0),
+    ("B", "ABCD", 0),
+    ("A", "A man walks his dog", 0),
+    ("A", "A, I think", 1),
+    ("B", "B) A dog", 1),
+    ("(B)", "B", 1),
+    ("A,C", "A and C", 1),
+    ("A,C", "C, A", 1),
+    ("A,C", "AC", 1),
+    ("A,C", "A", 0),
+    ("A,C", "A, B, C", 0),
+    ('["A", "C"]', "A, C", 1),
+    ("J", "J", 1),
+    ("B", "42", 0),
+]
+
+
+@pytest.mark.parametrize(("gold", "answer", "expected"), CHOICE)
+def test_choice(gold, answer, expected):
+    assert score(gold, answer, "choice") == expected
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "expected"),
+    [
+        ("B", "B", 1),
+        ("B", "dark red", 1),
+        ("dark red", "B", 1),
+        ("dark red", "The car is dark red.", 1),
+        ("red", "The car is dark red.", 0),
+        ("B", "A) red", 0),
+        ("B", "red", 0),
+        ("B", "red or blue", 0),
+        ("C", "蓝色", 1),
+        ("E", "E", None),  # there are four options: this gold is broken
+        ("B", "E", 0),
+    ],
+)
+def test_choice_by_the_words_of_an_option(gold, answer, expected):
+    assert score(gold, answer, "choice", choices=["red", "dark red", "蓝色", "A) or B)"]) == expected
+
+
+NUMBER = [
+    ("1234", "1,234", 1),
+    ("1,234", "1234", 1),
+    ("1234.5", "1.234,5", 1),
+    ("5", "5.0", 1),
+    ("1.5", "1,5", 1),
+    ("12%", "12 percent", 1),
+    ("50%", "0.5", 1),
+    ("50%", "50", 1),
+    ("2500", "2.5e3", 1),
+    ("2500", r"2.5 \times 10^{3}", 1),
+    ("1.25 km", "1,250 m", 1),
+    ("5 kg", "5 cm", 0),
+    ("3.14", "3.14159", 1),
+    ("3.14", "3.2", 0),
+    ("3.1416", "3.14", 0),
+    ("2000", "1998", 0),
+    ("0.5", r"\frac{1}{2}", 1),
+    ("4", r"\sqrt{16}", 1),
+    ("5", "five", 1),
+    ("5", "There are 5 apples.", 1),
+    ("5", "5 of 7", 0),
+    ("7", "3 + 4 = 7", 1),
+    ("$10", "10 dollars", 1),
+    ("5000000", "5 million", 1),
+    ("42", "４２", 1),
+    ("42", "٤٢", 1),
+    ("16", r"\sqrt{16}", 0),
+    ("2", "2√{3}", 0),
+    ("5", "5²", 0),
+    ("10", "10^10", 0),
+    ("1", "1e999999999", 0),
+    ("-5", "−5", 1),
+]
+
+
+@pytest.mark.parametrize(("gold", "answer", "expected"), NUMBER)
+def test_number(gold, answer, expected):
+    assert score(gold, answer, "number") == expected
+
+
+def test_tolerance_is_relative_and_holds_for_integers_too():
+    reward = AccuracyReward(tolerance=0.05)
+    assert score("200", "209", "number", reward) == 1
+    assert score("200", "211", "number", reward) == 0
+
+
+def test_mean_relative_accuracy():
+    reward = AccuracyReward(number="mra")
+    assert score("100", "100", "number", reward) == 1
+    assert score("100", "88", "number", reward) == pytest.approx(0.8)  # error 0.12 is below 0.50, 0.45, …, 0.15
+    assert score("100", "151", "number", reward) == 0
+    assert score("0", "0", "number", reward) == 1
+
+
+def test_tolerance_decay():
+    reward = AccuracyReward(number="decay")
+    scores = [score("100", answer, "number", reward) for answer in ("104", "112.5", "120", "1e300", "1/0")]
+    assert scores == pytest.approx([1, 0.5, 0, 0, 0])
+
+
+TEXT = [
+    ("Paris", "paris", 1),
+    ("Paris", "Paris.", 1),
+    ("Paris", "  PARIS\n", 1),
+    ("Eiffel Tower", "the Eiffel  Tower", 1),
+    ("Paris", "Paris, France", 0),
+    ('["NYC", "New York"]', "new york", 1),
+    (["NYC", "New York"], "nyc", 1),
+    ("yes", "Yes, it is.", 1),
+    ("yes", "I know: yes", 1),
+    ("no", "I know: yes", 0),
+    ("yes", "yes or no", 0),
+    ("no", "false", 1),
+    ("yes", "perhaps", 0),
+    ("是", "是的", 1),
+    ("3:05", "five past three", 1),
+    ("3:30", "half past three", 1),
+    ("3:45", "quarter to 4", 1),
+    ("15:05", "3:05 pm", 1),
+    ("3:05 am", "3:05 pm", 0),
+    ("7:00", "7 o'clock", 1),
+    ("March 5, 2024", "2024-03-05", 1),
+    ("2024-03-05", "5th of March 2024", 1),
+    ("2024-03-05", "2024-03-06", 0),
+    ("?", "?", 1),
+    ("?", "!", 0),
+]
+
+
+@pytest.mark.parametrize(("gold", "answer", "expected"), TEXT)
+def test_text(gold, answer, expected):
+    assert score(gold, answer, "text") == expected
+
+
+def test_similarities_of_text():
+    assert score("invoice 1024", "invoice 1O24", "text", AccuracyReward(text="anls")) == pytest.approx(11 / 12)
+    assert score("invoice", "receipt", "text", AccuracyReward(text="anls")) == 0
+    assert score('["cat", "feline"]', "felime", "text", AccuracyReward(text="anls")) == pytest.approx(5 / 6)
+    assert score("the cat sat down", "the cat sits down", "text", AccuracyReward(text="wer")) == 0.75
+    assert score("cat", "dog " * 1000, "text", AccuracyReward(text="wer")) == 0
+
+
+@pytest.mark.parametrize(
+    ("task", "gold", "answer", "expected"),
+    [
+        ("yes_no", "yes", "true", 1),
+        ("yes_no", "perhaps", "yes", None),
+        ("count", "5", "five", 1),
+        ("list", "1, 2, 3", "1, 2, 3", 1),
+        ("list", "1, 2, 3", "3, 2, 1", 0),
+        ("list", "red, green and blue", '["Red", "green", "BLUE"]', 1),
+        ("set", "1, 2, 3", "3; 2.0; 1", 1),
+        ("set", "1, 2", "1, 2, 2", 0),
+        ("set", "a, b", "a, b, c", 0),
+        ("date", "2024-03-05", "3/5/2024", 1),
+        ("date", "soon", "2024-03-05", None),
+        ("time", "3:05", "15:05", 1),
+        ("time", "noon-ish", "12:00", None),
+    ],
+)
+def test_tasks_asked_for_by_name(task, gold, answer, expected):
+    assert score(gold, answer, task) == expected
+    assert score(gold, answer, reward=AccuracyReward(task=task)) == expected
+
+
+@pytest.mark.parametrize("task", ["boxes", "points", "span", "unheard_of"])
+def test_the_task_of_another_reward_is_none(task, caplog):
+    assert score("42", "42", task) is None
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("gold", "choices", "task"),
+    [
+        ("B", None, "choice"),
+        ("(B)", None, "choice"),
+        ("A,C", None, "choice"),
+        ("red", ["red", "blue"], "choice"),
+        ("42", None, "math"),
+        ("3.5", None, "math"),
+        (r"\frac{1}{2}", None, "math"),
+        ("x", None, "math"),
+        ("x+1", None, "math"),
+        ("50%", None, "math"),
+        ("5 cm", None, "number"),
+        ("145°", None, "number"),
+        ("yes", None, "text"),
+        ("2024-03-05", None, "text"),
+        ("3:05", None, "text"),
+        ("Paris", None, "text"),
+        ("Route 66", None, "text"),
+        ('[{"bbox_2d": [1, 2, 3, 4], "label": "cat"}]', None, "boxes"),
+    ],
+)
+def test_the_task_is_inferred_from_the_gold(gold, choices, task):
+    assert infer_task(gold, choices) == task
+
+
+@pytest.mark.parametrize("gold", ["<answer> 42 </answer>", r"So $x = \boxed{42}$.", 42, 42.0])
+def test_a_gold_is_unwrapped(gold):
+    assert score(gold, "42") == 1
+
+
+@pytest.mark.parametrize("gold", [None, "", "  ", [], True, {"a": 1}])
+def test_a_gold_that_cannot_be_scored_is_none_and_named_once(gold, caplog):
+    reward = AccuracyReward()
+    with caplog.at_level(logging.WARNING):
+        first = reward(["<answer>1</answer>"] * 2, solution=[gold, "1"], id=["row-7", "row-8"])
+        reward(["<answer>1</answer>"] * 2, solution=[gold, "1"], id=["row-7", "row-8"])
+    assert first == [None, 1.0]
+    assert [record.getMessage().startswith("row 'row-7'") for record in caplog.records] == [True]
+
+
+def test_only_the_answer_is_paid():
+    completions = [
+        "<think>so 42</think>",
+        "<think><answer>42</answer></think><answer>41</answer>",
+        "<think>the answer is 42",
+        [{"role": "assistant", "reasoning_content": r"\boxed{42}", "content": "I am done"}],
+        [{"role": "assistant", "reasoning_content": "41", "content": "<answer>42</answer>"}],
+    ]
+    assert accuracy_reward(completions, solution=["42"] * 5, task=["math"] * 5) == [0, 0, 0, 0, 1]
+    assert AccuracyReward(opened=True)(["the answer is 42"], solution=["42"]) == [0]
+
+
+def test_what_is_logged():
+    logged, metrics = {}, {}
+    accuracy_reward(
+        ["<answer>9^{9^{9^9}}</answer>", "no answer"],
+        solution=["42", "42"],
+        log_extra=logged.__setitem__,
+        log_metric=metrics.__setitem__,
+    )
+    assert logged == {"answer": ["9^{9^{9^9}}", ""]}
+    assert metrics == {"accuracy/timeouts": 1.0}
+
+
+def test_wrong_options_are_named():
+    with pytest.raises(ValueError, match="expected one of exact, anls, wer"):
+        AccuracyReward(text="fuzzy")
+    with pytest.raises(ValueError, match="expected one of tolerance, mra, decay"):
+        AccuracyReward(number="close")
+    with pytest.raises(ValueError, match="at least 0"):
+        AccuracyReward(tolerance=-1)

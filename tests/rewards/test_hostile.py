@@ -1,0 +1,173 @@
+"""Random and adversarial text: no reward raises, hangs, leaves its range, or changes with the order of its rows."""
+
+import inspect
+import time
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from trl_onevision import rewards
+from trl_onevision.rewards import AccuracyReward, FormatReward, StepAccuracyReward, StepValidityReward, accuracy_reward
+from trl_onevision.rewards.accuracy import LONGEST_ANSWER
+from trl_onevision.rewards.literal import anls, edit_distance, items, normalize, word_accuracy, yes_or_no
+from trl_onevision.rewards.number import plain_number, read_number
+from trl_onevision.rewards.text import answer_text, boxed, split, tagged
+
+PIECES = [
+    "<think>", "</think>", "<answer>", "</answer>", "<THINK>", "<observe>", "</observe>", r"\boxed{", "{", "}", "[",
+    "]", "Answer: ", "the answer is ", "### Step 1: ", "### The final answer is: ", "###", "\n", " ", "\t", "\\", "$",
+    "\\(", "```json\n", "\x00", "\ud800", "\udfff", "\u202e", "\u200b", "４２", "٤٢", "𝟒𝟐", "½", "²", "−", "А",
+    "Ｂ", "é", "ﷺ", "答案：", "√", "42", "0", "-1", "1,234", "1e9", "1e999999", "%", "/", "^", "!", ".", ",", ":", "A",
+    "B", "C", "yes", "no", "and", "or", '{"bbox_2d": [1, 2, 3, 4]}', "[[0, 0, 1, 1]]", "NaN", "null", "1:30", "x", "=",
+    "2024-03-05", r"\frac{1}{2}", "cm",
+]  # fmt: skip
+texts = st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=8)), max_size=30).map("".join)
+blocks = st.fixed_dictionaries({"type": st.sampled_from(["text", "thinking", "image", ""])}, optional={"text": texts})
+contents = st.one_of(st.none(), texts, st.integers(), st.lists(st.one_of(blocks, texts, st.none()), max_size=4))
+roles = st.sampled_from(["assistant", "tool", "user", ""])
+messages = st.fixed_dictionaries(
+    {"content": contents},
+    optional={
+        "role": st.sampled_from(["assistant", "tool", "user", ""]),
+        "reasoning_content": st.one_of(st.none(), texts),
+    },
+)
+completions = st.one_of(
+    texts, messages, st.lists(st.one_of(messages, st.none(), texts), max_size=3), st.none(), st.integers()
+)
+slow = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+many = settings(max_examples=300, deadline=None, derandomize=True)
+
+GOLDS = {
+    "choice": "B", "number": "1,234.5 cm", "text": "Paris", "yes_no": "no", "count": "3", "list": "1, 2",
+    "set": "a, b", "date": "2024-03-05", "time": "1:30",
+}  # fmt: skip
+EXPORTED = [name for name in rewards.__all__ if not inspect.isclass(getattr(rewards, name))]
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+@slow
+@given(st.lists(completions, max_size=4), st.one_of(texts, st.none(), st.integers()))
+def test_no_completion_and_no_gold_makes_a_reward_raise(name, said, gold):
+    rows = {"solution": gold, "task": "text", "key_steps": [["x"]], "completion_ids": [0] * 9, "difficulty": 2.0}
+    columns = {column: [value] * len(said) for column, value in rows.items()}
+    scores = getattr(rewards, name)(completions=said, prompts=["?"] * len(said), **columns)
+    assert len(scores) == len(said)
+    assert all(score is None or 0 <= score <= 1.2 for score in scores)
+
+
+@pytest.mark.parametrize("task", GOLDS)
+@slow
+@given(said=st.lists(texts, min_size=2, max_size=6))
+def test_every_kind_of_answer_stays_in_range_and_follows_its_row(task, said):
+    said = [*said, *(f"<answer>{text}</answer>" for text in said)]
+    for reward in (AccuracyReward(task=task), AccuracyReward(task=task, text="anls", number="mra")):
+        scores = reward(said, solution=[GOLDS[task]] * len(said))
+        assert all(score is not None and 0 <= score <= 1 for score in scores)
+        assert reward(said[::-1], solution=[GOLDS[task]] * len(said)) == scores[::-1]
+
+
+@slow
+@given(said=texts)
+def test_mathematics_on_any_text(said):
+    (score,) = accuracy_reward([f"<answer>{said}</answer>"], solution=["x^2+1"], task=["math"])
+    assert score in (0.0, 1.0)
+
+
+@many
+@given(texts, texts)
+def test_the_content_holds_the_answer_and_no_thinking(thinking, content):
+    kept = split(thinking + "</think>" + content).content
+    assert kept == split(content).content if "think>" in content.lower() else kept == content
+    for found in (tagged(content), boxed(content)):
+        assert found is None or found in content
+    assert answer_text(f"<think>{content}") is None or "</think>" in content.lower()
+
+
+@many
+@given(texts)
+def test_every_gold_that_is_text_is_its_own_answer(gold):
+    stated = f"<answer>{gold}</answer>"
+    if answer_text(stated) == gold.strip() and gold.strip() and tagged(gold) is None and boxed(gold) is None:
+        assert AccuracyReward(task="text")([stated], solution=[gold]) in ([1.0], [None])
+
+
+@many
+@given(st.fractions(min_value=-(10**9), max_value=10**9, max_denominator=10**6))
+def test_numbers_are_read_as_they_are_written(value):
+    assert read_number(str(value)).value == plain_number(str(value)).value == value
+    decimal = f"{float(value):.6f}"
+    assert abs(read_number(decimal).value - value) <= 1e-6
+    assert read_number(f"{round(value):,}").value == round(value)
+
+
+@many
+@given(st.text("ab ", max_size=12), st.text("ab ", max_size=12), st.text("ab ", max_size=12))
+def test_the_edit_distance_is_a_metric(first, second, third):
+    distance = edit_distance(first, second)
+    assert distance == edit_distance(second, first) == naive_distance(first, second)
+    assert (distance == 0) == (first == second)
+    assert edit_distance(first, third) <= distance + edit_distance(second, third)
+    assert 0 <= anls(first, second) <= 1
+    assert 0 <= word_accuracy(first, second) <= 1
+
+
+def naive_distance(first, second):
+    row = list(range(len(second) + 1))
+    for index, left in enumerate(first, 1):
+        before, row = row, [index]
+        for column, right in enumerate(second, 1):
+            row.append(min(before[column] + 1, row[-1] + 1, before[column - 1] + (left != right)))
+    return row[-1]
+
+
+@many
+@given(texts)
+def test_readers_of_text_never_raise(text):
+    read_number(text), plain_number(text), yes_or_no(text), items(text)
+    assert normalize(normalize(text)) == normalize(normalize(normalize(text)))
+
+
+READERS = {
+    "accuracy": (AccuracyReward(task="text"), "Paris"),
+    "format": (FormatReward(graded=True), None),
+    "boxed": (FormatReward("boxed", graded=True), None),
+    "sections": (FormatReward("steps", graded=True), None),
+    "json": (FormatReward("json", graded=True), None),
+    "steps": (StepAccuracyReward(accuracy=AccuracyReward(task="text")), "4"),
+    "steps of the code": (StepAccuracyReward(accuracy=AccuracyReward(task="text"), mode="code"), "4"),
+    "order": (StepValidityReward(), None),
+    "order of the code": (StepValidityReward(mode="code"), None),
+}
+WORST = ["<answer>", "</think>", r"\boxed{", "{", "\n ", "(", "### Step 1:\n", "<", "--", "ﷺ", "answer: "]
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_megabyte_of_the_worst_text_scores_in_under_a_second(reader):
+    reward, gold = READERS[reader]
+    for piece in WORST:
+        body = piece * (1_000_000 // len(piece))
+        for text in (body, f"<answer>{body}", f"<think>x</think><answer>{body}</answer>"):
+            start = time.thread_time()
+            reward([text], solution=[gold], key_steps=[[["a"], ["= 1"]]])
+            assert time.thread_time() - start < 1, piece
+
+
+@pytest.mark.parametrize("task", GOLDS)
+def test_the_longest_answers_that_are_read_are_read_in_no_time(task):
+    pieces = [piece for piece in [*PIECES, "1 ", "A, ", "1,", "(A)", "a b ", "- ", "past "] if "answer>" not in piece]
+    said = [f"<answer>{(piece * LONGEST_ANSWER)[:LONGEST_ANSWER]}</answer>" for piece in pieces]
+    start = time.thread_time()
+    AccuracyReward(task=task)(said, solution=[GOLDS[task]] * len(said))
+    assert time.thread_time() - start < len(said) * 0.05
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_a_thousand_hostile_completions_in_one_call(name):
+    said = [f"<answer>{PIECES[index % len(PIECES)] * 40}{index}</answer>" for index in range(1000)]
+    rows = {"solution": "x", "task": "text", "key_steps": [["x"]], "completion_ids": [0] * 9, "difficulty": 2.0}
+    start = time.monotonic()
+    columns = {column: [value] * len(said) for column, value in rows.items()}
+    assert len(getattr(rewards, name)(completions=said, prompts=["?"] * 1000, **columns)) == 1000
+    assert time.monotonic() - start < 31

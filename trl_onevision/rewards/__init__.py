@@ -1,0 +1,60 @@
+"""Verifiable rewards: plain callables that turn completions into numbers. Never imports torch, trl or datasets."""
+
+from trl_onevision.rewards.accuracy import AccuracyReward, accuracy_reward
+from trl_onevision.rewards.actions import ActionReward, action_reward
+from trl_onevision.rewards.boxes import DetectionReward, IoUReward, detection_reward, iou_reward
+from trl_onevision.rewards.compose import Clip, First, Gate, Product, Scheduled, hard_format_accuracy_reward
+from trl_onevision.rewards.format import FormatReward, format_reward
+from trl_onevision.rewards.length import (
+    BudgetReward,
+    ConciseReward,
+    DynamicLengthReward,
+    budget_reward,
+    concise_reward,
+    dynamic_length_reward,
+)
+from trl_onevision.rewards.masks import MaskReward, mask_reward
+from trl_onevision.rewards.points import PointReward, point_reward
+from trl_onevision.rewards.spans import SpanReward, span_reward
+from trl_onevision.rewards.steps import (
+    StepAccuracyReward,
+    StepValidityReward,
+    step_accuracy_reward,
+    step_validity_reward,
+)
+
+# `__all__` names the rewards a recipe can use as they are; the contract test and the table in the docs go through it.
+__all__ = [
+    "AccuracyReward",
+    "ActionReward",
+    "BudgetReward",
+    "Clip",
+    "ConciseReward",
+    "DetectionReward",
+    "DynamicLengthReward",
+    "First",
+    "FormatReward",
+    "Gate",
+    "IoUReward",
+    "MaskReward",
+    "PointReward",
+    "Product",
+    "Scheduled",
+    "SpanReward",
+    "StepAccuracyReward",
+    "StepValidityReward",
+    "accuracy_reward",
+    "action_reward",
+    "budget_reward",
+    "concise_reward",
+    "detection_reward",
+    "dynamic_length_reward",
+    "format_reward",
+    "hard_format_accuracy_reward",
+    "iou_reward",
+    "mask_reward",
+    "point_reward",
+    "span_reward",
+    "step_accuracy_reward",
+    "step_validity_reward",
+]

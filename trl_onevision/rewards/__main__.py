@@ -1,0 +1,45 @@
+"""Print the table of the rewards, as `docs/rewards.md` holds it: `python -m trl_onevision.rewards`."""
+
+import inspect
+import sys
+from collections.abc import Iterator
+
+from trl_onevision import rewards
+
+# What TRL passes by itself, or this package only if it is there, is no column that a dataset has to bring.
+GIVEN = {
+    "self",
+    "completions",
+    "completion_ids",
+    "prompts",
+    "log_extra",
+    "log_metric",
+    "trainer_state",
+    "kwargs",
+    "columns",
+}
+
+
+def table() -> Iterator[str]:
+    """Yield the lines of a Markdown table: a reward, its class, what it pays, the columns that it reads."""
+    yield "| reward | class | what it pays | columns |"
+    yield "|---|---|---|---|"
+    instances = {type(value): name for name in rewards.__all__ if not inspect.isclass(value := getattr(rewards, name))}
+    for name in rewards.__all__:
+        value = getattr(rewards, name)
+        if inspect.isclass(value) and value not in instances:
+            yield _line("", value)
+    for name in rewards.__all__:
+        value = getattr(rewards, name)
+        if not inspect.isclass(value):
+            yield _line(f"`{name}`", type(value))
+
+
+def _line(name: str, kind: type) -> str:
+    pays = (inspect.getdoc(kind) or "").split("\n\n")[0].replace("\n", " ").replace("|", "\\|")
+    columns = [column for column in inspect.signature(kind.__call__).parameters if column not in GIVEN]
+    return f"| {name} | `{kind.__name__}` | {pays} | {', '.join(f'`{column}`' for column in columns)} |"
+
+
+if __name__ == "__main__":
+    sys.stdout.write("\n".join(table()) + "\n")

@@ -1,0 +1,166 @@
+"""Actions on a screen: the right kind, in the right place, with the right text (UI-R1)."""
+
+import itertools
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from trl_onevision.rewards.boxes import Box
+from trl_onevision.rewards.coordinates import (
+    FloatArray,
+    Frame,
+    GroundingReward,
+    collect,
+    first_text,
+    gold_items,
+    normalized,
+    read_json,
+)
+from trl_onevision.rewards.points import point_credit, read_places, read_point
+
+_KIND_KEYS = ("action", "action_type")
+# What action spaces call the same thing. Scroll and swipe are opposite in direction, so they are two.
+_KINDS = {
+    name: names[0]
+    for names in (
+        ("click", "tap", "left_click", "touch"),
+        ("long_press", "press_and_hold"),
+        ("double_click", "double_tap"),
+        ("type", "input", "input_text", "enter_text", "write"),
+        ("press", "key", "press_key", "hotkey"),
+        ("open", "open_app", "launch", "launch_app"),
+        ("back", "press_back", "navigate_back"),
+        ("home", "press_home", "navigate_home"),
+        ("finish", "finished", "complete", "completed", "done", "terminate"),
+    )
+    for name in names
+}
+_ARGUMENTS = {
+    "text": ("text", "content", "value", "input_text"),
+    "direction": ("direction",),
+    "key": ("key", "keys"),
+    "app": ("app", "app_name"),
+}
+
+
+class Action(NamedTuple):
+    """What to do, where, and with which words; a gold's place may be a box, an answer's is a point."""
+
+    kind: str
+    place: Box | None
+    arguments: dict[str, str]
+
+
+def read_actions(text: str) -> list[Action]:
+    """Read the actions of an answer's JSON, in the order written; at most 1000.
+
+    >>> read_actions("[{'action': 'tap', 'coordinate': [10, 20]}]")
+    [Action(kind='click', place=Box(x1=10.0, y1=20.0, x2=10.0, y2=20.0, label=None, score=None), arguments={})]
+    >>> read_actions('{"name": "computer_use", "arguments": {"action": "type", "text": "hello"}}')
+    [Action(kind='type', place=None, arguments={'text': 'hello'})]
+
+    An action is an object that names its kind under `action` or `action_type`, at any depth. Its place is read as
+    `read_points` does, its words from `text`, `content`, `value`, `direction`, `key`, `app`.
+    """
+    return collect(read_json(text), read_action)
+
+
+def read_action(value: Any) -> Action | None:
+    """Read one JSON object as an answered action; `None` if it is not one.
+
+    >>> read_action({"action": "scroll", "direction": "Down"})
+    Action(kind='scroll', place=None, arguments={'direction': 'down'})
+    """
+    point = read_point(value) if isinstance(value, dict) else None
+    return _action(value, None if point is None else Box(point.x, point.y, point.x, point.y))
+
+
+def _read_gold_action(value: Any) -> Action | None:
+    has_place = isinstance(value, dict) and ("bbox_2d" in value or "bbox" in value or read_point(value) is not None)
+    return _action(value, read_places(value)[0] if has_place else None)
+
+
+def _action(value: Any, place: Box | None) -> Action | None:
+    kind = first_text(value, _KIND_KEYS) if isinstance(value, dict) else None
+    if kind is None:
+        return None
+    kind = kind.strip().casefold().replace(" ", "_").replace("-", "_")
+    stated = {name: first_text(value, keys) for name, keys in _ARGUMENTS.items()}
+    # Only what is typed is taken to the letter.
+    words = {name: text.strip() if name == "text" else normalized(text) for name, text in stated.items() if text}
+    return Action(_KINDS.get(kind, kind), place, {name: text for name, text in words.items() if text})
+
+
+class ActionReward(GroundingReward[Action, list[Action]]):
+    """Pay an action on a screen for its kind, and for its kind with the right place and words (UI-R1).
+
+    >>> reward = ActionReward()
+    >>> gold = '{"action": "click", "bbox_2d": [0, 0, 10, 10]}'
+    >>> hit, miss = ('{"action": "click", "coordinate": [%d, 5]}' % x for x in (5, 50))
+    >>> reward([hit, miss, '{"action": "wait"}'], solution=[gold] * 3)
+    [1.0, 0.5, 0.0]
+
+    The score of an action is `type_weight` for its kind, and the rest if the kind and every argument of the gold are
+    right, in [0, 1]. With the default of 0.5 that is UI-R1's sum of action type and coordinate, halved; its format
+    part is `FormatReward`'s. InfiGUI-R1 uses 0.2.
+
+    - A gold with a box is hit inside it or on its edge, one with a point within `radius` (in `gold_frame`).
+    - A gold's `text` must be typed to the letter, but for white space around it; `direction`, `key` and `app` are
+      compared without case. What the gold does not give is not asked for: a `back` needs its kind only.
+    - Kinds have the usual synonyms: tap is click, input_text is type. Scroll and swipe differ.
+    - Golds and answers may be lists: steps are compared in order and averaged over the longer list.
+
+    `frame`, `gold_frame` and `opened` are as in `IoUReward`. Scores rows whose `task` is `action`; without a task,
+    those whose gold names an action. An answer that holds no JSON action earns 0. A gold that cannot be read gets
+    `None` and one warning with the row's id.
+    """
+
+    task_name = "action"
+
+    def __init__(
+        self,
+        type_weight: float = 0.5,
+        radius: float = 30.0,
+        frame: Frame = "pixel",
+        *,
+        gold_frame: Frame = "pixel",
+        opened: bool = False,
+        name: str = "action_reward",
+    ) -> None:
+        super().__init__(name, frame, gold_frame, opened)
+        if not 0 <= type_weight <= 1:
+            raise ValueError(f"type_weight={type_weight} is not in [0, 1]")
+        if not radius > 0:
+            raise ValueError(f"radius={radius} is not positive")
+        self.type_weight = type_weight
+        self.radius = radius
+
+    def read_answer(self, text: str) -> list[Action]:
+        return read_actions(text)
+
+    def read_gold(self, gold: Any, row: dict[str, Any]) -> list[Action]:
+        actions = gold_items(gold, _read_gold_action, 'an action like {"action": "click", "bbox_2d": [...]}')
+        if not actions:
+            raise ValueError("the gold holds no action")
+        return actions
+
+    def score(self, text: str, answer: list[Action], gold: list[Action], scale: FloatArray) -> float:
+        steps = itertools.zip_longest(answer, gold)
+        return sum(self._step(*step, scale) for step in steps) / max(len(answer), len(gold))
+
+    def _step(self, answer: Action | None, gold: Action | None, scale: FloatArray) -> float:
+        if answer is None or gold is None or answer.kind != gold.kind:
+            return 0.0
+        words_right = all(answer.arguments.get(name) == text for name, text in gold.arguments.items())
+        right = words_right and (gold.place is None or self._hits(answer.place, gold.place, scale))
+        return 1.0 if right else self.type_weight
+
+    def _hits(self, answer: Box | None, gold: Box, scale: FloatArray) -> bool:
+        if answer is None:
+            return False
+        with np.errstate(over="ignore", invalid="ignore"):
+            point = np.array([answer[:2]]) * scale
+        return bool(point_credit(point, np.array([gold[:4]]), self.radius, soft=False).item())
+
+
+action_reward = ActionReward()

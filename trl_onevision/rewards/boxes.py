@@ -1,0 +1,388 @@
+"""Boxes in an answer: reading them, IoU, one-to-one matching, and the two rewards built on it."""
+
+import itertools
+import re
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import linear_sum_assignment
+
+from trl_onevision.rewards.coordinates import (
+    MAX_ITEMS,
+    NUMBER,
+    SEPARATOR,
+    FloatArray,
+    Frame,
+    GroundingReward,
+    check_option,
+    collect,
+    first_text,
+    gold_items,
+    normalized,
+    number,
+    numbers,
+    read_json,
+    says_none,
+)
+
+BoxFormat = Literal["xyxy", "xywh", "cxcywh", "yxyx"]
+
+_BOX_KEYS = ("bbox_2d", "bbox", "box_2d", "box")
+_CORNER_KEYS = ("x1", "y1", "x2", "y2")
+_LABEL_KEYS = ("label", "category", "class", "name")
+_SCORE_KEYS = ("score", "confidence")
+
+# [x1, y1, x2, y2], (x1, y1, x2, y2), (x1, y1), (x2, y2)
+_TEXT_BOX = re.compile(
+    rf"[\[(]\s*+({NUMBER}){SEPARATOR}({NUMBER})(?:{SEPARATOR}|\s*+[\])]\s*+[,;]?\s*+[\[(]\s*+)"
+    rf"({NUMBER}){SEPARATOR}({NUMBER})\s*+[\])]"
+)
+
+
+class Box(NamedTuple):
+    """Four numbers as written, in the answer's own format and frame, with the label and score beside them."""
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+    label: str | None = None
+    score: float | None = None
+
+
+def read_boxes(text: str) -> list[Box]:
+    """Read the boxes of an answer, in the order written: from JSON if it holds any, else from brackets in the text.
+
+    >>> read_boxes('[{"bbox_2d": [10, 20, 30.5, 40], "label": "cat"}]')
+    [Box(x1=10.0, y1=20.0, x2=30.5, y2=40.0, label='cat', score=None)]
+    >>> [box[:4] for box in read_boxes("from (-1, 2), (3, 4) to [5 6 7 8]")]
+    [(-1.0, 2.0, 3.0, 4.0), (5.0, 6.0, 7.0, 8.0)]
+
+    In JSON a box is four numbers, two pairs of numbers, or an object that holds them under `bbox_2d`, `bbox`,
+    `box_2d`, `box` or `x1`, `y1`, `x2`, `y2`, at any depth. At most 1000 boxes are read. Nothing is sorted, clipped or
+    dropped: a box that is inverted, empty or infinite is still one that the answer claims.
+    """
+    boxes = collect(read_json(text), read_box)
+    if boxes:
+        return boxes
+    found = itertools.islice(_TEXT_BOX.finditer(text), MAX_ITEMS)
+    return [Box._make((*map(float, match.groups()), None, None)) for match in found]
+
+
+def read_box(value: Any) -> Box | None:
+    """Read one JSON value as a box; `None` if it is not one.
+
+    >>> read_box([[1, 2], [3, 4]])
+    Box(x1=1.0, y1=2.0, x2=3.0, y2=4.0, label=None, score=None)
+    """
+    if isinstance(value, list):
+        corners = _corners(value)
+        return None if corners is None else Box._make((*corners, None, None))
+    if not isinstance(value, dict):
+        return None
+    corners = next((read for key in _BOX_KEYS if (read := _corners(value.get(key)))), None)
+    corners = corners or numbers([value.get(key) for key in _CORNER_KEYS], 4)
+    if corners is None:
+        return None
+    scores = (number(value.get(key)) for key in _SCORE_KEYS)
+    score = next((stated for stated in scores if stated is not None), None)
+    return Box._make((*corners, first_text(value, _LABEL_KEYS), score))
+
+
+def _corners(value: Any) -> tuple[float, ...] | None:
+    if isinstance(value, list) and len(value) == 2:
+        first, second = numbers(value[0], 2), numbers(value[1], 2)
+        return None if first is None or second is None else first + second
+    return numbers(value, 4)
+
+
+def to_xyxy(boxes: ArrayLike, box_format: BoxFormat = "xyxy") -> FloatArray:
+    """Turn boxes of any format into corners.
+
+    >>> to_xyxy([[10, 20, 30, 40]], "xywh")
+    array([[10., 20., 40., 60.]])
+
+    `boxes` is (n, 4). `xywh` is the top left corner with width and height, `cxcywh` the centre with width and height,
+    `yxyx` the corners with y first.
+    """
+    values = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    first, second = values[:, :2], values[:, 2:]
+    with np.errstate(over="ignore", invalid="ignore"):
+        if box_format == "xywh":
+            return np.hstack([first, first + second])
+        if box_format == "cxcywh":
+            return np.hstack([first - second / 2, first + second / 2])
+    return values[:, [1, 0, 3, 2]] if box_format == "yxyx" else values
+
+
+def box_iou(a: ArrayLike, b: ArrayLike) -> FloatArray:
+    """Intersection over union of every box of `a` with every box of `b`.
+
+    >>> box_iou([[0, 0, 10, 10]], [[0, 0, 10, 10], [5, 0, 15, 10], [20, 0, 30, 10]]).round(3)
+    array([[1.   , 0.333, 0.   ]])
+
+    `a` is (n, 4), `b` is (m, 4), both corners; the result is (n, m), in [0, 1]. Coordinates are continuous: a box from
+    0 to 10 is 10 wide. A box that is inverted, empty, infinite or NaN overlaps nothing.
+    """
+    overlap, union, _ = _overlap_union_hull(a, b)
+    return _ratio(overlap, union)
+
+
+def box_giou(a: ArrayLike, b: ArrayLike) -> FloatArray:
+    """Generalised IoU (Rezatofighi et al., 2019) of every box of `a` with every box of `b`.
+
+    >>> box_giou([[0, 0, 10, 10]], [[0, 0, 10, 10], [10, 0, 20, 10], [90, 0, 100, 10]]).round(3)
+    array([[ 1. ,  0. , -0.8]])
+
+    Shapes as in `box_iou`; the result is in [-1, 1]: IoU less the share of the common hull that neither box covers.
+    A box that is inverted, empty, infinite or NaN gets -1.
+    """
+    overlap, union, hull = _overlap_union_hull(a, b)
+    covered = _ratio(union, hull)
+    return np.where(covered > 0, _ratio(overlap, union) + covered - 1, -1.0)
+
+
+def _overlap_union_hull(a: ArrayLike, b: ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
+    a, b = to_xyxy(a), to_xyxy(b)
+    proper = is_proper(a)[:, None] & is_proper(b)
+    with np.errstate(over="ignore", invalid="ignore"):
+        low, high = a[:, None, :2], a[:, None, 2:]
+        overlap = np.clip(np.minimum(high, b[:, 2:]) - np.maximum(low, b[:, :2]), 0, None).prod(-1)
+        hull = (np.maximum(high, b[:, 2:]) - np.minimum(low, b[:, :2])).prod(-1)
+        union = _areas(a)[:, None] + _areas(b) - overlap
+    return np.where(proper, overlap, 0.0), np.where(proper, union, 0.0), np.where(proper, hull, 0.0)
+
+
+def is_proper(boxes: FloatArray) -> NDArray[np.bool_]:
+    """Which boxes (n, 4) are finite and have an inside.
+
+    >>> is_proper(np.array([[0, 0, 1, 1], [1, 1, 0, 0], [0, 0, 0, 1], [0, 0, np.inf, 1]]))
+    array([ True, False, False, False])
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.isfinite(_areas(boxes)) & (boxes[:, 2:] > boxes[:, :2]).all(-1)
+
+
+def _areas(boxes: FloatArray) -> FloatArray:
+    areas: FloatArray = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
+    return areas
+
+
+def _ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
+    ratio: FloatArray = np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
+    return ratio
+
+
+def match(similarity: FloatArray) -> FloatArray:
+    """The similarities of the best one-to-one pairing (Hungarian) of answers, the rows, with golds, the columns.
+
+    >>> match(np.array([[0.9, 0.8], [0.7, 0.1]]))
+    array([0.8, 0.7])
+    """
+    matched: FloatArray = similarity[linear_sum_assignment(similarity, maximize=True)]
+    return matched
+
+
+def label_mask(answers: list[str | None], golds: list[str | None]) -> NDArray[np.bool_]:
+    """Which answers may stand for which golds by their label; a gold without a label takes any.
+
+    >>> label_mask(["Cat", None], ["cat", "dog", None])
+    array([[ True, False,  True],
+           [False, False,  True]])
+    """
+    wanted = [normalized(gold) for gold in golds]
+    allowed = [[gold is None or gold == stated for gold in wanted] for stated in map(normalized, answers)]
+    return np.array(allowed, dtype=bool).reshape(len(answers), len(golds))
+
+
+class _BoxReward(GroundingReward[Box, list[Box]]):
+    """What the two box rewards share: reading, and how alike each answer is to each gold."""
+
+    task_name = "boxes"
+
+    def __init__(
+        self, name: str, box_format: BoxFormat, frame: Frame, gold_frame: Frame, labels: bool, opened: bool
+    ) -> None:
+        super().__init__(name, frame, gold_frame, opened)
+        check_option("box_format", box_format, get_args(BoxFormat))
+        self.box_format = box_format
+        self.labels = labels
+
+    def read_answer(self, text: str) -> list[Box]:
+        return read_boxes(text)
+
+    def read_gold(self, gold: Any, row: dict[str, Any]) -> list[Box]:
+        boxes = gold_items(gold, read_box, 'boxes like [{"bbox_2d": [x1, y1, x2, y2], "label": "..."}]')
+        if not is_proper(_array(boxes)).all():
+            raise ValueError(f"the gold holds a box without an inside: {boxes}")
+        return boxes
+
+    def corners(self, answer: list[Box], scale: FloatArray) -> FloatArray:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return to_xyxy(_array(answer), self.box_format) * np.tile(scale, 2)
+
+    def allowed(self, answer: list[Box], gold: list[Box]) -> NDArray[np.bool_] | bool:
+        return not self.labels or label_mask([box.label for box in answer], [box.label for box in gold])
+
+
+def _array(boxes: list[Box]) -> FloatArray:
+    return np.array([box[:4] for box in boxes], dtype=np.float64).reshape(-1, 4)
+
+
+class IoUReward(_BoxReward):
+    """Pay the overlap of an answer's boxes with the gold's, paired one to one.
+
+    >>> reward = IoUReward()
+    >>> reward(["<answer>[0, 0, 10, 10]</answer>", "[5, 0, 15, 10]", "no box"], solution=["[[0, 0, 10, 10]]"] * 3)
+    [1.0, 0.3333333333333333, 0.0]
+
+    The score is `sum of the matched IoU / max(boxes answered, boxes in the gold)`, in [0, 1]: ten copies of one box
+    earn a tenth of what one earns, and a box that is missing costs its share. The pairing is the one that earns most.
+
+    - `threshold=None` pays the IoU itself (R1-Onevision's paper); a number pays 1 for each pair whose IoU is at least
+      that (the paper's released code, at 0.5).
+    - `giou=True` pays `(1 + GIoU) / 2`, which still tells near from far where boxes do not overlap.
+    - `labels=True` pairs only boxes of one label, compared without case; a gold without a label takes any.
+    - `box_format` and `frame` are how the *answer* writes boxes: `xyxy`, `xywh`, `cxcywh` or `yxyx`; `pixel` of the
+      stored image, `norm1000` (0 to 1000) or `norm1` (0 to 1). They are never guessed. The gold is `xyxy`, in
+      `gold_frame`. Between pixels and a relative frame the size of the row's first image is used.
+    - A gold of `[]` pays 1 to an answer that says there is nothing (`[]`, `none`), 0 to any other.
+    - `opened=True` says that the chat template opens the thinking: without a `</think>` there is no answer yet.
+
+    Scores rows whose `task` is `boxes`; without a task, those whose gold reads as boxes. A gold that cannot be read,
+    or an image size that is needed and missing, gets `None` and one warning with the row's id. A box that is inverted,
+    empty or infinite counts as answered and overlaps nothing.
+    """
+
+    def __init__(
+        self,
+        box_format: BoxFormat = "xyxy",
+        frame: Frame = "pixel",
+        threshold: float | None = None,
+        *,
+        giou: bool = False,
+        labels: bool = False,
+        gold_frame: Frame = "pixel",
+        opened: bool = False,
+        name: str = "iou_reward",
+    ) -> None:
+        super().__init__(name, box_format, frame, gold_frame, labels, opened)
+        if threshold is not None and not 0 < threshold <= 1:
+            raise ValueError(f"threshold={threshold} is not in (0, 1]")
+        if threshold is not None and giou:
+            raise ValueError("giou=True is a graded reward: leave threshold=None")
+        self.threshold = threshold
+        self.giou = giou
+
+    def score(self, text: str, answer: list[Box], gold: list[Box], scale: FloatArray) -> float:
+        if not gold:
+            return float(not answer and says_none(text))
+        if not answer:
+            return 0.0
+        boxes = self.corners(answer, scale)
+        similarity = (1 + box_giou(boxes, _array(gold))) / 2 if self.giou else box_iou(boxes, _array(gold))
+        if self.threshold is not None:
+            similarity = (similarity >= self.threshold).astype(np.float64)
+        matched = match(similarity * self.allowed(answer, gold))
+        return float(matched.sum() / max(len(answer), len(gold)))
+
+
+class DetectionReward(_BoxReward):
+    """Pay a detection answer as a detector is scored: F-beta or average precision at an IoU threshold.
+
+    >>> gold = '[{"bbox_2d": [0, 0, 10, 10], "label": "cat"}, {"bbox_2d": [20, 0, 30, 10], "label": "dog"}]'
+    >>> one_of_two = '[{"bbox_2d": [0, 0, 10, 10], "label": "cat"}]'
+    >>> DetectionReward()([gold, one_of_two], solution=[gold, gold])
+    [1.0, 0.6666666666666666]
+    >>> DetectionReward(metric="ap")([gold, one_of_two], solution=[gold, gold])
+    [1.0, 0.5]
+
+    An answer is right when its IoU with a gold of its label is at least the threshold, each gold counting once. All
+    labels are scored in one pool, so that an invented label is an error like any other. With several `thresholds` the
+    score is their mean. In [0, 1].
+
+    - `f_beta`: `(1 + b^2) TP / ((1 + b^2) TP + b^2 FN + FP)`, with the pairing that has most TP.
+    - `ap`: the area under the interpolated precision-recall curve, times `min(1, golds / answers)`. Answers are ranked
+      by the `score` or `confidence` they state, those without one last, ties as written. The factor is there because
+      precision after the last hit is free in AP: without it, ten copies of every box would cost nothing.
+
+    Duplicates are false positives in both. No answer earns 0; a gold of `[]` pays 1 to an answer that says there is
+    nothing (`[]`, `none`) and 0 to any other. `labels=False` leaves labels out; a gold without a label takes any.
+    Everything else is as in `IoUReward`.
+    """
+
+    def __init__(
+        self,
+        metric: Literal["f_beta", "ap"] = "f_beta",
+        *,
+        beta: float = 1.0,
+        thresholds: tuple[float, ...] = (0.5,),
+        labels: bool = True,
+        box_format: BoxFormat = "xyxy",
+        frame: Frame = "pixel",
+        gold_frame: Frame = "pixel",
+        opened: bool = False,
+        name: str = "detection_reward",
+    ) -> None:
+        super().__init__(name, box_format, frame, gold_frame, labels, opened)
+        check_option("metric", metric, ("f_beta", "ap"))
+        if not thresholds or not all(0 < threshold <= 1 for threshold in thresholds):
+            raise ValueError(f"thresholds={thresholds} are not all in (0, 1]")
+        if not beta > 0:
+            raise ValueError(f"beta={beta} is not positive")
+        self.metric = metric
+        self.beta = beta
+        self.thresholds = thresholds
+
+    def score(self, text: str, answer: list[Box], gold: list[Box], scale: FloatArray) -> float:
+        if not gold:
+            return float(not answer and says_none(text))
+        if not answer:
+            return 0.0
+        overlap = box_iou(self.corners(answer, scale), _array(gold)) * self.allowed(answer, gold)
+        if self.metric == "f_beta":
+            return float(np.mean([f_beta(overlap >= threshold, self.beta) for threshold in self.thresholds]))
+        ranked = overlap[_by_confidence(answer)]
+        precision = np.mean([average_precision(ranked, threshold) for threshold in self.thresholds])
+        return float(precision * min(1.0, len(gold) / len(answer)))
+
+
+def f_beta(hits: NDArray[np.bool_], beta: float = 1.0) -> float:
+    """F-beta of answers, the rows, against golds, the columns, where each may be used once.
+
+    >>> f_beta(np.array([[True], [True]]))  # a duplicate is a false positive
+    0.6666666666666666
+    """
+    answers, golds = hits.shape
+    right = match(hits.astype(np.float64)).sum()
+    return float((1 + beta**2) * right / (beta**2 * golds + answers))
+
+
+def average_precision(overlap: FloatArray, threshold: float) -> float:
+    """Area under the interpolated precision-recall curve of answers, the rows in rank order, against golds.
+
+    >>> average_precision(np.array([[0.0, 0.0], [0.9, 0.0]]), threshold=0.5)  # the second of two answers hits
+    0.25
+
+    As in COCO, each answer takes the free gold that it overlaps most.
+    """
+    free = np.ones(overlap.shape[1], dtype=bool)
+    hit = np.zeros(len(overlap), dtype=bool)
+    for rank, row in enumerate(overlap):
+        best = int(np.argmax(row * free))
+        hit[rank] = free[best] and row[best] >= threshold
+        free[best] &= not hit[rank]
+    precision = np.cumsum(hit) / np.arange(1, len(hit) + 1)
+    interpolated = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(interpolated[hit].sum() / len(free))
+
+
+def _by_confidence(answer: list[Box]) -> list[int]:
+    """Ranks from the surest answer to the least sure; `sorted` is stable, so ties stay as written."""
+    stated = [box.score if box.score is not None and np.isfinite(box.score) else -np.inf for box in answer]
+    return sorted(range(len(answer)), key=lambda index: -stated[index])
+
+
+iou_reward = IoUReward()
+detection_reward = DetectionReward()

@@ -1,0 +1,159 @@
+"""The format reward: does a completion have the structure that its prompt asked for?"""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from trl_onevision.rewards.steps import structure
+from trl_onevision.rewards.text import boxed, full_text, split, tagged
+
+LAYOUTS: dict[str, tuple[str, ...]] = {
+    "think_answer": ("<think></think><answer></answer>",),
+    "info_think_answer": ("<info></info><think></think><answer></answer>",),  # Visionary-R1, arXiv 2505.14677
+    "caption_think_answer": ("<caption></caption><think></think><answer></answer>",),
+    "caption_box_answer": ("<caption></caption><bbox></bbox><answer></answer>",),  # SATORI-R1, arXiv 2505.19094
+    "observe_think_answer": (  # Observe-R1, arXiv 2505.12432: the observation comes before the thinking or inside
+        "<observe></observe><think></think><answer></answer>",
+        "<think><observe></observe></think><answer></answer>",
+    ),
+    "context_think_answer": ("<context></context><think></think><answer></answer>",),  # HumanOmniV2, arXiv 2506.21277
+}
+_TAG_NAME = re.compile(r"[A-Za-z][\w-]{0,63}")
+_TAG = re.compile(r"<(/?)([A-Za-z][\w-]{0,63})>")
+_FENCE = re.compile(r"```(?:json)?\s{0,8}\n(.*)\n\s{0,8}```", re.DOTALL | re.IGNORECASE)
+
+
+class FormatReward:
+    r"""Pay 1 for a completion with exactly the structure of a style, 0 for any other.
+
+    >>> reward = FormatReward()
+    >>> reward(["<think>6 x 7</think><answer>42</answer>", "6 x 7</think><answer>42</answer>", "<answer>42</answer>"])
+    [1.0, 1.0, 0.0]
+    >>> FormatReward("boxed")([r"<think>6 x 7</think> So \boxed{42}."])
+    [1.0]
+    >>> FormatReward(("plan", "code"))(["<plan>add</plan><code>1 + 1</code>"])
+    [1.0]
+    >>> FormatReward(graded=True)(["<think>6 x 7</think> 42", "<think>6 x 7</think><answer>42</answer> so"])
+    [0.25, 0.75]
+    >>> FormatReward("json", fields={"bbox_2d": list, "label": str})(['<answer>[{"bbox_2d": [1, 2, 3, 4]}]</answer>'])
+    [0.0]
+
+    Args:
+        style: a key of `LAYOUTS`, or the names of tags in their order. Each tag opens and closes once, none is empty,
+            and nothing but white space stands around them. "boxed" is one thinking block, then text with one non-empty
+            `\boxed{}`; "steps" is R1-VL's sections (`steps.structure`); "json" is an answer that is JSON and nothing
+            else, in a code fence or bare, in `<answer>` or as the whole content.
+        graded: pay the fraction of the structure that is right: of tags, each block that is there once, closed and
+            not empty, then the order of all, then nothing around them.
+        fields: for "json": the keys that the object, or each object of the list, must have, with their Python types.
+        name: how TRL logs the reward.
+
+    Tags count in any case. A `<think>` that the chat template opened counts, and so does thinking that a response
+    parser split off into a field of its own. Returns 0 to 1 for every completion, never `None`.
+    """
+
+    def __init__(
+        self,
+        style: str | Sequence[str] = "think_answer",
+        *,
+        graded: bool = False,
+        fields: Mapping[str, type | tuple[type, ...]] | None = None,
+        name: str = "format_reward",
+    ) -> None:
+        if isinstance(style, str) and style not in _MEASURES and style not in LAYOUTS:
+            raise ValueError(f"style={style!r}: expected one of {', '.join([*LAYOUTS, *_MEASURES])} or a list of tags")
+        if not isinstance(style, str) and not (style and all(_TAG_NAME.fullmatch(tag) for tag in style)):
+            raise ValueError(f"style={style!r}: expected names of tags, such as ('plan', 'answer')")
+        if fields is not None and style != "json":
+            raise ValueError(f"fields are the fields of style='json', not of {style!r}")
+        self.__name__ = name
+        self.style = style
+        self.graded = graded
+        self.fields = dict(fields or {})
+
+    def __call__(self, completions: Sequence[Any], **kwargs: Any) -> list[float]:
+        shares = [self._share(completion) for completion in completions]
+        return shares if self.graded else [float(share == 1) for share in shares]
+
+    def _share(self, completion: Any) -> float:
+        if isinstance(self.style, str) and self.style in _MEASURES:
+            return _MEASURES[self.style](completion, self.fields)
+        layouts = LAYOUTS.get(self.style) if isinstance(self.style, str) else ("".join(map(_block, self.style)),)
+        return max(_share_of_layout(full_text(completion), layout) for layout in layouts or ())
+
+
+def _block(tag: str) -> str:
+    return f"<{tag}></{tag}>"
+
+
+def _share_of_layout(text: str, layout: str) -> float:
+    """Return the fraction of a layout that a text has right."""
+    wanted = [(tag[1], tag[2].lower()) for tag in _TAG.finditer(layout)]
+    names = {name for _, name in wanted}
+    tags = [(tag[1], tag[2].lower(), *tag.span()) for tag in _TAG.finditer(text) if tag[2].lower() in names]
+    if wanted[0] == ("", "think") and tags and tags[0][:2] == ("/", "think"):
+        tags.insert(0, ("", "think", 0, 0))  # opened by the chat template
+    whole = sum(_is_whole(text, tags, name) for name in names)
+    ordered = whole == len(names) and [tag[:2] for tag in tags] == wanted
+    return (whole + ordered + (ordered and not _around(text, tags).strip())) / (len(names) + 2)
+
+
+def _is_whole(text: str, tags: list[tuple[str, str, int, int]], name: str) -> bool:
+    own = [tag for tag in tags if tag[1] == name]
+    return [slash for slash, *_ in own] == ["", "/"] and bool(text[own[0][3] : own[1][2]].strip())
+
+
+def _around(text: str, tags: list[tuple[str, str, int, int]]) -> str:
+    """Return what stands outside of all blocks."""
+    outside, depth, end = [], 0, 0
+    for slash, _, start, stop in tags:
+        if not slash:
+            outside += [text[end:start]] * (depth == 0)
+        depth += -1 if slash else 1
+        end = stop
+    return "".join([*outside, text[end:]])
+
+
+def _boxed(completion: Any, fields: Mapping[str, Any]) -> float:
+    thought = _share_of_layout(full_text(completion)[: -len(split(completion).content) or None], _block("think")) == 1
+    content = split(completion).content
+    once = content.count("\\boxed") == 1 and bool((boxed(content) or "").strip())
+    return (thought + once) / 2
+
+
+def _steps(completion: Any, fields: Mapping[str, Any]) -> float:
+    parts = structure(full_text(completion), mode="paper")
+    return sum(parts.values()) / len(parts)
+
+
+def _json(completion: Any, fields: Mapping[str, Any]) -> float:
+    """A third each: the answer is JSON, it is objects, and they have the fields."""
+    content = split(completion).content
+    block = tagged(content)
+    text = (content if block is None else block).strip()
+    fence = _FENCE.fullmatch(text)
+    try:
+        value = json.loads(fence[1] if fence else text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return 0.0
+    if not fields:
+        return 1.0
+    objects = value if isinstance(value, list) else [value]
+    are_objects = all(isinstance(item, dict) for item in objects)
+    fits = are_objects and all(_has(item, name, kind) for item in objects for name, kind in fields.items())
+    return (1 + are_objects + fits) / 3
+
+
+def _has(item: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> bool:
+    value = item.get(name)
+    return isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool)
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON")
+
+
+_MEASURES: dict[str, Callable[[Any, Mapping[str, Any]], float]] = {"boxed": _boxed, "steps": _steps, "json": _json}
+
+format_reward = FormatReward()

@@ -1,0 +1,55 @@
+"""Gold answers: the accepted answers of a `solution`, and its task where the row names none."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from trl_onevision.rewards.choice import LETTERS
+from trl_onevision.rewards.dates import read_dates, read_time
+from trl_onevision.rewards.literal import accepted, is_yes_or_no
+from trl_onevision.rewards.number import plain_number, quantity
+from trl_onevision.rewards.text import boxed, tagged
+from trl_onevision.rewards.verify import is_prose
+
+_LONE_LETTERS = re.compile(rf"[(\[]?[{LETTERS}][)\].]?(?:\s?,\s?[{LETTERS}])*")
+_MATHEMATICS = re.compile(r"\d|\\[a-zA-Z]|[=^<>+√π∞]|^[a-zA-Z]$")
+
+
+def read_golds(solution: Any) -> list[str]:
+    r"""Return the accepted answers of a gold, unwrapped; an empty list where it holds none.
+
+    >>> read_golds("<answer> 5 </answer>"), read_golds(["NYC", "New York"]), read_golds(42), read_golds(None)
+    (['5'], ['NYC', 'New York'], ['42'], [])
+    """
+    if isinstance(solution, list | tuple):
+        return [gold for item in solution for gold in read_golds(item)]
+    if isinstance(solution, bool) or not isinstance(solution, str | int | float):
+        return []
+    gold = str(solution)
+    block = tagged(gold)
+    inner = boxed(gold if block is None else block)
+    gold = (inner if inner is not None else block if block is not None else gold).strip()
+    return accepted(gold) or ([gold] if gold else [])
+
+
+def infer_task(gold: str, choices: Sequence[str] | None = None) -> str:
+    r"""Return the task of a gold that comes without one.
+
+    >>> infer_task("B"), infer_task("red", choices=["red", "blue"]), infer_task("42"), infer_task(r"\frac12")
+    ('choice', 'choice', 'math', 'math')
+    >>> infer_task("5 cm"), infer_task("yes"), infer_task("3:05 pm"), infer_task("Route 66"), infer_task('[{"x": 1}]')
+    ('number', 'text', 'text', 'text', 'boxes')
+
+    The first that fits: `choice` where there are `choices` or the gold is letters of A to J; `boxes` where it is JSON
+    objects; `text` where it is a yes/no, a date or a time of day; `number` where it has a unit; `math` where it has a
+    digit, a LaTeX command or an operator and no words; else `text`.
+    """
+    if choices or _LONE_LETTERS.fullmatch(gold):
+        return "choice"
+    if gold.startswith(("[{", '{"')):
+        return "boxes"
+    if is_yes_or_no(gold) or read_dates(gold) or read_time(gold):
+        return "text"
+    if quantity(gold) and not plain_number(gold):
+        return "number"
+    return "math" if _MATHEMATICS.search(gold) and not is_prose(gold) else "text"

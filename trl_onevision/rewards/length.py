@@ -1,0 +1,200 @@
+"""Length rewards that look at a group or at a row's budget.
+
+TRL has those that look at one completion alone, in `trl.rewards`: `get_cosine_scaled_reward`,
+`get_repetition_penalty_reward` and `get_soft_overlong_punishment`. A length is a number of tokens (`completion_ids`).
+
+A group is the completions of one row: the same `id`, or without that column the same prompt and gold. Where a batch is
+split so that a process sees a part of a group, the statistics are that part's.
+"""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from trl_onevision.rewards.accuracy import AccuracyReward
+
+Accuracy = Callable[..., Sequence[float | None]]
+
+
+class ConciseReward:
+    """Pay a bonus for the shortest right completion of a group (Observe-R1, arXiv 2505.12432), 0 for the others.
+
+    >>> reward = ConciseReward(bonus=0.2, floor=2)
+    >>> completions = ["<answer>4</answer>", "<answer>4</answer>", "<answer>5</answer>"]
+    >>> reward(completions, solution=["4"] * 3, completion_ids=[[0] * 9, [0] * 5, [0] * 3], prompts=["2 + 2"] * 3)
+    [0.0, 0.2, 0.0]
+
+    Right is what `accuracy` pays in full. The shortest earns nothing if it has no more than `floor` tokens, so that
+    not thinking at all is not what is learnt. Equally short ones all earn it.
+
+    Returns 0 or `bonus`; `None` where `accuracy` gives `None`.
+    """
+
+    def __init__(
+        self,
+        *,
+        bonus: float = 0.2,
+        floor: int = 100,
+        accuracy: Accuracy | None = None,
+        name: str = "concise_reward",
+    ) -> None:
+        self.__name__ = name
+        self.bonus = bonus
+        self.floor = floor
+        self.accuracy = accuracy or AccuracyReward()
+
+    def __call__(
+        self,
+        completions: Sequence[Any],
+        solution: Sequence[Any],
+        completion_ids: Sequence[Sequence[int]],
+        **kwargs: Any,
+    ) -> list[float | None]:
+        correct = self.accuracy(completions=completions, solution=solution, **kwargs)
+        lengths = [len(ids) for ids in completion_ids]
+        rewards: list[float | None] = [None if score is None else 0.0 for score in correct]
+        for group in groups(solution, **kwargs):
+            right = [index for index in group if correct[index] == 1]
+            shortest = min((lengths[index] for index in right), default=0)
+            if shortest > self.floor:
+                for index in right:
+                    rewards[index] = self.bonus * (lengths[index] == shortest)
+        return rewards
+
+
+class DynamicLengthReward:
+    """Pay for a length near the mean length of the group's right completions (DyLR of VL-Cogito, arXiv 2507.22607).
+
+    >>> reward = DynamicLengthReward(max_length=100)
+    >>> completions = ["<answer>4</answer>", "<answer>5</answer>", "<answer>5</answer>"]
+    >>> paid = reward(completions, ["4"] * 3, completion_ids=[[0] * 10, [0] * 5, [0] * 20], prompts=["2 + 2"] * 3)
+    >>> [round(value, 6) for value in paid]
+    [1.0, 0.5, 0.0]
+
+    `low + (high - low) / 2 * (1 - cos(π L / L_target))` for a length L up to twice the target, `low` beyond. The
+    target is the mean length of the right completions, `max_length` where none is right. `wrong_only=True` leaves
+    right completions at `high`, as the released code does with `low=-0.5, high=0.0`.
+
+    Returns `low` to `high`; `None` where `accuracy` gives `None`.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_length: int = 2048,
+        low: float = 0.0,
+        high: float = 1.0,
+        wrong_only: bool = False,
+        accuracy: Accuracy | None = None,
+        name: str = "dynamic_length_reward",
+    ) -> None:
+        if max_length <= 0 or low > high:
+            raise ValueError(f"expected max_length > 0 and low <= high, got {max_length=}, {low=}, {high=}")
+        self.__name__ = name
+        self.max_length = max_length
+        self.low = low
+        self.high = high
+        self.wrong_only = wrong_only
+        self.accuracy = accuracy or AccuracyReward()
+
+    def __call__(
+        self,
+        completions: Sequence[Any],
+        solution: Sequence[Any],
+        completion_ids: Sequence[Sequence[int]],
+        **kwargs: Any,
+    ) -> list[float | None]:
+        correct = self.accuracy(completions=completions, solution=solution, **kwargs)
+        lengths = [len(ids) for ids in completion_ids]
+        rewards: list[float | None] = [None] * len(completions)
+        for group in groups(solution, **kwargs):
+            right = [lengths[index] for index in group if correct[index] == 1]
+            target = sum(right) / len(right) if sum(right) else float(self.max_length)
+            for index in group:
+                if correct[index] is not None:
+                    exempt = self.wrong_only and correct[index] == 1
+                    rewards[index] = self.high if exempt else self._pay(lengths[index] / target)
+        return rewards
+
+    def _pay(self, ratio: float) -> float:
+        return self.low + (self.high - self.low) / 2 * (1 - math.cos(math.pi * min(ratio, 2.0)))
+
+
+class BudgetReward:
+    """Pay for staying within a token budget that depends on how hard the row is (PixelThink, arXiv 2505.23727).
+
+    >>> reward = BudgetReward()
+    >>> reward(["…"] * 3, completion_ids=[[0] * 90, [0] * 346, [0] * 9000], difficulty=[2, 2, 4])
+    [1.0, 0.5, 1.0]
+    >>> reward(["…"], completion_ids=[[0] * 306], difficulty=[7], uncertainty=[2])
+    [1.0]
+
+    `clip(1 - (L - budget) / decay, 0, 1)`. The budget of an easy row (`difficulty` below `medium`) is `easy` tokens,
+    of a hard one (at least `hard_from`) `hard + per_uncertainty * uncertainty`; rows between have none. The paper
+    multiplies its accuracy by this: `compose.Product`.
+
+    Returns 0 to 1; `None` where the row has no `difficulty`. A missing `uncertainty` is 0.
+    """
+
+    def __init__(
+        self,
+        *,
+        easy: float = 96,
+        hard: float = 256,
+        per_uncertainty: float = 25,
+        medium: float = 3.5,
+        hard_from: float = 5,
+        decay: float = 500,
+        name: str = "budget_reward",
+    ) -> None:
+        if decay <= 0 or medium > hard_from:
+            raise ValueError(f"expected decay > 0 and medium <= hard_from, got {decay=}, {medium=}, {hard_from=}")
+        self.__name__ = name
+        self.easy = easy
+        self.hard = hard
+        self.per_uncertainty = per_uncertainty
+        self.medium = medium
+        self.hard_from = hard_from
+        self.decay = decay
+
+    def __call__(
+        self,
+        completions: Sequence[Any],
+        completion_ids: Sequence[Sequence[int]],
+        difficulty: Sequence[float | None],
+        uncertainty: Sequence[float | None] | None = None,
+        **kwargs: Any,
+    ) -> list[float | None]:
+        rows = zip(completion_ids, difficulty, uncertainty or [None] * len(completions), strict=True)
+        return [
+            None if hardness is None else self._pay(len(ids), hardness, doubt or 0.0) for ids, hardness, doubt in rows
+        ]
+
+    def _pay(self, length: int, difficulty: float, uncertainty: float) -> float:
+        if self.medium <= difficulty < self.hard_from:
+            return 1.0
+        budget = self.easy if difficulty < self.medium else self.hard + self.per_uncertainty * uncertainty
+        return min(1.0, max(0.0, 1 - (length - budget) / self.decay))
+
+
+def groups(
+    solution: Sequence[Any], prompts: Sequence[Any] | None = None, id: Sequence[Any] | None = None, **kwargs: Any
+) -> list[list[int]]:
+    """Return the indices of the completions of each row.
+
+    >>> groups(["4", "9", "4"], prompts=["2 + 2", "3 x 3", "2 + 2"])
+    [[0, 2], [1]]
+    """
+    keys = id or list(zip(prompts or [None] * len(solution), solution, strict=True))
+    found: defaultdict[str, list[int]] = defaultdict(list)
+    for index, key in enumerate(keys):
+        # An image in a message is an object of its own in every copy of a row: its type is all that can be compared.
+        found[json.dumps(key, default=lambda thing: type(thing).__name__, skipkeys=True)].append(index)
+    return list(found.values())
+
+
+concise_reward = ConciseReward()
+dynamic_length_reward = DynamicLengthReward()
+budget_reward = BudgetReward()

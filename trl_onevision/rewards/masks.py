@@ -1,0 +1,231 @@
+"""Polygons in an answer against masks: IoU of the pixels they cover, through `pycocotools`.
+
+Needs `pip install "trl-onevision[masks]"`; the import is made with the first reward, so that the module loads without.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from trl_onevision.rewards.boxes import match
+from trl_onevision.rewards.coordinates import (
+    FloatArray,
+    Frame,
+    GroundingReward,
+    collect,
+    frame_scale,
+    gold_items,
+    number,
+    numbers,
+    read_json,
+    row_size,
+    says_none,
+)
+
+# Rasterising costs the length of the outline, so an answer gets this many corners for all its polygons, each clamped
+# to the image; what lies beyond counts as answered and covers nothing.
+MAX_CORNERS = 500
+MAX_PIXELS = 100_000_000
+
+_MASK_KEYS = ("polygon", "segmentation", "mask", "points")
+
+Polygon = tuple[float, ...]  # x1, y1, x2, y2, ... as in COCO
+
+
+class Mask(NamedTuple):
+    """The polygons that make one mask, or its run-length code as COCO writes it."""
+
+    polygons: list[Polygon]
+    rle: dict[str, Any] | None = None
+
+
+class Gold(NamedTuple):
+    """The masks of a row in COCO's run-length code, and the width and height they are drawn on."""
+
+    codes: list[dict[str, Any]]
+    size: tuple[int, int]
+
+
+def read_masks(text: str) -> list[Mask]:
+    """Read the polygons of an answer's JSON, in the order written; at most 1000.
+
+    >>> read_masks('[{"polygon": [[0, 0], [9, 0], [9, 9]], "label": "leaf"}]')
+    [Mask(polygons=[(0.0, 0.0, 9.0, 0.0, 9.0, 9.0)], rle=None)]
+
+    A mask is three or more points as pairs, or six or more numbers in turn (x, y), bare or under `polygon`,
+    `segmentation`, `mask` or `points`, where it may also be a list of several polygons that make one mask. Run-length
+    codes are read in golds only.
+    """
+    return collect(read_json(text), read_mask)
+
+
+def read_mask(value: Any) -> Mask | None:
+    """Read one JSON value as polygons; `None` if it is not one.
+
+    >>> read_mask([0, 0, 9, 0, 9, 9])
+    Mask(polygons=[(0.0, 0.0, 9.0, 0.0, 9.0, 9.0)], rle=None)
+    """
+    if isinstance(value, dict):
+        shapes = (_polygons(value.get(key)) for key in _MASK_KEYS)
+        polygons = next((shape for shape in shapes if shape), None)
+    else:
+        polygon = _polygon(value)
+        polygons = None if polygon is None else [polygon]
+    return None if polygons is None else Mask(polygons)
+
+
+def _polygons(value: Any) -> list[Polygon] | None:
+    whole = _polygon(value)
+    if whole is not None:
+        return [whole]
+    parts = [_polygon(part) for part in value] if isinstance(value, list) else []
+    return None if None in parts else parts  # type: ignore[return-value]
+
+
+def _polygon(value: Any) -> Polygon | None:
+    if not isinstance(value, list) or len(value) < 3:
+        return None
+    pairs = [numbers(pair, 2) for pair in value] if isinstance(value[0], list) else []
+    if pairs and None not in pairs:
+        return tuple(coordinate for pair in pairs if pair is not None for coordinate in pair)
+    flat = [number(item) for item in value]
+    return None if len(flat) < 6 or len(flat) % 2 or None in flat else tuple(flat)  # type: ignore[arg-type]
+
+
+def _read_gold_mask(value: Any) -> Mask | None:
+    holders = [value, *(value.get(key) for key in _MASK_KEYS)] if isinstance(value, dict) else []
+    rle = next((holder for holder in holders if isinstance(holder, dict) and "counts" in holder), None)
+    return read_mask(value) if rle is None else Mask([], rle)
+
+
+class MaskReward(GroundingReward[Mask, Gold]):
+    """Pay the IoU of the pixels under an answer's polygons with the gold's masks, paired one to one.
+
+    >>> from PIL import Image
+    >>> reward = MaskReward()
+    >>> gold = '[{"polygon": [[0, 0], [10, 0], [10, 10], [0, 10]]}]'
+    >>> half = '[{"polygon": [[0, 0], [10, 0], [10, 5], [0, 5]]}]'
+    >>> reward([gold, half], solution=[gold] * 2, images=[[Image.new("RGB", (20, 20))]] * 2)
+    [1.0, 0.5]
+
+    The score is `sum of the matched IoU / max(masks answered, masks in the gold)`, in [0, 1]; with a `threshold`, 1
+    for each pair whose IoU is at least that. Polygons are drawn as COCO's tools draw them, on the row's first image.
+
+    A gold is a list of `{"polygon": [[x, y], ...]}` or of COCO's `{"segmentation": ...}`, polygons or run-length code,
+    plain or compressed. An answer is polygons: a model writes no run-length code, and text never reaches the decoder.
+    Corners outside the image are clamped to its edge; an answer's first 500 corners are drawn.
+
+    `frame`, `gold_frame`, `opened` and a gold of `[]` are as in `IoUReward`; a run-length code is in pixels. Scores
+    rows whose `task` is `masks`; without a task, those whose gold reads as masks. A gold that cannot be read, covers
+    nothing, or is a polygon in a row without an image, gets `None` and one warning with the row's id.
+    """
+
+    task_name = "masks"
+
+    def __init__(
+        self,
+        frame: Frame = "pixel",
+        threshold: float | None = None,
+        *,
+        gold_frame: Frame = "pixel",
+        opened: bool = False,
+        name: str = "mask_reward",
+    ) -> None:
+        super().__init__(name, frame, gold_frame, opened)
+        if threshold is not None and not 0 < threshold <= 1:
+            raise ValueError(f"threshold={threshold} is not in (0, 1]")
+        self.threshold = threshold
+
+    def read_answer(self, text: str) -> list[Mask]:
+        return read_masks(text)
+
+    def read_gold(self, gold: Any, row: dict[str, Any]) -> Gold:
+        masks = gold_items(gold, _read_gold_mask, 'masks like [{"polygon": [[x, y], ...]}]')
+        if not masks:
+            return Gold([], (0, 0))
+        sizes = {_rle_size(mask.rle) for mask in masks if mask.rle is not None}
+        size = next(iter(sizes), row_size(row))
+        if size is None:
+            raise ValueError("a polygon is drawn on its image, and the row has none")
+        if len(sizes) > 1:
+            raise ValueError(f"the gold's run-length codes are of several sizes: {sizes}")
+        scale = frame_scale(self.gold_frame, "pixel", size)
+        codes = [_encode(mask.polygons, scale, size) if mask.rle is None else _checked(mask.rle) for mask in masks]
+        if not all(_coco().area(code) for code in codes):
+            raise ValueError("the gold holds a mask that covers no pixel")
+        return Gold(codes, size)
+
+    def row_scale(self, row: dict[str, Any]) -> FloatArray:
+        return frame_scale(self.frame, "pixel", row_size(row))
+
+    def score(self, text: str, answer: list[Mask], gold: Gold, scale: FloatArray) -> float:
+        if not gold.codes:
+            return float(not answer and says_none(text))
+        drawn = [_encode(mask.polygons, scale, gold.size) for mask in _affordable(answer)]
+        if not drawn:
+            return 0.0
+        overlap = np.asarray(_coco().iou(drawn, gold.codes, [False] * len(gold.codes)), dtype=np.float64)
+        if self.threshold is not None:
+            overlap = (overlap >= self.threshold).astype(np.float64)
+        return float(match(overlap).sum() / max(len(answer), len(gold.codes)))
+
+
+def _affordable(answer: list[Mask]) -> list[Mask]:
+    drawn, left = [], MAX_CORNERS
+    for mask in answer:
+        left -= sum(len(polygon) // 2 for polygon in mask.polygons)
+        if left < 0:
+            break
+        drawn.append(mask)
+    return drawn
+
+
+def _encode(polygons: list[Polygon], scale: FloatArray, size: tuple[int, int]) -> dict[str, Any]:
+    """Draw polygons on an image of a size (width, height) and return COCO's run-length code."""
+    width, height = size
+    flat = []
+    for polygon in polygons:
+        with np.errstate(over="ignore", invalid="ignore"):
+            corners = np.array(polygon).reshape(-1, 2) * scale
+        # The rasteriser walks the outline pixel by pixel: a corner at 1e300 would take all memory.
+        corners = np.clip(np.nan_to_num(corners, nan=0.0), 0, size)
+        flat.append(corners.ravel().tolist())
+    coco = _coco()
+    code: dict[str, Any] = coco.merge(coco.frPyObjects(flat, height, width))
+    return code
+
+
+def _rle_size(rle: dict[str, Any]) -> tuple[int, int]:
+    size = rle.get("size")
+    if not isinstance(size, list) or len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+        raise ValueError(f"a run-length code needs its size, [height, width], and has {str(size)[:80]}")
+    if size[0] * size[1] > MAX_PIXELS:
+        raise ValueError(f"a run-length code of {size[0]} x {size[1]} is beyond {MAX_PIXELS} pixels")
+    return size[1], size[0]
+
+
+def _checked(rle: dict[str, Any]) -> dict[str, Any]:
+    """A gold's run-length code, compressed. The C library trusts what it is given, so this looks first."""
+    (width, height), counts = _rle_size(rle), rle["counts"]
+    if isinstance(counts, str):
+        if not all("0" <= character <= "o" for character in counts):
+            raise ValueError("the gold's run-length code holds characters that COCO's does not")
+        compressed: dict[str, Any] = {"size": [height, width], "counts": counts.encode()}
+        _coco().decode(compressed)  # raises ValueError on runs beyond the size
+        return compressed
+    runs = [run if isinstance(run, int) and run >= 0 else -1 for run in counts] if isinstance(counts, list) else [-1]
+    if -1 in runs or sum(runs) != width * height:
+        raise ValueError("the gold's run-length code does not fill its size")
+    encoded: dict[str, Any] = _coco().frPyObjects({"size": [height, width], "counts": runs}, height, width)
+    return encoded
+
+
+def _coco() -> Any:
+    try:
+        from pycocotools import mask
+    except ImportError as error:
+        raise ImportError('mask rewards need pycocotools: pip install "trl-onevision[masks]"') from error
+    return mask
+
+
+mask_reward = MaskReward()

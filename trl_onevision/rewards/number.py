@@ -1,0 +1,273 @@
+"""Numbers as people write them: separators, percent, scientific notation, fractions, units, currency, words."""
+
+import re
+import unicodedata
+from fractions import Fraction
+from typing import NamedTuple
+
+LONGEST = 300  # characters; nothing longer states one number
+LARGEST_EXPONENT = 400
+
+
+class Number(NamedTuple):
+    """A number and how it was written: the step of its last decimal (`None` for integers and fractions), its unit."""
+
+    value: Fraction
+    step: Fraction | None = None
+    unit: str = ""
+
+    @property
+    def is_percent(self) -> bool:
+        """Whether it was written with a percent sign."""
+        return self.unit == "%"
+
+
+_SPELLING = {
+    **dict.fromkeys("−–—‒﹣－", "-"),
+    **dict.fromkeys("×·⋅∙✕", "*"),
+    **dict.fromkeys("\u00a0\u2009\u202f\u2007", " "),
+    **{power: f"^{digit}" for digit, power in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
+    **{vulgar: " " + unicodedata.normalize("NFKC", vulgar).replace("⁄", "/") for vulgar in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"},
+    **{"⁻": "^-", "٫": ".", "٬": ",", "’": "'", "º": "°", "˚": "°"},
+}
+_TRANSLATION = str.maketrans(_SPELLING)
+_LATEX = (
+    (re.compile(r"\\[dtc]?frac\s?\{(-?\d{1,50})\}\s?\{(\d{1,50})\}"), r" \1/\2"),
+    (re.compile(r"\\[dtc]?frac\s?(\d)\s?(\d)"), r" \1/\2"),
+    (re.compile(r"\\times\b|\\cdot\b|\\ast\b"), "*"),
+    (re.compile(r"\^\s?\{?\s?\\circ\s?\}?|\\degree\b"), "°"),
+    (re.compile(r"\{,\}"), ","),
+    (re.compile(r"\\(?:text|mathrm|mathbf|textbf|rm|bf|mathit|operatorname)\b|\\[()\[\],;:! ]|\\(?=[%$])"), " "),
+    (re.compile(r"\*\*|(?<!\\)\$(?!\s?\d)|__"), ""),
+)
+# Every repeat is bounded or meets a character that it cannot take: nothing to backtrack into.
+_NUMBER = re.compile(
+    r"""
+    (?<![\w.^/\\]) (?P<sign>[-+]\s?)? (?:(?:US)?[$€£¥₹₩₽]\s?(?P<inner_sign>-)?)?
+    (?: (?P<whole>\d{1,30})\s{1,2}(?=\d{1,30}/\d) )?
+    (?P<digits>
+        [1-9]\d{0,2}(?:,\d{3})+(?!\d)(?:\.\d+)?         # 1,234,567.8
+      | [1-9]\d{0,2}(?:\.\d{3})+,\d+                    # 1.234,5
+      | [1-9]\d{0,2}(?:\.\d{3}){2,}(?!\d)               # 1.234.567
+      | [1-9]\d{0,2}(?:[ ']\d{3})+(?!\d)(?:[.,]\d+)?    # 1 234,5
+      | \d+[.,]\d+ | \d+\.? | \.\d+
+    )
+    (?:/(?P<denominator>\d{1,50}))?
+    (?: [eE](?P<exponent>[-+]?\d{1,4})(?!\d) | \s?[*x]\s?10\s?\^\s?[{(]?\s?(?P<power>[-+]?\s?\d{1,4})\s?[})]? )?
+    """,
+    re.VERBOSE,
+)
+_UNIT = re.compile(r"\s{0,2}(%|[^\W\d_]{1,20}(?:\^-?\d|[23](?!\d))?(?:/[^\W\d_]{1,10}(?:\^\d)?)?|°\s?[CFcf]?)")
+_EXPRESSION = re.compile(r"\s?[\^!√*/\\]")
+_VARIABLE = re.compile(r"\d[a-zA-Z](?![a-zA-Z])")
+_REMARK = re.compile(r"\([^()]{0,200}\)")
+_LEAD_IN = re.compile(r".*(?:=|≈|≃|\\approx\b|\\equiv\b)", re.DOTALL)
+_TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty"
+_WORDS = {word: n for n, word in enumerate(f"zero one two three four five six seven eight nine {_TEENS}".split())}
+_NUMBER_WORD = re.compile(rf"\b(?:{'|'.join(_WORDS)})\b", re.IGNORECASE)
+_SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+
+# unit -> (dimension, its size there). Units that are not here are words, and words are not compared.
+_UNITS: dict[str, tuple[str, Fraction]] = {}
+for _dimension, _sizes in {
+    "length": "nm 1e-9 μm 1e-6 mm 1e-3 cm 1e-2 dm 1e-1 m 1 km 1e3 in 0.0254 ft 0.3048 yd 0.9144 mi 1609.344",
+    "area": "mm^2 1e-6 cm^2 1e-4 dm^2 1e-2 m^2 1 km^2 1e6",
+    "volume": "mm^3 1e-9 cm^3 1e-6 ml 1e-6 dm^3 1e-3 l 1e-3 m^3 1",
+    "mass": "mg 1e-6 g 1e-3 kg 1 t 1e3",
+    "time": "ms 1e-3 s 1 sec 1 min 60 h 3600 hr 3600",
+    "speed": "m/s 1 km/s 1e3 cm/s 1e-2",
+    "road speed": "km/h 1 kmh 1 mph 1.609344",
+    "angle": "° 1 deg 1 degree 1 degrees 1",
+    "celsius": "°c 1",
+    "fahrenheit": "°f 1",
+    "charge": "c 1",
+    "force": "n 1 kn 1e3",
+    "energy": "j 1 kj 1e3 ev 1.602176634e-19",
+    "power": "w 1 kw 1e3",
+    "tension": "v 1 mv 1e-3 kv 1e3",
+    "resistance": "ω 1 ohm 1 kω 1e3",
+}.items():
+    _names = _sizes.split()
+    _UNITS |= {name: (_dimension, Fraction(size)) for name, size in zip(_names[::2], _names[1::2], strict=True)}
+_SPELLED = {
+    **{"meter": "m", "metre": "m", "centimeter": "cm", "centimetre": "cm", "millimeter": "mm", "millimetre": "mm"},
+    **{
+        "kilometer": "km",
+        "kilometre": "km",
+        "gram": "g",
+        "kilogram": "kg",
+        "second": "s",
+        "minute": "min",
+        "hour": "h",
+    },
+    **{
+        "inch": "in",
+        "inche": "in",
+        "feet": "ft",
+        "foot": "ft",
+        "mile": "mi",
+        "liter": "l",
+        "litre": "l",
+        "percent": "%",
+    },
+    **{"hr": "h", "sec": "s", "newton": "n", "joule": "j", "watt": "w", "volt": "v", "ohm": "ohm", "pct": "%"},
+}
+
+
+def read_number(text: str) -> Number | None:
+    r"""Read the one number that a text states, or `None` where it states none or several.
+
+    >>> read_number("about 1,234.50 km").value, read_number(r"$\frac{3}{4}$").value, read_number("2.5 x 10^3").value
+    (Fraction(2469, 2), Fraction(3, 4), Fraction(2500, 1))
+    >>> read_number("12%").unit, read_number("There are five apples.").value, read_number("3 or 4")
+    ('%', Fraction(5, 1), None)
+
+    What stands before the last "=" or "≈" and what stands in parentheses after the number is not part of it. The same
+    number twice is one number. A comma is a decimal comma unless it groups three digits.
+    """
+    if len(text) > LONGEST:
+        return None
+    text = _LEAD_IN.sub("", _plain(text))
+    if "\\" in text or "√" in text:
+        return None
+    for candidate in (_REMARK.sub(" ", text), text):
+        matches = list(_NUMBER.finditer(candidate))
+        if matches:
+            numbers = [_number(match, candidate) for match in matches]
+            return numbers[0] if len({number and number.value for number in numbers}) == 1 else None
+    words = {_WORDS[word.lower()] for word in _NUMBER_WORD.findall(text)}
+    return Number(Fraction(words.pop())) if len(words) == 1 else None
+
+
+def plain_number(text: str) -> Number | None:
+    r"""Read a text that is a number and nothing else, percent sign aside; `None` for all other text.
+
+    >>> plain_number("-1/2").value, plain_number(r"50\%").unit, plain_number("3 cm"), plain_number("1,2")
+    (Fraction(-1, 2), '%', None, None)
+
+    Unlike in `read_number` a comma only groups: "1,2" may be a pair.
+    """
+    if len(text) > LONGEST:
+        return None
+    plain = _plain(text).strip().removesuffix(".")
+    match = _NUMBER.match(plain)
+    if match is None or plain[match.end() :].strip() not in ("", "%"):
+        return None
+    if "," in match["digits"] and not re.fullmatch(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?", match["digits"]):
+        return None
+    return _number(match, plain)
+
+
+def same_quantity(gold: Number, answer: Number, tolerance: float | None) -> bool:
+    """Tell whether an answer is the gold quantity, in any unit of its kind.
+
+    >>> def same(gold, answer, tolerance=None):
+    ...     return same_quantity(read_number(gold), read_number(answer), tolerance)
+    >>> same("3.46", "3.4641"), same("5 cm", "50 mm"), same("5 cm", "5 m")
+    (True, True, False)
+    >>> same("200", "205"), same("200", "205", tolerance=0.05)
+    (False, True)
+
+    `tolerance` is relative. With `None` the answer has to agree with every digit that the gold states: with an integer
+    exactly, with a decimal to half a unit of its last place, with a fraction to six decimals. A unit that one side
+    leaves out is taken to be the other's; 50% is also 50 and 0.5.
+    """
+    return any(_within(candidate, gold, tolerance) for candidate in in_unit_of(gold, answer))
+
+
+def in_unit_of(gold: Number, answer: Number) -> set[Fraction]:
+    """Return what an answer may amount to in the gold's unit: two values where only one of them has a percent sign.
+
+    >>> sorted(in_unit_of(read_number("5 cm"), read_number("50 mm")))
+    [Fraction(5, 1)]
+    """
+    if gold.is_percent != answer.is_percent:
+        other = answer if gold.is_percent else gold
+        if other.unit in _UNITS:
+            return set()
+        return {answer.value, answer.value / 100 if answer.is_percent else answer.value * 100}
+    if gold.unit in _UNITS and answer.unit in _UNITS:
+        (kind, size), (other_kind, other_size) = _UNITS[gold.unit], _UNITS[answer.unit]
+        return {answer.value * other_size / size} if kind == other_kind else set()
+    return {answer.value}
+
+
+def quantity(gold: str) -> Number | None:
+    """Read a gold that has a percent sign or a known unit, or `None`.
+
+    >>> quantity("5 cm").unit, quantity("5 apples"), quantity("3m")
+    ('cm', None, None)
+
+    The "m" of "3m" means metres only to those who know the question: it may be a variable.
+    """
+    number = read_number(gold)
+    if number is None or _VARIABLE.search(gold) or not (number.is_percent or number.unit in _UNITS):
+        return None
+    return number
+
+
+def _within(value: Fraction, gold: Number, tolerance: float | None) -> bool:
+    error = abs(value - gold.value)
+    if tolerance is not None:
+        return error <= Fraction(tolerance) * abs(gold.value)
+    if gold.step is not None:
+        return error <= gold.step / 2
+    return error == 0 if gold.value.denominator == 1 else error <= Fraction(1, 2 * 10**6)
+
+
+def _plain(text: str) -> str:
+    text = unicodedata.normalize("NFKC", text.translate(_TRANSLATION))
+    for pattern, replacement in _LATEX:
+        text = pattern.sub(replacement, text)
+    text = text.strip(" *_")
+    return text.replace("{", "").replace("}", "") if "\\" not in text else text
+
+
+def _number(match: re.Match[str], text: str) -> Number | None:
+    """Return the number that was matched; `None` where it is part of an expression or too large to be meant."""
+    if _EXPRESSION.match(text, match.end()):
+        return None
+    exponent = int((match["exponent"] or match["power"] or "0").replace(" ", ""))
+    if abs(exponent) > LARGEST_EXPONENT or (match["denominator"] and int(match["denominator"]) == 0):
+        return None
+    digits = _decimal_point(match["digits"])
+    decimals = len(digits.partition(".")[2])
+    scale = Fraction(10) ** exponent
+    value = Fraction(digits) * scale
+    step = Fraction(1, 10**decimals) * scale if decimals else None
+    if match["denominator"]:
+        value, step = value / int(match["denominator"]), None
+    if match["whole"]:
+        value += int(match["whole"])
+    if "-" in (match["sign"] or "") or match["inner_sign"]:
+        value = -value
+    unit = _unit(text[match.end() :])
+    if len(unit) == 1 and unit.isalpha() and unit not in _UNITS and text[match.end()] != " ":
+        return None  # 3x
+    if unit in _SCALES:
+        value, step, unit = value * _SCALES[unit], step and step * _SCALES[unit], ""
+    return Number(value, step, unit)
+
+
+def _decimal_point(digits: str) -> str:
+    """Drop the separators that group, and write the one that is decimal as a point."""
+    digits = digits.replace(" ", "").replace("'", "").rstrip(".")
+    last = max(digits.rfind(","), digits.rfind("."))
+    if last < 0:
+        return digits
+    whole, separator, decimals = digits[:last], digits[last], digits[last + 1 :]
+    groups = whole.count(separator) > 0 or (
+        separator == "," and len(decimals) == 3 and whole.lstrip("0") == whole != ""
+    )
+    whole = whole.replace(",", "").replace(".", "")
+    return whole + decimals if groups else f"{whole or '0'}.{decimals}"
+
+
+def _unit(rest: str) -> str:
+    match = _UNIT.match(rest)
+    if match is None:
+        return ""
+    unit = match[1].replace(" ", "").casefold()
+    unit = re.sub(r"(?<=m)([23])$", r"^\1", unit)
+    singular = unit.removesuffix("s") if len(unit) > 2 else unit
+    return _SPELLED.get(unit) or _SPELLED.get(singular) or unit

@@ -1,0 +1,193 @@
+"""Points in an answer: inside a box, near a point, several by one-to-one matching."""
+
+import itertools
+import re
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trl_onevision.rewards.boxes import Box, is_proper, label_mask, match, read_box
+from trl_onevision.rewards.coordinates import (
+    MAX_ITEMS,
+    NUMBER,
+    SEPARATOR,
+    FloatArray,
+    Frame,
+    GroundingReward,
+    collect,
+    first_text,
+    gold_items,
+    numbers,
+    read_json,
+    says_none,
+)
+
+_POINT_KEYS = ("point_2d", "point", "coordinate", "coordinates", "position")
+_LABEL_KEYS = ("label", "category", "class", "name")
+_TEXT_POINT = re.compile(rf"[\[(]\s*+({NUMBER}){SEPARATOR}({NUMBER})\s*+[\])]")
+
+
+class Point(NamedTuple):
+    """Two numbers as written, in the answer's own frame, with the label beside them."""
+
+    x: float
+    y: float
+    label: str | None = None
+
+
+def read_points(text: str) -> list[Point]:
+    """Read the points of an answer, in the order written: from JSON if it holds any, else from brackets in the text.
+
+    >>> read_points('[{"point_2d": [10, 20.5], "label": "ear"}]')
+    [Point(x=10.0, y=20.5, label='ear')]
+    >>> [point[:2] for point in read_points("at (-1, 2) or [3 4]")]
+    [(-1.0, 2.0), (3.0, 4.0)]
+
+    In JSON a point is two numbers, or an object that holds them under `point_2d`, `point`, `coordinate`,
+    `coordinates`, `position` or `x`, `y`, at any depth. At most 1000 points are read.
+    """
+    points = collect(read_json(text), read_point)
+    if points:
+        return points
+    found = itertools.islice(_TEXT_POINT.finditer(text), MAX_ITEMS)
+    return [Point(float(match[1]), float(match[2])) for match in found]
+
+
+def read_point(value: Any) -> Point | None:
+    """Read one JSON value as a point; `None` if it is not one.
+
+    >>> read_point({"x": 1, "y": 2})
+    Point(x=1.0, y=2.0, label=None)
+    """
+    if isinstance(value, list):
+        return _point(value, None)
+    if not isinstance(value, dict):
+        return None
+    places = [*(value.get(key) for key in _POINT_KEYS), [value.get("x"), value.get("y")]]
+    points = (_point(place, first_text(value, _LABEL_KEYS)) for place in places)
+    return next((point for point in points if point is not None), None)
+
+
+def _point(place: Any, label: str | None) -> Point | None:
+    read = numbers(place, 2)
+    return None if read is None else Point(read[0], read[1], label)
+
+
+class PointReward(GroundingReward[Point, list[Box]]):
+    """Pay an answer's points for lying in the gold's boxes, or near the gold's points, paired one to one.
+
+    >>> reward = PointReward(radius=10)
+    >>> reward(["[5, 5]", "[50, 5]"], solution=['[{"bbox_2d": [0, 0, 10, 10]}]'] * 2, task=["points"] * 2)
+    [1.0, 0.0]
+    >>> reward(["(5, 5)", "(5, 10)", "(50, 5)"], solution=['[{"point_2d": [5, 5]}]'] * 3)
+    [1.0, 0.5, 0.0]
+
+    The score is `sum of the matched credits / max(points answered, places in the gold)`, in [0, 1]: repeating a point
+    or scattering many costs. The credit of a point is
+
+    - for a gold box, 1 inside or on its edge, else 0;
+    - for a gold point at distance `d`, `max(0, 1 - d / radius)`; with `soft=False`, 1 if `d <= radius`, else 0.
+
+    The radius counts in `gold_frame`, whatever frame the answer is in. `frame`, `gold_frame`, `labels`, `opened`
+    and a gold of `[]` are as in `IoUReward`. The gold is a list of `{"point_2d": [x, y], "label": "..."}`, of
+    `{"bbox_2d": [x1, y1, x2, y2], "label": "..."}`, or of bare lists; an object that has both is scored by its box.
+
+    Scores rows whose `task` is `points`; without a task, those whose gold has `point_2d` or is all pairs of numbers.
+    A gold that cannot be read gets `None` and one warning with the row's id.
+    """
+
+    task_name = "points"
+
+    def __init__(
+        self,
+        radius: float = 30.0,
+        frame: Frame = "pixel",
+        *,
+        soft: bool = True,
+        labels: bool = False,
+        gold_frame: Frame = "pixel",
+        opened: bool = False,
+        name: str = "point_reward",
+    ) -> None:
+        super().__init__(name, frame, gold_frame, opened)
+        if not radius > 0:
+            raise ValueError(f"radius={radius} is not positive")
+        self.radius = radius
+        self.soft = soft
+        self.labels = labels
+
+    def read_answer(self, text: str) -> list[Point]:
+        return read_points(text)
+
+    def read_gold(self, gold: Any, row: dict[str, Any]) -> list[Box]:
+        return read_places(gold)
+
+    def claims(self, gold: Any) -> bool:
+        return bool(gold) and bool(_is_point(_corners(read_places(gold))).all())
+
+    def score(self, text: str, answer: list[Point], gold: list[Box], scale: FloatArray) -> float:
+        if not gold:
+            return float(not answer and says_none(text))
+        if not answer:
+            return 0.0
+        with np.errstate(over="ignore"):
+            points = np.array([point[:2] for point in answer]) * scale
+        credit = point_credit(points, _corners(gold), self.radius, self.soft)
+        if self.labels:
+            credit = credit * label_mask([point.label for point in answer], [place.label for place in gold])
+        return float(match(credit).sum() / max(len(answer), len(gold)))
+
+
+def point_credit(points: FloatArray, places: FloatArray, radius: float, soft: bool = True) -> FloatArray:
+    """What each point earns at each place, in [0, 1].
+
+    >>> point_credit(np.array([[5, 5], [8, 5]]), np.array([[0, 0, 6, 6], [5, 5, 5, 5]]), radius=10)
+    array([[1. , 1. ],
+           [0. , 0.7]])
+
+    `points` is (n, 2), `places` (m, 4), the result (n, m). A place is a box, which pays 1 inside, or a point, which is
+    a box without an extent and pays by distance.
+    """
+    xy = points[:, None]
+    inside = ((xy >= places[:, :2]) & (xy <= places[:, 2:])).all(-1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        distance = np.nan_to_num(np.linalg.norm(xy - places[:, :2], axis=-1), nan=np.inf)
+        near = np.clip(1 - distance / radius, 0, 1) if soft else distance <= radius
+    return np.where(_is_point(places), near, inside).astype(np.float64)
+
+
+def read_places(gold: Any) -> list[Box]:
+    """Read the places of a gold: boxes, and points as boxes without an extent.
+
+    >>> [place[:4] for place in read_places([{"bbox_2d": [0, 0, 9, 9]}, {"point_2d": [5, 5]}])]
+    [(0.0, 0.0, 9.0, 9.0), (5.0, 5.0, 5.0, 5.0)]
+
+    Raises `ValueError` on anything else, on a box without an inside and on a number that is not finite.
+    """
+    places = gold_items(gold, _read_place, 'points like [{"point_2d": [x, y]}] or boxes like [{"bbox_2d": [...]}]')
+    extents = _corners(places)
+    if not np.isfinite(extents).all() or not (is_proper(extents) | _is_point(extents)).all():
+        raise ValueError(f"the gold holds a box without an inside, or a number that is not finite: {places}")
+    return places
+
+
+def _read_place(value: Any) -> Box | None:
+    # Two pairs of numbers are two points here, and never the corners of a box.
+    box = read_box(value) if isinstance(value, dict) or numbers(value, 4) else None
+    if box is not None:
+        return box
+    point = read_point(value)
+    return None if point is None else Box(point.x, point.y, point.x, point.y, point.label)
+
+
+def _corners(places: list[Box]) -> FloatArray:
+    return np.array([place[:4] for place in places], dtype=np.float64).reshape(-1, 4)
+
+
+def _is_point(places: FloatArray) -> NDArray[np.bool_]:
+    equal: NDArray[np.bool_] = (places[:, :2] == places[:, 2:]).all(-1)
+    return equal
+
+
+point_reward = PointReward()

@@ -1,0 +1,181 @@
+"""Spans of time in an answer: reading them, temporal IoU, several by one-to-one matching."""
+
+import itertools
+import re
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from trl_onevision.rewards.boxes import match
+from trl_onevision.rewards.coordinates import (
+    MAX_ITEMS,
+    FloatArray,
+    GroundingReward,
+    collect,
+    frame_scale,
+    gold_items,
+    number,
+    read_json,
+    says_none,
+)
+
+TimeFrame = Literal["second", "norm1000", "norm1"]
+
+_SPAN_KEYS = ("span", "segment", "timestamp", "timestamps", "time")
+_END_KEYS = (("start", "end"), ("start_time", "end_time"))
+
+# 12.5, 1:05, 01:02:03.5: minutes and hours before colons
+_TIME = r"((?:[0-9]{1,3}+:){0,2}[0-9]{1,20}+(?:\.[0-9]{1,20}+)?)"
+_CLOCK = re.compile(_TIME)
+_TEXT_SPAN = re.compile(
+    rf"(?<![0-9.:]){_TIME}\s{{0,4}}(?:s|secs?|seconds?)?\s{{0,4}}(?:-|–|—|~|,|;|to|and|until|至|到)\s{{0,4}}{_TIME}",
+    re.IGNORECASE,
+)
+
+
+class Span(NamedTuple):
+    """A start and an end as written."""
+
+    start: float
+    end: float
+
+
+def read_spans(text: str) -> list[Span]:
+    """Read the spans of an answer, in the order written: from JSON if it holds any, else from the text.
+
+    >>> read_spans('{"start": 3, "end": "1:04.5"}')
+    [Span(start=3.0, end=64.5)]
+    >>> read_spans("From 3.5s to 7 seconds, then 00:10 - 00:12")
+    [Span(start=3.5, end=7.0), Span(start=10.0, end=12.0)]
+
+    A time is a number or a clock time, `m:ss` or `h:mm:ss`. In JSON a span is a pair of times, or an object that holds
+    them under `span`, `segment`, `timestamp`, `timestamps`, `time`, or `start`, `end`. At most 1000 spans are read.
+    """
+    spans = collect(read_json(text), read_span)
+    if spans:
+        return spans
+    found = itertools.islice(_TEXT_SPAN.finditer(text), MAX_ITEMS)
+    return [Span(_seconds(match[1]), _seconds(match[2])) for match in found]
+
+
+def read_span(value: Any) -> Span | None:
+    """Read one JSON value as a span; `None` if it is not one.
+
+    >>> read_span([1, "0:02"])
+    Span(start=1.0, end=2.0)
+    """
+    if isinstance(value, list):
+        return _span(value)
+    if not isinstance(value, dict):
+        return None
+    pairs = [
+        *(value.get(key) for key in _SPAN_KEYS),
+        *([value.get(start), value.get(end)] for start, end in _END_KEYS),
+    ]
+    return next((span for span in map(_span, pairs) if span is not None), None)
+
+
+def _span(pair: Any) -> Span | None:
+    if not isinstance(pair, list) or len(pair) != 2:
+        return None
+    start, end = _time(pair[0]), _time(pair[1])
+    return None if start is None or end is None else Span(start, end)
+
+
+def _time(value: Any) -> float | None:
+    if isinstance(value, str):
+        return _seconds(value) if _CLOCK.fullmatch(value) else None
+    return number(value)
+
+
+def _seconds(clock: str) -> float:
+    total = 0.0
+    for part in clock.split(":"):
+        total = 60 * total + float(part)
+    return total
+
+
+def span_iou(a: ArrayLike, b: ArrayLike) -> FloatArray:
+    """Temporal IoU of every span of `a`, (n, 2), with every span of `b`, (m, 2): (n, m), in [0, 1].
+
+    >>> span_iou([[0, 10]], [[0, 10], [5, 15], [20, 30]]).round(3)
+    array([[1.   , 0.333, 0.   ]])
+
+    The union is what the two cover, not the hull of both. A span that is inverted, empty, infinite or NaN overlaps
+    nothing.
+    """
+    a, b = (np.asarray(spans, dtype=np.float64).reshape(-1, 2) for spans in (a, b))
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths_a, lengths_b = (np.diff(spans)[:, 0] for spans in (a, b))
+        overlap = np.minimum(a[:, None, 1], b[:, 1]) - np.maximum(a[:, None, 0], b[:, 0])
+        union = lengths_a[:, None] + lengths_b - overlap
+    proper = [np.isfinite(lengths) & (lengths > 0) for lengths in (lengths_a, lengths_b)]
+    meets = (overlap > 0) & proper[0][:, None] & proper[1]
+    iou: FloatArray = np.divide(overlap, union, out=np.zeros_like(overlap), where=meets)
+    return iou
+
+
+class SpanReward(GroundingReward[Span, list[Span]]):
+    """Pay the temporal IoU of an answer's spans with the gold's, paired one to one (Temporal-R1, OneThinker).
+
+    >>> reward = SpanReward()
+    >>> reward(["<answer>5 to 15</answer>", "0:00 - 0:10"], solution=['{"start": 0, "end": 10}'] * 2)
+    [0.3333333333333333, 1.0]
+
+    The score is `sum of the matched tIoU / max(spans answered, spans in the gold)`, in [0, 1]; with a `threshold`, 1
+    for each pair whose tIoU is at least that. `frame` is the answer's: `second`, `norm1000` or `norm1` of the length
+    of the video, which is then read from the column `duration`, in seconds.
+
+    Scores rows whose `task` is `span`; without a task, those whose gold is an object with a start and an end, or a
+    list of them (a bare pair of numbers may be anything). A gold that cannot be read, or a duration that is needed
+    and missing, gets `None` and one warning with the row's id. A gold of `[]` and `opened` are as in `IoUReward`.
+    """
+
+    task_name = "span"
+    frames = get_args(TimeFrame)
+
+    def __init__(
+        self,
+        frame: TimeFrame = "second",
+        threshold: float | None = None,
+        *,
+        gold_frame: TimeFrame = "second",
+        opened: bool = False,
+        name: str = "span_reward",
+    ) -> None:
+        super().__init__(name, frame, gold_frame, opened)
+        if threshold is not None and not 0 < threshold <= 1:
+            raise ValueError(f"threshold={threshold} is not in (0, 1]")
+        self.threshold = threshold
+
+    def read_answer(self, text: str) -> list[Span]:
+        return read_spans(text)
+
+    def read_gold(self, gold: Any, row: dict[str, Any]) -> list[Span]:
+        spans = gold_items(gold, read_span, 'spans like [{"start": 3.5, "end": 7}]')
+        if not all(np.isfinite(span).all() and span.start < span.end for span in spans):
+            raise ValueError(f"the gold holds a span that is empty or not finite: {spans}")
+        return spans
+
+    def claims(self, gold: Any) -> bool:
+        items = gold if isinstance(gold, list) else [gold]
+        return bool(items) and all(isinstance(item, dict) for item in items)
+
+    def row_scale(self, row: dict[str, Any]) -> FloatArray:
+        duration = number(row.get("duration"))
+        return frame_scale(self.frame, self.gold_frame, None if duration is None else (duration, duration))
+
+    def score(self, text: str, answer: list[Span], gold: list[Span], scale: FloatArray) -> float:
+        if not gold:
+            return float(not answer and says_none(text))
+        if not answer:
+            return 0.0
+        with np.errstate(over="ignore", invalid="ignore"):
+            overlap = span_iou(np.array(answer) * scale, gold)
+        if self.threshold is not None:
+            overlap = (overlap >= self.threshold).astype(np.float64)
+        return float(match(overlap).sum() / max(len(answer), len(gold)))
+
+
+span_reward = SpanReward()

@@ -1,0 +1,198 @@
+"""The step-wise rewards of R1-VL (StepGRPO, arXiv 2503.12937): key steps found, and steps in a logical order.
+
+Alone among the rewards these two read the reasoning: that is what they are for.
+"""
+
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from trl_onevision.rewards.accuracy import AccuracyReward
+from trl_onevision.rewards.text import answer_text, full_text
+
+Mode = Literal["paper", "code"]
+MODES = ("paper", "code")
+
+_SECTION = re.compile(
+    r"^[ \t]{0,3}#{2,4}[ \t]{0,3}"
+    r"(?:(image description)|(rationales?)|step[ \t]{1,3}(\d{1,4})|(the final answer is))[ \t]{0,3}:",
+    re.IGNORECASE | re.MULTILINE,
+)
+_ANY_HEADER = re.compile(r"^[ \t]{0,3}#{2,4}[^#\n]", re.MULTILINE)
+_THINK_TAG = re.compile(r"</?think>", re.IGNORECASE)
+_OPERATORS = "=+*/^<>×÷-"
+_CODE_STEP = re.compile(r"### Step (\d{1,9}):")
+
+
+class StepAccuracyReward:
+    r"""Pay for the right answer, and a little for each key step of the reference that the reasoning shows (StepRAR).
+
+    >>> reward = StepAccuracyReward()
+    >>> steps = [["radius is 3", "r = 3"], ["9 pi", r"9\pi"]]
+    >>> right = "### Step 1: The radius is 3.\n### Step 2: so the area is 9 pi\n### The final answer is: 28.27"
+    >>> half = "### Step 1: r = 3\n### The final answer is: 18.85"
+    >>> reward([right, half, "### Step 1: r = 3"], solution=["28.27"] * 3, key_steps=[steps] * 3)
+    [1.1, 0.05, 0.0]
+
+    The reward is `1 + alpha * k` for a right answer, `alpha * k` for a wrong one, 0 for none (Eq. 2), where k is the
+    fraction of `key_steps` of which one wording occurs in the reasoning: in any case and spacing, on word boundaries.
+    Right is what `accuracy` pays in full.
+
+    `mode="code"` does as the released code: a wording may be part of a word, is looked for in the bodies of
+    "### Step n:" alone, and counts without any answer too.
+
+    Returns 0 to 1 + alpha. `None` where the row has no key steps, or where `accuracy` gives `None`.
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha: float = 0.1,
+        mode: Mode = "paper",
+        accuracy: Callable[..., Sequence[float | None]] | None = None,
+        name: str = "step_accuracy_reward",
+    ) -> None:
+        _check_mode(mode)
+        self.__name__ = name
+        self.alpha = alpha
+        self.mode: Mode = mode
+        self.accuracy = accuracy or AccuracyReward()
+
+    def __call__(
+        self,
+        completions: Sequence[Any],
+        solution: Sequence[Any],
+        key_steps: Sequence[Sequence[Sequence[str] | str] | None],
+        **kwargs: Any,
+    ) -> list[float | None]:
+        correct = self.accuracy(completions=completions, solution=solution, **kwargs)
+        return [self._score(*row) for row in zip(completions, correct, key_steps, strict=True)]
+
+    def _score(
+        self, completion: Any, correct: float | None, key_steps: Sequence[Sequence[str] | str] | None
+    ) -> float | None:
+        wordings = [[step] if isinstance(step, str) else list(step) for step in key_steps or ()]
+        if correct is None or not wordings:
+            return None
+        if self.mode == "paper" and answer_text(completion) is None:
+            return 0.0
+        found = step_share(full_text(completion), wordings, self.mode)
+        return (correct == 1) + self.alpha * found
+
+
+class StepValidityReward:
+    r"""Pay 1 for reasoning that is complete and in a logical order (StepRVR), 0 for any other.
+
+    >>> reward = StepValidityReward()
+    >>> sections = ["Image Description: a disc", "Rationales: area", "Step 1: r = 3", "The final answer is: 9"]
+    >>> lines = [f"### {section}" for section in sections]
+    >>> reward(["\n".join(lines), "\n".join(lines[1:]), "\n".join(lines[::-1])])
+    [1.0, 0.0, 0.0]
+
+    Complete and logical (Eq. 3): an image description, the rationales, steps numbered 1 to n and the final answer,
+    each once, none empty, in this order.
+
+    `mode="code"` does as the released code: the description may come late, and sections and answer may be empty.
+
+    Returns 0 or 1 for every completion, never `None`.
+    """
+
+    def __init__(self, *, mode: Mode = "paper", name: str = "step_validity_reward") -> None:
+        _check_mode(mode)
+        self.__name__ = name
+        self.mode: Mode = mode
+
+    def __call__(self, completions: Sequence[Any], **kwargs: Any) -> list[float]:
+        return [float(all(structure(full_text(completion), self.mode).values())) for completion in completions]
+
+
+def structure(text: str, mode: Mode = "paper") -> dict[str, bool]:
+    """Tell which requirements of R1-VL's sections a text meets.
+
+    >>> structure("### Image Description: a disc" + chr(10) + "### Step 1: r = 3")
+    {'description': True, 'rationales': False, 'steps': True, 'answer': False, 'order': False}
+    """
+    return _structure_of_code(text) if mode == "code" else _structure_of_paper(text)
+
+
+def _structure_of_paper(text: str) -> dict[str, bool]:
+    text = _THINK_TAG.sub("", text)
+    found = list(_SECTION.finditer(text))
+    ends = [header.start() for header in _ANY_HEADER.finditer(text)] + [len(text)]
+    kinds = [_KINDS[section.lastindex or 0] for section in found]
+    filled = [kind for kind, section in zip(kinds, found, strict=True) if _body(text, section.end(), ends).strip()]
+    numbers = [int(section[3]) for section in found if section[3]]
+    parts = {kind: kinds.count(kind) == filled.count(kind) == 1 for kind in ("description", "rationales", "answer")}
+    parts["steps"] = filled.count("steps") == len(numbers) > 0 and numbers == list(range(1, len(numbers) + 1))
+    ordered = all(parts.values()) and kinds == ["description", "rationales", *["steps"] * len(numbers), "answer"]
+    return {kind: parts[kind] for kind in ("description", "rationales", "steps", "answer")} | {"order": ordered}
+
+
+_KINDS = ("", "description", "rationales", "steps", "answer")
+
+
+def _body(text: str, start: int, ends: list[int]) -> str:
+    """Return the text of a section: up to the next header."""
+    return text[start : ends[bisect_left(ends, start)]]
+
+
+def _structure_of_code(text: str) -> dict[str, bool]:
+    numbers = [int(number) for number in _CODE_STEP.findall(text)]
+    answer, last_step = text.find("### The final answer is:"), text.rfind("### Step ")
+    return {
+        "description": "### Image Description:" in text,
+        "rationales": "### Rationales:" in text,
+        "steps": bool(numbers) and numbers == list(range(1, len(numbers) + 1)),
+        "answer": answer >= 0,
+        "order": answer > last_step,
+    }
+
+
+def step_share(text: str, key_steps: Sequence[Sequence[str]], mode: Mode = "paper") -> float:
+    """Return the fraction of key steps of which one wording occurs in a text.
+
+    >>> step_share("The radius is 3, so 2*r=6.", [["radius is 3"], ["2 * r = 6", "twice 3"], ["area"], ["adius"]])
+    0.5
+    >>> step_share("### Step 1: The radius is 3." + chr(10) + "### Area: 9", [["adius"], ["9"]], mode="code")
+    0.5
+    """
+    if not key_steps:
+        return 0.0
+    if mode == "code":
+        body = "\n".join(_code_bodies(text)).lower()
+        return sum(any(wording.lower() in body for wording in wordings) for wordings in key_steps) / len(key_steps)
+    words = _plain(text)
+    return sum(any(_occurs(wording, words) for wording in wordings) for wordings in key_steps) / len(key_steps)
+
+
+def _code_bodies(text: str) -> list[str]:
+    """Return what follows each "### Step n:" up to the next line that begins with ###."""
+    return [part.partition("\n###")[0] for part in _CODE_STEP.split(text)[2::2]]
+
+
+def _plain(text: str) -> str:
+    """Fold a text's case and spacing: "2 * R" is "2*r"."""
+    text = " ".join(text.casefold().split())
+    for operator in _OPERATORS:
+        text = text.replace(f" {operator}", operator).replace(f"{operator} ", operator)
+    return text
+
+
+def _occurs(wording: str, words: str) -> bool:
+    """Whether a wording occurs as words and numbers of its own: "2" does not occur in "12", "2.5" or "x2"."""
+    wanted = _plain(wording)
+    if not wanted:
+        return False
+    left = r"(?<!\w)(?<!\d[.,])" if wanted[0].isalnum() else ""
+    right = r"(?!\w|[.,]\d)" if wanted[-1].isalnum() else ""
+    return re.search(left + re.escape(wanted) + right, words) is not None
+
+
+def _check_mode(mode: str) -> None:
+    if mode not in MODES:
+        raise ValueError(f"mode={mode!r}: expected one of {', '.join(MODES)}")
+
+
+step_accuracy_reward = StepAccuracyReward()
+step_validity_reward = StepValidityReward()

@@ -1,0 +1,261 @@
+"""Whether two mathematical answers are equal: by their text where that decides, else by math-verify in workers.
+
+Algebra on text that a model wrote may take forever, so it runs in other processes: see `verify_worker.py`. The kernel
+stops those after `seconds` of processor time a pair, and this process after `budget` seconds of wall clock a call.
+Works from any thread, inside asyncio and in forked processes (each starts workers of its own). POSIX only.
+"""
+
+import atexit
+import contextlib
+import json
+import os
+import re
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+from trl_onevision.rewards.literal import normalize
+from trl_onevision.rewards.number import Number, plain_number, read_number
+
+MAX_WORKERS = 4
+PAIRS_AT_ONCE = 8
+LONGEST_ANSWER = 1000  # characters; a longer one is compared as text only
+DECIMALS = 6  # of a decimal that count, as in math-verify: 0.333333 is 1/3
+
+Pair = tuple[str, str]
+
+
+def equal(pairs: Sequence[Pair], *, seconds: float = 1.0, budget: float = 30.0) -> list[bool | None]:
+    r"""Tell for each (gold, answer) whether they are the same mathematical object; `None` where time ran out.
+
+    >>> equal([("1/2", "0.5"), (r"\frac{1}{2}", "50%"), ("42", "41"), ("(x+1)^2", "x^2+2x+1"), ("[0, 1)", "[0, 1]")])
+    [True, True, False, True, False]
+
+    Equal pairs are checked once. The simple ones go first, so that a few expensive answers cannot use up the budget of
+    the others. Text that is no mathematics is compared as normalised text.
+    """
+    verdicts = {pair: decide(*pair) for pair in pairs}
+    undecided = [pair for pair, verdict in verdicts.items() if verdict is None]
+    if undecided:
+        undecided.sort(key=_expense)
+        prepared = [(_latex(gold), _latex(answer)) for gold, answer in undecided]
+        verdicts |= zip(undecided, _pool.check(prepared, seconds, budget), strict=True)
+    return [verdicts[pair] for pair in pairs]
+
+
+def _expense(pair: Pair) -> int:
+    """Guess what a pair costs: long text, towers of powers and factorials come last."""
+    return len(pair[1]) + 20 * (pair[1].count("^") + pair[1].count("!"))
+
+
+def decide(gold: str, answer: str) -> bool | None:
+    r"""Decide what needs no algebra: equal text, two plain numbers, words; `None` for all else.
+
+    >>> decide(r"$\dfrac{1}{2}$", r"\frac{1}{2}"), decide("1,000", "1000.0"), decide("a red car", "Red car")
+    (True, True, True)
+    >>> decide("0.5", "0.6"), decide("x+1", "1+x")
+    (False, None)
+    """
+    if not answer.strip() or not gold.strip():
+        return False
+    if _canonical(gold) == _canonical(answer):
+        return True
+    wanted, given = plain_number(gold), plain_number(answer)
+    if wanted is not None and given is not None:
+        return _same_number(wanted, given)
+    if is_prose(gold):
+        return normalize(gold) == normalize(answer)
+    if wanted is not None and is_prose(answer):  # "The value is 42"
+        given = read_number(answer)
+        return given is not None and _same_number(wanted, given)
+    if len(answer) > max(LONGEST_ANSWER, 2 * len(gold)):
+        return False
+    return None
+
+
+def _same_number(gold: Number, answer: Number) -> bool:
+    candidates = {answer.value}
+    if gold.is_percent != answer.is_percent:  # 50% is 50 and 1/2, as math-verify has it
+        candidates.add(answer.value / 100 if answer.is_percent else answer.value * 100)
+    if gold.step is None and answer.step is None:
+        return gold.value in candidates
+    return any(round(gold.value, DECIMALS) == round(candidate, DECIMALS) for candidate in candidates)
+
+
+_NOISE = re.compile(r"\\left\b|\\right\b|\\displaystyle|\\[,;:! ]|\\\(|\\\)|\\\[|\\\]|[$~]")
+_SPACES = re.compile(r"(?<!\d)\s|\s(?!\d)")  # not between digits: "1 2" is not 12
+_FRACTIONS = re.compile(r"\\[dtc]frac\b")
+
+
+def _canonical(text: str) -> str:
+    text = _FRACTIONS.sub(r"\\frac", _NOISE.sub("", text)).strip().rstrip(".").replace("°", r"^\circ")
+    return _SPACES.sub("", text.replace(r"^{\circ}", r"^\circ"))
+
+
+_COMMAND = re.compile(r"\\(?:begin|end)\{[a-zA-Z]{1,20}\}|\\[a-zA-Z]{1,40}")
+_WORD = re.compile(r"[^\W\d_]{2,}")
+_NAMES = (
+    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log exp sqrt min max gcd lcm lim mod det and "
+    "infinity deg mph rad mol"
+)
+_MATHEMATICAL = frozenset(_NAMES.split())
+
+
+def is_prose(text: str) -> bool:
+    """Whether a text is words: math-verify would read each letter as a variable, and any anagram as equal."""
+    words = _WORD.findall(_COMMAND.sub(" ", text))
+    return any(len(word) > 2 and word.casefold() not in _MATHEMATICAL for word in words)
+
+
+_TO_LATEX = str.maketrans(
+    {"π": r"\pi ", "°": r"^\circ ", "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "∪": r"\cup "}
+    | {
+        "∩": r"\cap ",
+        "×": r"\times ",
+        "·": r"\cdot ",
+        "÷": r"\div ",
+        "−": "-",
+        "–": "-",
+        "±": r"\pm ",
+        "θ": r"\theta ",
+    }
+    | {"∈": r"\in ", "⁰": "^{0}", "¹": "^{1}", "²": "^{2}", "³": "^{3}", "⁴": "^{4}", "∅": r"\emptyset ", "$": ""}
+)
+_ROOT = re.compile(r"√\s{0,2}(?:\{([^{}]{0,100})\}|\(([^()]{0,100})\)|(\d{1,20}|[a-zA-Z]))")
+_PLAIN_PI = re.compile(r"(?<![\\a-zA-Z])pi(?![a-zA-Z])")
+
+
+def _latex(text: str) -> str:
+    """Write what people type (√2, pi, 90°, x²) as the LaTeX that math-verify reads; `$` is the caller's."""
+    text = _ROOT.sub(lambda root: rf"\sqrt{{{root[1] or root[2] or root[3]}}}", text)
+    for delimiter in (r"\(", r"\)", r"\[", r"\]"):
+        text = text.replace(delimiter, " ")
+    return _PLAIN_PI.sub(r"\\pi ", text.translate(_TO_LATEX)).strip().rstrip(".")
+
+
+class _Worker:
+    """One `verify_worker.py`, the pairs that it is busy with, and whether it has said that it is ready."""
+
+    def __init__(self) -> None:
+        # -P keeps this folder, whose modules have everyday names, off the worker's path.
+        command = [sys.executable, "-P", str(Path(__file__).with_name("verify_worker.py")), str(os.getpid())]
+        environment = {name: value for name, value in os.environ.items() if name != "TRL_ONEVISION"}
+        self.process = subprocess.Popen(
+            command,
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment | {"PYTHONHASHSEED": "0"},  # sympy's order of terms, hence its verdicts, repeat
+            start_new_session=True,  # Ctrl-C reaches the parent alone, and one kill takes the children too
+        )
+        assert self.process.stdin and self.process.stdout
+        self.stdin, self.stdout = self.process.stdin, self.process.stdout
+        self.ready = False
+        self.busy: deque[int] = deque()
+
+    def send(self, pairs: list[Pair], seconds: float) -> None:
+        with contextlib.suppress(BrokenPipeError):  # it is gone, which the next reading shows
+            self.stdin.write(json.dumps({"pairs": pairs, "seconds": seconds}).encode() + b"\n")
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.abandon()
+        self.process.wait()
+
+    def abandon(self) -> None:
+        """Close this process's ends of the pipes: the worker then leaves by itself."""
+        self.stdin.close()
+        self.stdout.close()
+
+
+class _Pool:
+    """The workers of one process: started when first needed, kept, and replaced when killed."""
+
+    def __init__(self) -> None:
+        self.workers: list[_Worker] = []
+        self.lock = threading.Lock()
+
+    def check(self, pairs: list[Pair], seconds: float, budget: float) -> list[bool | None]:
+        verdicts: list[bool | None] = [None] * len(pairs)
+        deadline = time.monotonic() + budget
+        with self.lock:
+            try:
+                for worker in [worker for worker in self.workers if worker.process.poll() is not None]:
+                    self._drop(worker)  # something else has killed it since the last call
+                self._run(pairs, verdicts, seconds, deadline)
+            finally:  # late, failed or interrupted: a worker that still computes is of no use to the next call
+                for worker in [worker for worker in self.workers if worker.busy]:
+                    self._drop(worker)
+        return verdicts
+
+    def _run(self, pairs: list[Pair], verdicts: list[bool | None], seconds: float, deadline: float) -> None:
+        waiting = deque(range(len(pairs)))
+        lost: set[int] = set()  # pairs whose worker vanished: they are tried once more
+        with selectors.DefaultSelector() as selector:
+            for worker in self.workers:
+                selector.register(worker.stdout, selectors.EVENT_READ, worker)
+            while waiting or any(worker.busy for worker in self.workers):
+                wanted = min(MAX_WORKERS, os.cpu_count() or 1, -(-len(waiting) // PAIRS_AT_ONCE))
+                while len(self.workers) < wanted:
+                    self.workers.append(_Worker())
+                    selector.register(self.workers[-1].stdout, selectors.EVENT_READ, self.workers[-1])
+                for worker in self.workers:
+                    if worker.ready and waiting and not worker.busy:
+                        worker.busy.extend(waiting.popleft() for _ in range(min(PAIRS_AT_ONCE, len(waiting))))
+                        worker.send([pairs[index] for index in worker.busy], seconds)
+                for key, _ in selector.select(max(0.0, deadline - time.monotonic())):
+                    if not self._read(key.data, verdicts):
+                        gone = key.data
+                        waiting.extend(index for index in gone.busy if index not in lost)
+                        lost.update(gone.busy)
+                        # What killed it may have killed the idle ones too: the second try goes to a new worker.
+                        idle = [worker for worker in self.workers if worker.ready and not worker.busy]
+                        for worker in {gone, *idle}:
+                            selector.unregister(worker.stdout)
+                            self._drop(worker)
+                        break  # the events left may be of those just dropped; the others come again
+                if time.monotonic() >= deadline:
+                    return
+
+    def _read(self, worker: _Worker, verdicts: list[bool | None]) -> bool:
+        """Take what a worker has to say; false where it is gone."""
+        said = worker.stdout.read(1 << 16)
+        if not said:
+            if not worker.ready and worker.process.wait() > 0:  # below 0, something has killed it
+                raise RuntimeError(
+                    "math-verify's worker does not start: see its error above (pip install math-verify)"
+                )
+            return False
+        for letter in said.decode():
+            if letter == "R":
+                worker.ready = True
+            else:
+                verdicts[worker.busy.popleft()] = None if letter == "T" else letter == "1"
+        return True
+
+    def _drop(self, worker: _Worker) -> None:
+        worker.kill()
+        self.workers.remove(worker)
+
+    def close(self) -> None:
+        for worker in list(self.workers):
+            self._drop(worker)
+
+    def forget(self) -> None:
+        """In a forked child: the workers are the parent's. Holding their pipes open would keep them from leaving."""
+        for worker in self.workers:
+            worker.abandon()
+            worker.process.returncode = 0
+        self.__init__()  # type: ignore[misc]
+
+
+_pool = _Pool()
+atexit.register(_pool.close)
+os.register_at_fork(after_in_child=_pool.forget)
