@@ -1,0 +1,271 @@
+"""Every adapter on its fixture: the rows keep the contract, and each gold scores the maximum."""
+
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+
+import pytest
+from datasets import load_dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from rich.console import Console
+
+from trl_onevision import rewards
+from trl_onevision.data.adapters import adapter_for, find, names
+from trl_onevision.data.columns import ColumnsAdapter
+from trl_onevision.data.convert import Conversion, convert_row
+from trl_onevision.data.images import PixelGrid
+from trl_onevision.data.prepare import prepare
+from trl_onevision.data.prompts import PROMPTS
+from trl_onevision.data.schema import COLUMNS, TASKS, RowError, validate_row
+from trl_onevision.data.sources import open_source
+
+FIXTURES = Path(__file__).parent / "fixtures"
+SERVED = [(name, purpose) for name in names() for purpose in find(name).PROMPT]
+
+# task and gold of every fixture row, written by hand
+GOLDS = {
+    "r1-onevision": [
+        ("number", "3"),
+        ("choice", "A"),
+        ("math", "\\frac{3}{4}"),
+        ("text", "Yes"),
+        ("choice", "A"),
+        ("number", "4.5 cm"),
+    ],
+    "clevr": [("number", "2"), ("number", "5"), ("number", "7")],
+    "geometry3k": [("math", "2 \\sqrt { 3 }"), ("number", "74"), ("math", "\\frac { 5 } { 2 }")],
+    "vlm-r1": [("number", "2"), ("choice", "B"), ("text", "red")],
+    "refcoco": [
+        ("boxes", '[{"bbox_2d": [8.0, 40.0, 22.0, 54.0], "label": "the leftmost square"}]'),
+        ("boxes", '[{"bbox_2d": [28.0, 40.0, 42.0, 54.0], "label": "the right square"}]'),
+        (
+            "boxes",
+            '[{"bbox_2d": [8.0, 40.0, 22.0, 54.0], "label": "every square"}, '
+            '{"bbox_2d": [28.0, 40.0, 42.0, 54.0], "label": "every square"}]',
+        ),
+    ],
+    "r1-vl": [("number", "8"), ("choice", "A")],
+    "mulberry": [("number", "2"), ("number", "4")],
+    "text-math": [("number", "42"), ("math", "\\frac{1}{2}"), ("math", "x = 2")],
+}
+
+
+def fixture(name: str) -> Path:
+    (path,) = FIXTURES.glob(name.replace("-", "_") + ".*")
+    return path
+
+
+def converted(name: str, purpose: str) -> list[dict]:
+    conversion = Conversion(purpose=purpose, image_root=FIXTURES)
+    return [convert_row(raw.example, find(name), conversion) for raw in open_source(str(fixture(name))).rows()]
+
+
+@pytest.mark.parametrize("name", names())
+def test_an_adapter_defines_what_the_protocol_asks_for(name):
+    adapter = find(name)
+    assert name == adapter.NAME
+    assert adapter.PROMPT and set(adapter.PROMPT) <= {"sft", "grpo"} and set(adapter.PROMPT.values()) <= set(PROMPTS)
+    assert all(
+        value is None or isinstance(value, str) for value in (adapter.SOURCE, adapter.REVISION, adapter.LICENSE)
+    )
+
+
+@pytest.mark.parametrize(("name", "purpose"), SERVED)
+def test_every_fixture_row_keeps_the_contract(name, purpose):
+    rows = converted(name, purpose)
+    assert len(rows) == len(GOLDS[name])
+    for row in rows:
+        validate_row(row, purpose)
+        assert set(row) == set(COLUMNS[purpose]) and row["source"] == name
+
+
+GRPO = [name for name, purpose in SERVED if purpose == "grpo"]
+
+
+@pytest.mark.parametrize("name", GRPO)
+def test_golds_are_read(name):
+    assert [(row["task"], row["solution"]) for row in converted(name, "grpo")] == GOLDS[name]
+
+
+@pytest.mark.parametrize("name", GRPO)
+def test_golds_score_the_maximum(name):
+    from trl_onevision.rewards.accuracy import accuracy_reward
+    from trl_onevision.rewards.boxes import iou_reward
+
+    rows = converted(name, "grpo")
+    columns = {column: [row[column] for row in rows] for column in ("solution", "task", "choices", "images", "id")}
+    completions = [
+        [{"role": "assistant", "content": f"<think>So.</think><answer>{row['solution']}</answer>"}] for row in rows
+    ]
+    scores = zip(accuracy_reward(completions, **columns), iou_reward(completions, **columns), strict=True)
+    for row, (accuracy, iou) in zip(rows, scores, strict=True):
+        assert (accuracy, iou) == ((None, 1.0) if row["task"] == "boxes" else (1.0, None)), row["solution"]
+
+
+@pytest.mark.parametrize(("name", "purpose"), [pair for pair in SERVED if pair[1] == "sft"])
+def test_sft_completions(name, purpose):
+    for row in converted(name, purpose):
+        text = row["completion"][0]["content"][0]["text"]
+        if name == "mulberry":
+            assert text.startswith("### Image Description:") and "### The final answer is:" in text
+        else:
+            assert text.startswith("<think>\n") and text.endswith("\n</answer>") and text.count("<think>") == 1
+
+
+def test_hints_and_template_reach_the_prompt_and_the_missing_mark_is_made_up_for():
+    first, second = converted("r1-onevision", "grpo")[:2]
+    for row in (first, second):  # one raw question has <image>, the other has none
+        assert [block["type"] for block in row["prompt"][0]["content"]] == ["image", "text"]
+    text = second["prompt"][0]["content"][1]["text"]
+    assert text.startswith("Hint: Please answer") and text.endswith("final answer in <answer> </answer> tags.")
+    assert second["choices"] == ["red", "blue", "green"]
+
+
+def test_key_steps_keep_their_wordings():
+    assert converted("r1-vl", "grpo")[0]["key_steps"] == [["four squares"], ["2 * 4 = 8", "2 times 4 equals 8"]]
+
+
+@pytest.mark.parametrize(
+    ("frame", "format", "raw"),
+    [
+        ("pixel", "xyxy", [40, 20, 120, 60]),
+        ("pixel", "xywh", [40, 20, 80, 40]),
+        ("norm1000", "xyxy", [100, 100, 300, 300]),
+        ("norm1", "xyxy", [0.1, 0.1, 0.3, 0.3]),
+    ],
+)
+def test_boxes_follow_their_image_onto_the_grid(frame, format, raw):
+    example = {"id": "1", "image": Image.new("RGB", (400, 200)), "problem": "Find the cat.", "solution": raw}
+    conversion = Conversion(grid=PixelGrid(28, 3136, 20_000), box_frame=frame, box_format=format)
+    row = convert_row(example, find("refcoco"), conversion)
+    # 400x200 becomes 196x84: x by 0.49, y by 0.42
+    assert row["solution"] == '[{"bbox_2d": [19.6, 8.4, 58.8, 25.2], "label": "object"}]'
+
+
+@pytest.mark.parametrize("raw", [[0, 0, 900, 10], [5, 5, -4, 9], "left", None, [1, 2], {"x": 1}, [[1, 2, 3, "4"]]])
+def test_a_box_that_is_none_is_named(raw):
+    example = {"id": "7", "image": Image.new("RGB", (400, 200)), "problem": "Find the cat.", "solution": raw}
+    for format in ("xyxy", "xywh"):
+        with pytest.raises(RowError, match=r"row '7', column 'solution'"):
+            convert_row(example, find("refcoco"), Conversion(box_format=format))
+
+
+@pytest.mark.parametrize(
+    ("task", "gold", "moved"),
+    [
+        ("points", '[{"point_2d": [40, 20], "label": "ear"}]', '[{"point_2d": [19.6, 8.4], "label": "ear"}]'),
+        ("points", [[40, 20], [120, 60]], "[[19.6, 8.4], [58.8, 25.2]]"),
+        (
+            "masks",
+            [{"polygon": [[40, 20], [120, 60], [40, 60]]}],
+            '[{"polygon": [[19.6, 8.4], [58.8, 25.2], [19.6, 25.2]]}]',
+        ),
+        ("action", {"action": "click", "x": 40, "y": 20}, '{"action": "click", "x": 19.6, "y": 8.4}'),
+        ("span", [1.5, 2.5], "[1.5, 2.5]"),
+    ],
+)
+def test_every_kind_of_place_follows_its_image(task, gold, moved):
+    adapter = ColumnsAdapter.parse("prompt=q,solution=a,task=t,image=i")
+    example = {"q": "Where?", "a": gold, "t": task, "i": Image.new("RGB", (400, 200))}
+    assert convert_row(example, adapter, Conversion(grid=PixelGrid(28, 3136, 20_000)))["solution"] == moved
+
+
+def test_every_task_of_a_reward_is_a_task_of_the_contract():
+    modules = [import_module(f"{rewards.__name__}.{module.name}") for module in iter_modules(rewards.__path__)]
+    tasks = {getattr(value, "task_name", None) for module in modules for value in vars(module).values()} - {None}
+    assert {"boxes", "points", "span"} <= tasks <= set(TASKS)
+
+
+def test_a_run_length_code_cannot_follow():
+    adapter = ColumnsAdapter.parse("prompt=q,solution=a,task=t,image=i,id=n")
+    gold = [{"segmentation": {"size": [56, 84], "counts": [0, 84 * 56]}}]
+    example = {"q": "Where?", "a": gold, "t": "masks", "i": Image.new("RGB", (84, 56)), "n": "m-1"}
+    assert "counts" in convert_row(example, adapter)["solution"]
+    with pytest.raises(RowError, match="row 'm-1', column 'solution': run-length code of a resized image"):
+        convert_row(example | {"i": Image.new("RGB", (90, 60))}, adapter)
+
+
+@pytest.mark.parametrize(
+    ("columns", "name"),
+    [
+        (["id", "image", "conversations"], "r1-onevision"),
+        (["id", "image", "conversations", "accu_reward_method"], "vlm-r1"),
+        (["image", "problem", "solution", "original_question"], "clevr"),
+        (["images", "problem", "answer"], "geometry3k"),
+        (["image_path", "problem", "solution", "key_steps"], "r1-vl"),
+        (["problem", "solution", "answer"], "text-math"),
+        (["prompt", "images", "solution", "task"], None),
+        (["messages", "images"], None),
+        (["text"], None),
+    ],
+)
+def test_raw_schemas_are_recognised(columns, name):
+    adapter = adapter_for(columns)
+    assert (adapter.NAME if adapter else None) == name
+
+
+ODD = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.binary(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+    max_leaves=4,
+)
+RAW = (
+    "id",
+    "image",
+    "images",
+    "image_path",
+    "conversations",
+    "messages",
+    "problem",
+    "solution",
+    "answer",
+    "key_steps",
+)
+TURNS = st.lists(
+    st.fixed_dictionaries({"from": st.sampled_from(["human", "gpt"]), "value": ODD, "role": st.just("user")}),
+    max_size=2,
+)
+
+
+@pytest.mark.parametrize(("name", "purpose"), SERVED)
+@settings(max_examples=60, deadline=None)
+@given(example=st.dictionaries(st.sampled_from(RAW), ODD | TURNS))
+def test_wrong_types_are_row_errors_and_nothing_else(name, purpose, example):
+    try:
+        convert_row(example, find(name), Conversion(purpose=purpose))
+    except RowError as error:
+        assert error.row_id is not None
+
+
+def test_columns_of_any_dataset(tmp_path):
+    table = tmp_path / "any.csv"
+    table.write_text(
+        "uid,ask,picture,options,gold\n"
+        f'a,Which colour?,{FIXTURES}/images/squares_2.png,"[""red"", ""blue""]",red\n'
+        "b,What is 6 x 7?,,,42\n"
+    )
+    columns = "prompt=ask,image=picture,choices=options,solution=gold,id=uid"
+    console = Console(quiet=True)
+    summary = prepare("mine", tmp_path / "out", source=str(table), columns=columns, console=console)
+    rows = load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert summary.kept == 2
+    assert [(r["id"], r["source"], r["task"], r["solution"]) for r in rows] == [
+        ("a", "mine", "choice", "A"),
+        ("b", "mine", "number", "42"),
+    ]
+    assert rows[0]["prompt"][0]["content"][1]["text"].startswith("Which colour?\nChoices:\nA. red\nB. blue")
+    assert rows[1]["images"] == []
+
+
+def test_columns_with_a_task_and_for_sft():
+    adapter = ColumnsAdapter.parse("prompt=q,solution=a,task=t,image=i,completion=c")
+    picture = Image.new("RGB", (56, 56))
+    boxes = convert_row({"q": "Find it.", "a": [1, 2, 30, 40], "t": "boxes", "i": [picture]}, adapter)
+    assert boxes["task"] == "boxes" and "bbox_2d" in boxes["solution"]
+    assert convert_row({"q": "Read it.", "a": 42, "t": "text", "i": None}, adapter)["task"] == "text"
+    sft = convert_row({"q": "Read it.", "c": "It says 42.", "i": None}, adapter, Conversion(purpose="sft"))
+    assert sft["completion"][0]["content"][0]["text"] == "It says 42."
+    with pytest.raises(RowError, match="column 't': unknown task"):
+        convert_row({"q": "Read it.", "a": 42, "t": "ocr", "i": None}, adapter)

@@ -1,0 +1,422 @@
+"""prepare: kept, dropped with a reason, refused, interrupted, resumed, and flat in memory."""
+
+import base64
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from io import BytesIO
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import typer
+from click.testing import Result
+from datasets import load_dataset
+from PIL import Image
+from rich.console import Console
+from typer.testing import CliRunner
+
+from trl_onevision.data.convert import Conversion
+from trl_onevision.data.images import PixelGrid
+from trl_onevision.data.prepare import Interrupted, prepare, prepare_command
+from trl_onevision.data.schema import RowError
+from trl_onevision.data.sources import Source, SourceError, open_source
+from trl_onevision.data.writer import OutputExists
+
+FIXTURES = Path(__file__).parent / "fixtures"
+QUIET = Console(quiet=True)
+SMALL = Conversion(grid=PixelGrid(28, 784, 50_000))
+
+
+def picture(mode: str = "RGB", size: tuple[int, int] = (84, 56), format: str = "PNG", **options) -> str:
+    buffer = BytesIO()
+    Image.new(mode, size).save(buffer, format=format, **options)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def picture_of_noise(seed: int) -> str:
+    """A picture that nothing can compress, 48 kB: keeping rows in memory would show."""
+    buffer = BytesIO()
+    noise = random.Random(seed).randbytes(128 * 128 * 3)
+    Image.frombytes("RGB", (128, 128), noise).save(buffer, format="PNG", compress_level=0)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+GOOD = [
+    picture(),
+    picture(format="JPEG"),
+    picture("CMYK", format="JPEG"),
+    picture("I;16"),
+    picture("RGBA"),
+    picture("P", format="GIF"),
+    "data:image/png;base64," + picture("LA"),
+]
+FRAMES = [Image.new("RGB", (28, 28), colour) for colour in ("red", "green")]
+# What breaks a row, and the problem under which it has to be found again
+BROKEN = [
+    ({"image": picture_of_noise(0)[:1000]}, "truncated image"),
+    ({"image": "%%% rubbish %%%"}, "not base64"),
+    ({"image": base64.b64encode(b"no image").decode()}, "cannot be decoded"),
+    ({"image": None}, "wrong type"),
+    ({"image": picture(size=(30_000, 100))}, "image too elongated"),
+    ({"image": picture(format="GIF", save_all=True, append_images=FRAMES)}, "animation"),
+    ({"answer": None}, "wrong type"),
+    ({"answer": "I look at it for a long time and wonder what it all means."}, "no closing answer"),
+    ({"turns": 1}, "not one question and one answer"),
+    ({"question": ""}, "no question"),
+]
+
+
+def raw_row(index: int, image: str | None, *, answer="", question="How many?", turns=2) -> dict:
+    answer = f"I count them one by one.\n\nAnswer: {index}" if answer == "" else answer
+    conversation = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+    return {"id": f"row-{index}", "image": image, "conversations": conversation[:turns]}
+
+
+def raw_rows(count: int, broken_share: float = 0.03) -> tuple[list[dict], dict[str, str]]:
+    """Synthetic raw rows in R1-Onevision's schema, and the problem of each broken one."""
+    chosen = random.Random(0).sample(range(count), int(count * broken_share))
+    problems = {index: BROKEN[turn % len(BROKEN)] for turn, index in enumerate(chosen)}
+    rows = []
+    for index in range(count):
+        change, _ = problems.get(index, ({}, None))
+        rows.append(raw_row(index, **{"image": GOOD[index % len(GOOD)], **change}))
+    return rows, {f"row-{index}": problem for index, (_, problem) in problems.items()}
+
+
+def write_parquet(rows: list[dict], path: Path) -> Path:
+    turn = pa.struct({"from": pa.string(), "value": pa.string()})
+    schema = pa.schema({"id": pa.string(), "image": pa.string(), "conversations": pa.list_(turn)})
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path, row_group_size=500)
+    return path
+
+
+def write_jsonl(rows: list, path: Path) -> Path:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+def rejected(folder: Path) -> dict[str, str]:
+    records = [json.loads(line) for line in (folder / "rejected.jsonl").read_text().splitlines()]
+    return {record["id"]: record["problem"] for record in records}
+
+
+def ids(folder: Path, tmp_path: Path) -> list[str]:
+    return load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))["id"][:]
+
+
+def test_every_broken_row_is_found_again_and_none_is_fatal(tmp_path):
+    rows, problems = raw_rows(200, broken_share=0.1)
+    source = write_parquet(rows, tmp_path / "raw.parquet")
+    summary = prepare("r1-onevision", tmp_path / "out", source=str(source), conversion=SMALL, console=QUIET)
+    assert rejected(tmp_path / "out") == problems
+    assert (summary.read, summary.kept, summary.dropped.total()) == (200, 180, 20)
+    assert ids(tmp_path / "out", tmp_path) == [row["id"] for row in rows if row["id"] not in problems]
+    notes = json.loads((tmp_path / "out" / "prepare.json").read_text())
+    assert (notes["prompt"], notes["read"], notes["kept"]) == ("r1-onevision", 200, 180)
+
+
+def test_rows_of_wrong_types_in_jsonl(tmp_path):
+    rows = [raw_row(0, GOOD[0]), "{broken", '["list"]', "3", {"id": 4, "image": 4, "conversations": 4}, {}]
+    source = write_jsonl(rows, tmp_path / "raw.jsonl")
+    summary = prepare("r1-onevision", tmp_path / "out", source=str(source), console=QUIET)
+    assert summary.kept == 1
+    assert rejected(tmp_path / "out") == {
+        "raw.jsonl:1": "not JSON",
+        "raw.jsonl:2": "wrong type",
+        "raw.jsonl:3": "wrong type",
+        "4": "wrong type",
+        "raw.jsonl:5": "missing column",
+    }
+
+
+def test_text_that_is_not_utf8_is_a_broken_row_and_a_byte_order_mark_is_none(tmp_path):
+    good = json.dumps({"problem": "Was ist 6 × 7?", "solution": "#### 42"}, ensure_ascii=False)
+    lines = b"\xef\xbb\xbf" + good.encode() + b"\n" + good.encode("latin-1") + b"\n" + b"[" * 100_000 + b"\n"
+    (tmp_path / "raw.jsonl").write_bytes(lines)
+    prepare("text-math", tmp_path / "out", source=str(tmp_path / "raw.jsonl"), console=QUIET)
+    assert rejected(tmp_path / "out") == {"raw.jsonl:1": "not JSON", "raw.jsonl:2": "not JSON"}
+
+
+def test_strict_stops_at_the_first_broken_row(tmp_path):
+    source = write_jsonl([raw_row(0, GOOD[0]), raw_row(1, "missing.png")], tmp_path / "raw.jsonl")
+    with pytest.raises(RowError, match=r"row 'row-1', column 'images': missing file; found no file .*missing.png"):
+        prepare("r1-onevision", tmp_path / "out", source=str(source), strict=True, console=QUIET)
+    assert not (tmp_path / "out").exists()
+
+
+def test_limit_reads_that_many_rows(tmp_path):
+    source = write_jsonl([raw_row(index, GOOD[0]) for index in range(9)], tmp_path / "raw.jsonl")
+    assert prepare("r1-onevision", tmp_path / "out", source=str(source), limit=4, console=QUIET).read == 4
+
+
+def interrupt_after(monkeypatch, rows: int, number: int = signal.SIGINT) -> None:
+    import trl_onevision.data.prepare as module
+
+    seen = 0
+    convert_row = module.convert_row
+
+    def counting(*arguments):
+        nonlocal seen
+        seen += 1
+        if seen == rows:
+            os.kill(os.getpid(), number)
+        return convert_row(*arguments)
+
+    monkeypatch.setattr(module, "convert_row", counting)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(tmp_path, monkeypatch, number):
+    monkeypatch.setattr("trl_onevision.data.writer.SHARD_ROWS", 30)
+    rows, problems = raw_rows(100, broken_share=0.1)
+    source = str(write_parquet(rows, tmp_path / "raw.parquet"))
+    options = {"source": source, "conversion": SMALL, "console": QUIET}
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 50, number)
+        with pytest.raises(Interrupted, match=r"Stopped after \d+ rows; they are kept in .* Go on with --resume"):
+            prepare("r1-onevision", tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(FileNotFoundError):
+        load_dataset(str(tmp_path / "out.partial"), cache_dir=str(tmp_path / "cache"))
+    with pytest.raises(OutputExists, match=r"found an unfinished run.*--resume"):
+        prepare("r1-onevision", tmp_path / "out", **options)
+    with pytest.raises(OutputExists, match=r"other options \(limit None -> 3\)"):
+        prepare("r1-onevision", tmp_path / "out", **options, limit=3, resume=True)
+    summary = prepare("r1-onevision", tmp_path / "out", **options, resume=True)
+    assert (summary.read, summary.kept) == (100, 90)
+    assert ids(tmp_path / "out", tmp_path) == [row["id"] for row in rows if row["id"] not in problems]
+    assert rejected(tmp_path / "out") == problems
+    assert not (tmp_path / "out.partial").exists()
+    done = prepare("r1-onevision", tmp_path / "out", **options, resume=True)  # a script may say --resume always
+    assert done == summary
+
+
+def test_another_folder_of_that_name_is_left_alone(tmp_path):
+    (tmp_path / "out.partial").mkdir()
+    (tmp_path / "out.partial" / "thesis.tex").write_text("…")
+    for resume in (False, True):
+        with pytest.raises(OutputExists, match=r"out\.partial: found an unfinished run"):
+            prepare("clevr", tmp_path / "out", source=str(FIXTURES / "clevr.parquet"), resume=resume, console=QUIET)
+    assert (tmp_path / "out.partial" / "thesis.tex").exists()
+
+
+RUN = """
+import sys
+from rich.console import Console
+import trl_onevision.data.writer as writer
+from trl_onevision.data.prepare import prepare
+from trl_onevision.data.convert import Conversion
+from trl_onevision.data.images import PixelGrid
+writer.SHARD_ROWS = 40
+conversion = Conversion(grid=PixelGrid(28, 784, 50_000))
+prepare("r1-onevision", sys.argv[2], source=sys.argv[1], conversion=conversion, console=Console(quiet=True), workers=2)
+status = open("/proc/self/status").read()  # ru_maxrss would start from the parent's peak
+print(status.partition("VmHWM:")[2].split()[0])
+"""
+
+
+def test_a_killed_run_leaves_nothing_to_read_and_goes_on(tmp_path):
+    rows, problems = raw_rows(2_000)
+    source = write_parquet(rows, tmp_path / "raw.parquet")
+    process = subprocess.Popen([sys.executable, "-c", RUN, str(source), str(tmp_path / "out")])
+    shards = (tmp_path / "out.partial").glob
+    while len(list(shards("shard-*.part"))) < 2 and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "out").exists() and (tmp_path / "out.partial").exists()
+    with pytest.raises(FileNotFoundError):
+        load_dataset(str(tmp_path / "out.partial"), cache_dir=str(tmp_path / "cache"))
+    prepare("r1-onevision", tmp_path / "out", source=str(source), conversion=SMALL, resume=True, console=QUIET)
+    assert ids(tmp_path / "out", tmp_path) == [row["id"] for row in rows if row["id"] not in problems]
+    assert rejected(tmp_path / "out") == problems
+
+
+def peak_memory(source: Path, output: Path) -> int:
+    """Peak resident memory, in MiB, of a fresh process that prepares the source."""
+    steady = os.environ | {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "1"}  # less noise by threads
+    command = [sys.executable, "-c", RUN, str(source), str(output)]
+    printed = subprocess.check_output(command, text=True, env=steady)
+    return int(printed.split()[-1]) // 1024
+
+
+def heavy_parquet(count: int, path: Path) -> tuple[Path, dict[str, str]]:
+    """Rows of which nine in ten hold a picture of their own."""
+    rows, problems = raw_rows(count)
+    for index, row in enumerate(rows):
+        if row["image"] in GOOD and index % 10:
+            row["image"] = picture_of_noise(index)
+    return write_parquet(rows, path), problems
+
+
+@pytest.mark.parametrize(
+    ("few", "many"), [(600, 1_600), pytest.param(2_000, 10_000, marks=pytest.mark.slow)], ids=["small", "full"]
+)
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc")
+def test_memory_does_not_grow_with_the_source(tmp_path, few, many):
+    peaks = {}
+    for count in (few, many):
+        source, problems = heavy_parquet(count, tmp_path / f"raw-{count}.parquet")
+        peaks[count] = peak_memory(source, tmp_path / f"out-{count}")
+        assert rejected(tmp_path / f"out-{count}") == problems
+    written = sum(path.stat().st_size for path in (tmp_path / f"out-{many}" / "data").iterdir()) // 2**20
+    print(f"peak memory in MiB by rows: {peaks}; written: {written} MiB")  # noqa: T201 - the measurement
+    assert written > 60
+    assert peaks[many] < peaks[few] + 40  # of 50 MiB and more that were read and written on top
+
+
+def test_a_used_output_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("…")
+    with pytest.raises(OutputExists, match=r"holds thesis\.tex"):
+        prepare("clevr", tmp_path / "out", source=str(FIXTURES / "clevr.parquet"), console=QUIET)
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "options", "error", "message"),
+    [
+        ("clever", {}, ValueError, "dataset 'clever': unknown; expected one of clevr, geometry3k, .*--columns"),
+        ("clevr", {"source": "no/file.parquet"}, SourceError, "no/file.parquet: no such file or folder; expected"),
+        ("vlm-r1", {}, SourceError, "has no home on the hub; expected --source"),
+        (
+            "clevr",
+            {"conversion": Conversion(purpose="sft")},
+            ValueError,
+            "nothing to learn by sft; expected --for",
+        ),
+        ("x", {"columns": "question=q"}, ValueError, "unknown field 'question'; expected one of prompt, solution"),
+        ("x", {"columns": "solution=q"}, ValueError, "no prompt; expected prompt=NAME"),
+        ("clevr", {"source": str(FIXTURES)}, SourceError, r"holds .json and .jsonl and .parquet files; expected one"),
+        ("clevr", {"source": str(FIXTURES / "make.py")}, SourceError, "unknown kind '.py'"),
+        ("clevr", {"source": str(FIXTURES / "text_math.jsonl")}, SourceError, "none of 3 rows could be used.*another"),
+    ],
+)
+def test_what_cannot_be_prepared_is_said_and_can_be_repeated(tmp_path, dataset, options, error, message):
+    for _ in range(2):  # a failed run is in no one's way
+        with pytest.raises(error, match=message):
+            prepare(dataset, tmp_path / "out", console=QUIET, **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_unknown_options_are_refused():
+    for option in ({"purpose": "dpo"}, {"box_frame": "norm"}, {"box_format": "cxcywh"}, {"prompt": "chatty"}):
+        with pytest.raises(ValueError, match="expected one of"):
+            Conversion(**option)
+
+
+def test_a_hub_that_cannot_be_reached_is_a_clear_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    with pytest.raises(SourceError, match=r"nobody/nothing: cannot be read from the hub .* or a local file or folder"):
+        prepare("clevr", tmp_path / "out", source="nobody/nothing", console=QUIET)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_stream_of_datasets_keeps_broken_images_as_rows(tmp_path):
+    # load_dataset reads a local folder as it reads the hub
+    (tmp_path / "hub").mkdir()
+    rows = pq.read_table(FIXTURES / "clevr.parquet").to_pylist()
+    rows[1]["image"]["bytes"] = b"rubbish"
+    schema = pq.read_schema(FIXTURES / "clevr.parquet")
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), tmp_path / "hub" / "train.parquet")
+    source = Source("owner/name", hub_id=str(tmp_path / "hub"))
+    found = list(source.rows())
+    assert [row.place for row in found] == ["owner/name:0", "owner/name:1", "owner/name:2"]
+    assert [row.example["image"]["bytes"][:4] for row in found] == [b"\x89PNG", b"rubb", b"\x89PNG"]
+    assert [row.place for row in source.rows(skip=2)] == ["owner/name:2"]
+
+
+@pytest.mark.parametrize(
+    ("source", "hub_id", "files"),
+    [
+        ("owner/name", "owner/name", None),
+        ("hf://datasets/owner/name", "owner/name", None),
+        ("hf://datasets/owner/name/data/*.parquet", "owner/name", "data/*.parquet"),
+    ],
+)
+def test_names_on_the_hub(source, hub_id, files):
+    opened = open_source(source, split="test", revision="abc")
+    assert (opened.hub_id, opened.hub_files, opened.split, opened.revision) == (hub_id, files, "test", "abc")
+
+
+def test_a_truncated_file_is_named(tmp_path):
+    data = (FIXTURES / "clevr.parquet").read_bytes()
+    (tmp_path / "raw.parquet").write_bytes(data[:-100])
+    with pytest.raises(SourceError, match=r"raw.parquet: cannot be read .*; expected a whole .parquet file"):
+        prepare("clevr", tmp_path / "out", source=str(tmp_path / "raw.parquet"), console=QUIET)
+    (tmp_path / "raw.json").write_text('[{"problem": "1 + 1?", "solution": "2"}, {"problem": ')
+    with pytest.raises(SourceError, match=r"raw.json: broken JSON array"):
+        prepare("text-math", tmp_path / "out2", source=str(tmp_path / "raw.json"), console=QUIET)
+
+
+@pytest.mark.parametrize("suffix", ["json", "jsonl", "csv", "tsv", "parquet"])
+@pytest.mark.parametrize("skip", [0, 1, 4, 5, 7])
+def test_every_kind_of_file_yields_the_same_rows_from_any_place(tmp_path, suffix, skip):
+    rows = [
+        {"id": str(index), "problem": f'"Why", {index}?\nOr not?', "solution": "x" * 200_000} for index in range(5)
+    ]
+    write_table(rows[:3], tmp_path / f"a-train.{suffix}")
+    write_table(rows[3:], tmp_path / f"b-train.{suffix}")
+    write_table(rows, tmp_path / f"c-test.{suffix}")
+    found = list(open_source(str(tmp_path)).rows(skip))
+    assert [row.example for row in found] == rows[skip:]
+    assert not found or found[-1].place == f"b-train.{suffix}:1"
+    with pytest.raises(SourceError, match="no files of split 'validation'; found test, train"):
+        open_source(str(tmp_path), split="validation")
+
+
+def write_table(rows: list[dict], path: Path) -> None:
+    import pandas as pd
+
+    table = pd.DataFrame(rows)
+    writers = {
+        ".json": lambda: path.write_text(json.dumps(rows, indent=1)),
+        ".jsonl": lambda: write_jsonl(rows, path),
+        ".csv": lambda: table.to_csv(path, index=False),
+        ".tsv": lambda: table.to_csv(path, index=False, sep="\t"),
+        ".parquet": lambda: pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=2),
+    }
+    writers[path.suffix]()
+
+
+def test_a_folder_of_images_yields_images_and_labels(tmp_path):
+    for label in ("cat", "dog"):
+        (tmp_path / "raw" / label).mkdir(parents=True)
+        Image.new("RGB", (56, 56)).save(tmp_path / "raw" / label / "1.png")
+    rows = [row.example for row in open_source(str(tmp_path / "raw")).rows()]
+    assert [(Path(row["image"]).name, row["label"]) for row in rows] == [("1.png", "cat"), ("1.png", "dog")]
+
+
+def command(*arguments: object) -> Result:
+    app = typer.Typer()
+    app.command("prepare")(prepare_command)
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+CLEVR = ("clevr", "--source", FIXTURES / "clevr.parquet", "--for", "grpo")
+
+
+def test_the_command_line(tmp_path):
+    options = ["--max-pixels", "20000", "--min-pixels", "784", "--limit", "2", "--prompt", "plain"]
+    first = command(*CLEVR, "--output", tmp_path / "out", *options)
+    assert first.exit_code == 0 and "Wrote 2 rows" in first.output and "kept" in first.output
+    rows = load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert rows[0]["images"][0].size == (168, 112)
+    assert rows[0]["prompt"][0]["content"][1]["text"] == "How many different items are there in the image?"
+    again = command(*CLEVR, "--output", tmp_path / "out")
+    assert again.exit_code == 1
+    assert "found a folder that holds data, prepare.json, rejected.jsonl" in again.output.replace("\n", " ")
+
+
+def test_the_grid_of_qwen3(tmp_path):
+    assert command(*CLEVR, "--output", tmp_path / "out", "--grid", 32).exit_code == 0
+    rows = load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
+    ((width, height),) = {row["images"][0].size for row in rows}
+    assert width % 32 == height % 32 == 0 and width * height >= 65_536

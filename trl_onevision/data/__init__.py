@@ -1,0 +1,23 @@
+"""Files and rows: raw datasets in, parquet in TRL's columns out. Never imports torch or trl."""
+
+from trl_onevision.data.adapters import adapter_for
+from trl_onevision.data.convert import Conversion, convert_row
+from trl_onevision.data.images import PixelGrid, decode_image, store_image
+from trl_onevision.data.schema import GRPORow, RowError, SFTRow, features, validate_row
+from trl_onevision.data.writer import OutputExists, write_dataset
+
+__all__ = [
+    "Conversion",
+    "GRPORow",
+    "OutputExists",
+    "PixelGrid",
+    "RowError",
+    "SFTRow",
+    "adapter_for",
+    "convert_row",
+    "decode_image",
+    "features",
+    "store_image",
+    "validate_row",
+    "write_dataset",
+]

@@ -1,0 +1,144 @@
+"""One raw row to one row of the contract: adapter, images onto the grid, boxes along with them, validation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from trl_onevision.data.adapters import Adapter
+from trl_onevision.data.images import PixelGrid, StoredImage, store_image
+from trl_onevision.data.prompts import find_prompt
+from trl_onevision.data.rows import row_id
+from trl_onevision.data.schema import (
+    PLACE_TASKS,
+    PURPOSES,
+    Purpose,
+    RowError,
+    check_boxes,
+    naming,
+    read_json,
+    shown,
+    validate_row,
+)
+
+BoxFrame = Literal["pixel", "norm1000", "norm1"]
+BoxFormat = Literal["xyxy", "xywh"]
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """How raw rows become rows: for which stage, with which prompt, on which grid, from which frame of boxes.
+
+    `prompt=None` takes the adapter's own. `box_frame` and `box_format` say how the *raw* boxes are written; stored
+    boxes are always `x1, y1, x2, y2` in pixels of the stored image.
+    """
+
+    purpose: Purpose = "grpo"
+    prompt: str | None = None
+    grid: PixelGrid = field(default_factory=PixelGrid)
+    image_root: str | Path | None = None
+    box_frame: BoxFrame = "pixel"
+    box_format: BoxFormat = "xyxy"
+
+    def __post_init__(self) -> None:
+        known = {"purpose": PURPOSES, "box_frame": get_args(BoxFrame), "box_format": get_args(BoxFormat)}
+        for name, values in known.items():
+            if getattr(self, name) not in values:
+                raise ValueError(f"{name}: found {getattr(self, name)!r}, expected one of {', '.join(values)}")
+        if self.prompt is not None:
+            find_prompt(self.prompt)
+
+    def prompt_name(self, adapter: Adapter) -> str:
+        """The prompt in force, or `ValueError` where the dataset does not serve the purpose.
+
+        >>> from trl_onevision.data.adapters import find
+        >>> Conversion(purpose="sft").prompt_name(find("clevr"))
+        Traceback (most recent call last):
+        ValueError: dataset 'clevr' holds nothing to learn by sft; expected --for grpo
+        """
+        if self.purpose not in adapter.PROMPT:
+            served = " or ".join(f"--for {purpose}" for purpose in adapter.PROMPT) or "columns for a solution"
+            raise ValueError(f"dataset {adapter.NAME!r} holds nothing to learn by {self.purpose}; expected {served}")
+        return self.prompt or adapter.PROMPT[self.purpose]
+
+
+def convert_row(example: Mapping[str, Any], adapter: Adapter, conversion: Conversion | None = None) -> dict[str, Any]:
+    """A raw row as a validated row whose images are file bytes on the grid.
+
+    >>> from PIL import Image
+    >>> from trl_onevision.data.adapters import find
+    >>> raw = {"id": "1", "image": Image.new("RGB", (100, 60)), "problem": "How many?", "solution": "3"}
+    >>> row = convert_row(raw, find("clevr"))
+    >>> row["solution"], sorted(row["images"][0])
+    ('3', ['bytes', 'path'])
+
+    Raises `RowError`, with the row's `id`, for whatever makes the row unusable.
+    """
+    conversion = Conversion() if conversion is None else conversion
+    prompt = find_prompt(conversion.prompt_name(adapter))
+    with naming(row_id(example)):
+        row = adapter.to_row(example, conversion.purpose, prompt)
+    with naming(row["id"]):
+        stored = [store_image(image, conversion.grid, conversion.image_root) for image in row["images"]]
+        if row.get("task") in PLACE_TASKS:
+            row["solution"] = _on_stored_image(row["solution"], row["task"], stored, conversion)
+    row["images"] = [{"bytes": image.data, "path": None} for image in stored]
+    validate_row(row, conversion.purpose)
+    return row
+
+
+def _on_stored_image(solution: str, task: str, stored: list[StoredImage], conversion: Conversion) -> str:
+    if len(stored) != 1:
+        raise RowError("images", "places without their image", found=f"{len(stored)} images", expected="exactly one")
+    (image,) = stored
+    gold = read_json(solution)
+    if task == "boxes":
+        if conversion.box_format == "xywh":
+            gold = [box | {"bbox_2d": _xyxy(box.get("bbox_2d"))} for box in gold]
+        check_boxes(gold, size=image.original_size if conversion.box_frame == "pixel" else None)
+    frames = {"pixel": image.original_size, "norm1000": (1000, 1000), "norm1": (1, 1)}
+    width, height = frames[conversion.box_frame]
+    return json.dumps(scaled(gold, image.size[0] / width, image.size[1] / height), ensure_ascii=False)
+
+
+def scaled(gold: Any, x: float, y: float) -> Any:
+    """A gold with its coordinates moved from one frame to another.
+
+    >>> scaled([{"bbox_2d": [10, 10, 20, 20], "label": "cat"}, {"point_2d": [3, 4]}], 0.5, 2.0)
+    [{'bbox_2d': [5.0, 20.0, 10.0, 40.0], 'label': 'cat'}, {'point_2d': [1.5, 8.0]}]
+
+    Coordinates are lists of numbers that alternate between x and y (boxes, points, polygons), and the values of `x`
+    and `y`. Run-length codes count pixels: they stay valid where nothing moves, and are a `RowError` elsewhere.
+    """
+    if isinstance(gold, dict):
+        if "counts" in gold and (x, y) != (1, 1):
+            raise RowError(
+                "solution",
+                "run-length code of a resized image",
+                found=shown(gold.get("size")),
+                expected="polygons, or an image that is on the grid already",
+            )
+        own = {"x": x, "y": y}
+        return {
+            key: round(value * own[key], 2) if key in own and _is_number(value) else scaled(value, x, y)
+            for key, value in gold.items()
+        }
+    if not isinstance(gold, list):
+        return gold
+    if gold and len(gold) % 2 == 0 and all(map(_is_number, gold)):
+        return [round(value * (x, y)[index % 2], 2) for index, value in enumerate(gold)]
+    return [scaled(item, x, y) for item in gold]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _xyxy(box: Any) -> list[float]:
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+        raise RowError("solution", "not a box", found=shown(box), expected="[x, y, width, height]")
+    x, y, width, height = box
+    return [x, y, x + width, y + height]

@@ -1,0 +1,422 @@
+"""A raw dataset as a folder of parquet in TRL's columns: streamed, resumable, nothing lost without a reason."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from trl_onevision.console import fail
+from trl_onevision.data.adapters import Adapter, find, names
+from trl_onevision.data.columns import ColumnsAdapter
+from trl_onevision.data.convert import BoxFormat, BoxFrame, Conversion, convert_row
+from trl_onevision.data.images import PixelGrid
+from trl_onevision.data.prompts import PROMPTS
+from trl_onevision.data.schema import Purpose, RowError
+from trl_onevision.data.sources import RawRow, Source, SourceError, open_source
+from trl_onevision.data.writer import OutputExists, ShardWriter, publish, refuse_used, shard_path
+
+PROGRESS = "progress.part"
+REJECTED = "rejected.part"
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass
+class Summary:
+    """What became of the rows that were read."""
+
+    read: int = 0
+    kept: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def table(self, title: str) -> Table:
+        """Kept, dropped and why, for a terminal."""
+        table = Table(title, "rows")
+        table.columns[1].justify = "right"
+        table.add_row("read", f"{self.read:,}")
+        table.add_row("kept", f"{self.kept:,}", style="bold")
+        for reason, count in self.dropped.most_common():
+            table.add_row(f"dropped: {reason}", f"{count:,}")
+        return table
+
+
+class Interrupted(RuntimeError):
+    """The run was stopped; what it had finished is kept beside the output."""
+
+
+def prepare(
+    dataset: str,
+    output: str | Path,
+    *,
+    source: str | None = None,
+    conversion: Conversion | None = None,
+    columns: str | None = None,
+    split: str = "train",
+    config: str | None = None,
+    limit: int | None = None,
+    strict: bool = False,
+    resume: bool = False,
+    workers: int | None = None,
+    console: Console | None = None,
+) -> Summary:
+    """Convert a raw dataset and write it as a folder that `load_dataset` and a recipe read.
+
+    >>> import json, tempfile
+    >>> raw = [{"problem": "What is 6 x 7?", "solution": "#### 42"}, {"problem": "Why?", "solution": None}]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     lines = Path(folder, "raw.jsonl")
+    ...     _ = lines.write_text("\\n".join(map(json.dumps, raw)))
+    ...     summary = prepare("text-math", Path(folder, "out"), source=str(lines), console=Console(quiet=True))
+    ...     rejected = Path(folder, "out", "rejected.jsonl").read_text()
+    >>> summary.kept, dict(summary.dropped), json.loads(rejected)["id"]
+    (1, {'solution: wrong type': 1}, 'raw.jsonl:1')
+
+    The folder holds `data/*.parquet`, `rejected.jsonl` (`id`, `place`, `column`, `problem`, `reason` of every row
+    that was dropped) and `prepare.json` (what was run, and the counts). It appears under its name when it is whole;
+    until then the work lies in `OUTPUT.partial`, where `resume=True` goes on. `limit` bounds the rows that are read.
+
+    Raises `OutputExists`, `SourceError`, `ValueError` (unknown names and options), with `strict` the first
+    `RowError`, and `Interrupted` on Ctrl-C.
+    """
+    console = console or Console()
+    conversion = conversion or Conversion()
+    adapter = ColumnsAdapter.parse(columns, name=dataset) if columns else find(dataset)
+    opened = _open(adapter, dataset, source, split, config)
+    conversion = replace(conversion, image_root=conversion.image_root or opened.root)
+    description = _describe(dataset, adapter, opened, conversion, columns, limit)
+    output = Path(output)
+    if resume and (summary := _finished(output, description)):
+        return summary
+    refuse_used(output)
+    run = _Run(output, description, resume=resume)
+    rows = islice(opened.rows(skip=run.summary.read), None if limit is None else limit - run.summary.read)
+    converted = ordered_map(partial(_convert, adapter=adapter, conversion=conversion), rows, workers)
+    run.write(converted, min(filter(None, (len(opened), limit)), default=None), strict, console)
+    publish(run.work, output, split)
+    (output / PROGRESS).unlink()
+    return run.summary
+
+
+def _open(adapter: Adapter, dataset: str, source: str | None, split: str, config: str | None) -> Source:
+    if source is None and adapter.SOURCE is None:
+        raise SourceError(f"dataset {dataset!r}: has no home on the hub; expected --source with a file, folder or id")
+    pinned = adapter.REVISION if source in (None, adapter.SOURCE) else None
+    return open_source(source or str(adapter.SOURCE), split=split, config=config, revision=pinned)
+
+
+def _describe(
+    dataset: str,
+    adapter: Adapter,
+    source: Source,
+    conversion: Conversion,
+    columns: str | None,
+    limit: int | None,
+) -> dict[str, Any]:
+    """Everything that decides what the rows become: written beside them, and compared when a run goes on."""
+    options = asdict(conversion) | {
+        "prompt": conversion.prompt_name(adapter),
+        "image_root": str(conversion.image_root or ""),
+    }
+    return {
+        "dataset": dataset,
+        "source": source.name,
+        "split": source.split,
+        "config": source.config,
+        "revision": source.revision,
+        "license": adapter.LICENSE,
+        "columns": columns,
+        "limit": limit,
+        **options,
+    }
+
+
+def _finished(output: Path, description: dict[str, Any]) -> Summary | None:
+    """The summary of a run that has ended already, if it was this one."""
+    path = output / "prepare.json"
+    if not path.is_file():
+        return None
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    if any(saved.get(key) != value for key, value in description.items()):
+        return None
+    return Summary(saved["read"], saved["kept"], Counter(saved["dropped"]))
+
+
+def _convert(raw: RawRow, adapter: Adapter, conversion: Conversion) -> tuple[RawRow, dict[str, Any] | RowError]:
+    if raw.error is not None:
+        raw.error.row_id = raw.example["id"]
+        return raw, raw.error
+    try:
+        return raw, convert_row(raw.example, adapter, conversion)
+    except RowError as error:
+        return raw, error
+
+
+class _Run:
+    """The work folder of one run: shards, rejected rows and how far it has come."""
+
+    def __init__(self, output: Path, description: dict[str, Any], *, resume: bool) -> None:
+        # Beside the output, so that the final rename is atomic.
+        self.work, self.description = output.with_name(output.name + ".partial"), description
+        self.summary, self.shards = Summary(), 0
+        if resume and (self.work / PROGRESS).exists():
+            self._restore()
+        else:
+            self._make_room()
+            self._save()
+        self.rejected = (self.work / REJECTED).open("a", encoding="utf-8")
+
+    def _make_room(self) -> None:
+        """A new work folder. What another run has kept is not thrown away; a run that kept no row is."""
+        if self.work.exists():
+            progress = self.work / PROGRESS
+            saved = json.loads(progress.read_text(encoding="utf-8")) if progress.exists() else {"kept": "unknown"}
+            if saved["kept"]:
+                raise OutputExists(
+                    f"{self.work}: found an unfinished run, expected none. Go on with --resume, or remove the folder."
+                )
+            shutil.rmtree(self.work)
+        self.work.mkdir(parents=True)
+
+    def _restore(self) -> None:
+        saved = json.loads((self.work / PROGRESS).read_text(encoding="utf-8"))
+        changed = [key for key, value in self.description.items() if saved["run"].get(key) != value]
+        if changed:
+            differences = "; ".join(f"{key} {saved['run'].get(key)!r} -> {self.description[key]!r}" for key in changed)
+            raise OutputExists(
+                f"{self.work}: found a run with other options ({differences}), expected the same. Repeat the command "
+                "as it was, or remove the folder to start over."
+            )
+        self.summary = Summary(saved["read"], saved["kept"], Counter(saved["dropped"]))
+        self.shards = saved["shards"]
+        self._undo_finish()
+        for shard in [*self.work.glob("open-*.part"), *self.work.glob("shard-*.part")]:
+            if shard not in {shard_path(self.work, index) for index in range(self.shards)}:
+                shard.unlink()
+        with (self.work / REJECTED).open("ab") as file:
+            file.truncate(saved["rejected_bytes"])
+
+    def _undo_finish(self) -> None:
+        """For a run that was stopped while its folder was given its final names."""
+        for shard in (self.work / "data").glob("*.parquet"):
+            shard.rename(shard_path(self.work, int(shard.name.split("-")[1])))
+        if (self.work / "rejected.jsonl").exists():
+            (self.work / "rejected.jsonl").rename(self.work / REJECTED)
+        (self.work / "prepare.json").unlink(missing_ok=True)
+
+    def _save(self) -> None:
+        rejected = self.work / REJECTED
+        saved = {
+            "run": self.description,
+            "read": self.summary.read,
+            "kept": self.summary.kept,
+            "dropped": self.summary.dropped,
+            "shards": self.shards,
+            "rejected_bytes": rejected.stat().st_size if rejected.exists() else 0,
+        }
+        _write_json(self.work / PROGRESS, saved)
+
+    def write(
+        self,
+        converted: Iterable[tuple[RawRow, dict[str, Any] | RowError]],
+        total: int | None,
+        strict: bool,
+        console: Console,
+    ) -> None:
+        """Write or reject each row, then leave the work folder as the output is to be."""
+        title = f"{self.description['dataset']} for {self.description['purpose']}"
+        writer = ShardWriter(self.work, self.description["purpose"], first_shard=self.shards)
+        with writer, self.rejected, stop_signals() as stopped, _progress(console) as progress:
+            task = progress.add_task(title, total=total, completed=self.summary.read)
+            for raw, row in converted:
+                self._take(raw, row, writer, strict)
+                progress.advance(task)
+                if stopped.is_set():
+                    break
+            self._checkpoint(writer)
+        if stopped.is_set():
+            raise Interrupted(
+                f"Stopped after {self.summary.read:,} rows; they are kept in {self.work}. Go on with --resume."
+            )
+        console.print(self.summary.table(title))
+        self._finish()
+
+    def _take(self, raw: RawRow, row: dict[str, Any] | RowError, writer: ShardWriter, strict: bool) -> None:
+        if isinstance(row, RowError):
+            if strict:
+                raise row
+            self._reject(raw, row)
+        else:
+            writer.write(row)
+            self.summary.kept += 1
+        self.summary.read += 1
+        if writer.shards > self.shards:
+            self._checkpoint(writer)
+
+    def _reject(self, raw: RawRow, error: RowError) -> None:
+        record = {
+            "id": error.row_id,
+            "place": raw.place,
+            "column": error.column,
+            "problem": error.problem,
+            "reason": error.reason,
+        }
+        self.rejected.write(json.dumps(record, ensure_ascii=False) + "\n")
+        self.summary.dropped[f"{error.column}: {error.problem}"] += 1
+
+    def _checkpoint(self, writer: ShardWriter) -> None:
+        writer.close_shard()
+        self.rejected.flush()
+        self.shards = writer.shards
+        self._save()
+
+    def _finish(self) -> None:
+        if not self.summary.kept:
+            raise SourceError(
+                f"{self.description['source']}: none of {self.summary.read:,} rows could be used; the reasons are in "
+                f"{self.work / REJECTED}. Is it another dataset than {self.description['dataset']!r}?"
+            )
+        counts = {"read": self.summary.read, "kept": self.summary.kept, "dropped": dict(self.summary.dropped)}
+        _write_json(self.work / "prepare.json", self.description | counts)
+        (self.work / REJECTED).rename(self.work / "rejected.jsonl")
+
+
+def ordered_map(function: Callable[[T], R], items: Iterable[T], workers: int | None = None) -> Iterator[R]:
+    """`map` in threads, in order, with few items under way: Pillow works outside the interpreter's lock.
+
+    >>> list(ordered_map(abs, [-2, 1, -3], workers=2))
+    [2, 1, 3]
+    """
+    workers = workers or min(8, os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers) as pool:
+        under_way: deque[Future[R]] = deque()
+        try:
+            for item in items:
+                under_way.append(pool.submit(function, item))
+                if len(under_way) > 2 * workers:
+                    yield under_way.popleft().result()
+            while under_way:
+                yield under_way.popleft().result()
+        finally:
+            for future in under_way:
+                future.cancel()
+
+
+@contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set, so that a run stops between two rows; a second signal stops it at once."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped  # signals reach the main thread only
+        return
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    def stop(number: int, frame: object) -> None:
+        stopped.set()
+        restore()
+
+    for number in previous:
+        signal.signal(number, stop)
+    try:
+        yield stopped
+    finally:
+        restore()
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    """All or nothing: a crash leaves the previous file."""
+    new = path.with_name(path.name + ".new.part")
+    new.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    new.replace(path)
+
+
+def prepare_command(
+    dataset: Annotated[str, typer.Argument(help=f"One of {', '.join(names())}; any name with --columns.")],
+    output: Annotated[Path, typer.Option(help="The folder to write; new or empty.")],
+    purpose: Annotated[Purpose, typer.Option("--for", help="The stage that the rows are for.")],
+    source: Annotated[
+        str | None, typer.Option(help="File, folder, or hub id. Default: the dataset's home on the hub.")
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="For any other dataset: prompt=…,solution=…,image=…,choices=…,task=…,id=…")
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help=f"One of {', '.join(sorted(PROMPTS))}. Default: the dataset's own.")
+    ] = None,
+    grid: Annotated[
+        int, typer.Option(help="Patch x merge size: 28 for Qwen2-VL and 2.5-VL, 32 for Qwen3-VL, 1 for none.")
+    ] = 28,
+    min_pixels: Annotated[int | None, typer.Option(help="Smaller images are enlarged. Default: by grid.")] = None,
+    max_pixels: Annotated[int | None, typer.Option(help="Larger images are reduced. Default: 1280 tokens.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="The folder that image paths start from. Default: the source's.")
+    ] = None,
+    box_frame: Annotated[BoxFrame, typer.Option(help="The frame of the raw boxes.")] = "pixel",
+    box_format: Annotated[BoxFormat, typer.Option(help="The corners of the raw boxes.")] = "xyxy",
+    split: Annotated[str, typer.Option(help="The split to read and to write.")] = "train",
+    config: Annotated[str | None, typer.Option(help="The configuration of a dataset on the hub.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Read at most this many rows.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first row that cannot be used.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads that decode images. Default: up to 8.")] = None,
+) -> None:
+    """Write a raw dataset as parquet in TRL's columns, with images on the processor's grid.
+
+    Rows that cannot be used are dropped, counted, and listed with their reason in OUTPUT/rejected.jsonl.
+    """
+    try:
+        conversion = Conversion(
+            purpose=purpose,
+            prompt=prompt,
+            grid=PixelGrid.of(grid, min_pixels, max_pixels),
+            image_root=images,
+            box_frame=box_frame,
+            box_format=box_format,
+        )
+        summary = prepare(
+            dataset,
+            output,
+            source=source,
+            conversion=conversion,
+            columns=columns,
+            split=split,
+            config=config,
+            limit=limit,
+            strict=strict,
+            resume=resume,
+            workers=workers,
+        )
+    except (ValueError, OSError, Interrupted) as error:
+        fail(error)
+    typer.echo(f"Wrote {summary.kept:,} rows to {output}. A recipe reads them as `dataset_name: {output}`.")

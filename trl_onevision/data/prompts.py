@@ -1,0 +1,106 @@
+"""The prompts of the papers, written into the rows: what the model reads is in the data and in no hidden place."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from trl_onevision.data.schema import RowError
+
+IMAGE = "<image>"
+_LEADING_IMAGES = re.compile(rf"^(?:\s*{IMAGE})+\s*")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What stands around the question; `source` says where it was published."""
+
+    template: str
+    source: str
+    system: str | None = None
+
+
+PROMPTS: dict[str, Prompt] = {
+    "plain": Prompt("{question}", source="the question as the dataset has it"),
+    "think-answer": Prompt(
+        "{question} First output the thinking process in <think> </think> tags and then output the final answer in "
+        "<answer> </answer> tags.",
+        source="R1-Onevision, inference on R1-Onevision-Bench; VLM-R1, default",
+    ),
+    "r1-onevision": Prompt(
+        "{question}  Output the thinking process in <think> </think> and final answer in <answer> </answer> tags.",
+        source="R1-Onevision, GRPO stage",
+    ),
+    "grounding": Prompt(
+        "{question} First output the thinking process in <think> </think> tags and then output the final answer in "
+        "<answer> </answer> tags. Output the final answer in JSON format.",
+        source="VLM-R1, referring expressions",
+    ),
+    "r1-vl": Prompt(
+        "Generate an image description based on the question.\n"
+        "Then, provide a rationale to analyze the question.\n"
+        "Next, generate a step-by-step reasoning process to solve the problem. Ensure the steps are logical and "
+        "concise.\n"
+        "Finally, provide a concise summary of the final answer in the following format: 'The final answer is: xxx.\n"
+        "\n"
+        "Format your response with the following sections, separated by ###:\n"
+        "### Image Description:\n### Rationales:\n### Let's think step by step.\n### Step 1:\n### Step 2:\n...\n"
+        "### The final answer is: \n\n{question}",
+        source="R1-VL, evaluation; the open quote is in the original",
+    ),
+    "boxed": Prompt(
+        "{question}\nPlease reason step by step, and put your final answer within \\boxed{}.",
+        source="Qwen2.5-Math",
+    ),
+}
+
+
+def find_prompt(name: str) -> Prompt:
+    """A prompt by its name.
+
+    >>> find_prompt("r1onevision")
+    Traceback (most recent call last):
+    ValueError: prompt 'r1onevision': unknown; expected one of boxed, grounding, plain, r1-onevision, r1-vl, ...
+    """
+    if name not in PROMPTS:
+        raise ValueError(f"prompt {name!r}: unknown; expected one of {', '.join(sorted(PROMPTS))}")
+    return PROMPTS[name]
+
+
+def user_messages(question: str, prompt: Prompt, n_images: int = 0) -> list[dict[str, Any]]:
+    """The messages that ask a question, with an image block where each image belongs.
+
+    >>> user_messages("<image>How many cubes?", PROMPTS["plain"], n_images=1)
+    [{'role': 'user', 'content': [{'type': 'image'}, {'type': 'text', 'text': 'How many cubes?'}]}]
+    >>> [block["type"] for block in user_messages("Is <image> like <image>?", PROMPTS["plain"], 2)[0]["content"]]
+    ['text', 'image', 'text', 'image', 'text']
+
+    `<image>` inside the question marks a place; images that no mark stands for come first, before the template.
+    More marks than images are an error.
+    """
+    if not question.replace(IMAGE, "").strip():
+        raise RowError("prompt", "no question", found=repr(question), expected="a question in words")
+    body = prompt.template.replace("{question}", _LEADING_IMAGES.sub("", question).strip())
+    texts = body.split(IMAGE)
+    leading = n_images - (len(texts) - 1)
+    if leading < 0:
+        raise RowError(
+            "prompt",
+            "more image marks than images",
+            found=f"{len(texts) - 1} {IMAGE} and {n_images} images",
+            expected="at most one mark per image",
+        )
+    content: list[dict[str, Any]] = [{"type": "image"}] * leading
+    for index, text in enumerate(texts):
+        content += [{"type": "image"}] if index else []
+        content += [{"type": "text", "text": text}] if text.strip() else []
+    system = (
+        [] if prompt.system is None else [{"role": "system", "content": [{"type": "text", "text": prompt.system}]}]
+    )
+    return [*system, {"role": "user", "content": content}]
+
+
+def assistant_messages(text: str) -> list[dict[str, Any]]:
+    """The completion of an SFT row."""
+    return [{"role": "assistant", "content": [{"type": "text", "text": text}]}]

@@ -1,0 +1,126 @@
+"""What adapters share: rows of the contract out of a question, a gold answer and images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from trl_onevision.data.answers import classify, closing_answer, read_choices, tagged_completion
+from trl_onevision.data.prompts import Prompt, assistant_messages, user_messages
+from trl_onevision.data.schema import Purpose, RowError, Task, read, shown
+
+UNNAMED = "unnamed"
+MOST_WORDS = 6  # a longer closing is a sentence: exact comparison would never pay
+
+
+def grpo_row(
+    example: Mapping[str, Any],
+    prompt: Prompt,
+    *,
+    source: str,
+    question: str,
+    images: list[Any],
+    solution: str,
+    task: Task,
+    choices: list[str] | None = None,
+) -> dict[str, Any]:
+    """A GRPO row around a gold answer whose task is known."""
+    return {
+        "prompt": user_messages(question, prompt, len(images)),
+        "images": images,
+        "solution": solution,
+        "task": task,
+        "choices": choices,
+        "key_steps": None,
+        "id": row_id(example),
+        "source": source,
+    }
+
+
+def sft_row(
+    example: Mapping[str, Any], prompt: Prompt, *, source: str, question: str, images: list[Any], completion: str
+) -> dict[str, Any]:
+    """An SFT row."""
+    return {
+        "prompt": user_messages(question, prompt, len(images)),
+        "completion": assistant_messages(completion),
+        "images": images,
+        "id": row_id(example),
+        "source": source,
+    }
+
+
+def gold_row(
+    example: Mapping[str, Any],
+    prompt: Prompt,
+    *,
+    source: str,
+    question: str,
+    images: list[Any],
+    gold: object,
+    choices: list[str] | None = None,
+) -> dict[str, Any]:
+    """A GRPO row around a short gold answer; options are read from the question, the task from the answer."""
+    closing = closing_answer(str(gold)) if isinstance(gold, str | int | float) else None
+    answer = closing.answer if closing else str(gold).strip()
+    if gold is None or not answer:
+        raise RowError("solution", "no gold answer", found=shown(gold), expected="a short answer as text")
+    choices = choices or read_choices(question)
+    solution, task = classify(answer, question, choices)
+    return grpo_row(
+        example,
+        prompt,
+        source=source,
+        question=question,
+        images=images,
+        solution=solution,
+        task=task,
+        choices=choices,
+    )
+
+
+def solved_row(
+    example: Mapping[str, Any],
+    purpose: Purpose,
+    prompt: Prompt,
+    *,
+    source: str,
+    question: str,
+    solution: str,
+    images: list[Any],
+) -> dict[str, Any]:
+    """A row around a worked solution: to learn from (SFT), or for the answer that it closes with (GRPO)."""
+    if purpose == "sft":
+        completion = tagged_completion(solution)
+        return sft_row(example, prompt, source=source, question=question, images=images, completion=completion)
+    closing = closing_answer(solution)
+    if closing is None or len(closing.answer.split()) > MOST_WORDS:
+        raise RowError(
+            "solution",
+            "no closing answer",
+            found=f"a solution that ends with {shown(solution[-60:])}",
+            expected="'Answer: …', 'the answer is …', <answer>…</answer> or \\boxed{…}, and a short answer",
+        )
+    return gold_row(example, prompt, source=source, question=question, gold=closing.answer, images=images)
+
+
+def conversation_turns(example: Mapping[str, Any]) -> tuple[str, str]:
+    """The question and the answer of `[{"from": "human", "value": …}, {"from": "gpt", "value": …}]`."""
+    expected = "one turn from 'human' and one from 'gpt', each with a text as 'value'"
+    turns = read(example, "conversations", list, expected)
+    if not all(isinstance(turn, Mapping) for turn in turns):
+        raise RowError("conversations", "wrong type", found=shown(turns), expected=expected)
+    if [turn.get("from") for turn in turns] != ["human", "gpt"]:
+        raise RowError("conversations", "not one question and one answer", found=shown(turns), expected=expected)
+    question, answer = (turn.get("value") for turn in turns)
+    if isinstance(answer, int | float | list):
+        answer = str(answer)
+    if not isinstance(question, str) or not isinstance(answer, str):
+        raise RowError("conversations", "wrong type", found=shown(turns), expected=expected)
+    return question, answer
+
+
+def row_id(example: Mapping[str, Any]) -> str:
+    """The raw row's name. Whoever reads files gives rows without one their place as `id`."""
+    value = example.get("id")
+    return UNNAMED if value is None or value == "" else str(value)

@@ -1,0 +1,356 @@
+"""The row contract: what a row holds after preparation, and what checks that it does."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
+
+if TYPE_CHECKING:
+    from datasets import Features
+
+Purpose = Literal["sft", "grpo"]
+Task = Literal["math", "choice", "number", "text", "boxes", "points", "masks", "action", "span"]
+PURPOSES: tuple[str, ...] = get_args(Purpose)
+TASKS: tuple[str, ...] = get_args(Task)
+PLACE_TASKS = ("boxes", "points", "masks", "action")  # golds that are places in the image
+JSON_TASKS = (*PLACE_TASKS, "span")
+ROLES = ("system", "user", "assistant")
+
+
+class GRPORow(TypedDict):
+    """One prompt to generate from, and the gold answer that scores what was generated.
+
+    The annotations are the contract: each key is a column of the parquet files, `None` stands for "has none".
+    """
+
+    prompt: list[dict[str, Any]]
+    images: list[Any]
+    solution: str
+    task: Task
+    choices: list[str] | None
+    key_steps: list[list[str]] | None
+    id: str
+    source: str
+
+
+class SFTRow(TypedDict):
+    """One prompt and the completion to learn."""
+
+    prompt: list[dict[str, Any]]
+    completion: list[dict[str, Any]]
+    images: list[Any]
+    id: str
+    source: str
+
+
+MEANING: dict[str, str] = {
+    "prompt": "messages; an image block stands where each image belongs",
+    "completion": "the assistant message to learn (SFT)",
+    "images": "list of images, 0 to n; a text-only row has `[]`",
+    "solution": "the gold answer as text; JSON for " + ", ".join(f"`{task}`" for task in JSON_TASKS) + " (GRPO)",
+    "task": ", ".join(f"`{task}`" for task in TASKS) + "; routes the row to its reward (GRPO)",
+    "choices": "the option texts of a `choice` row, or null (GRPO)",
+    "key_steps": "the key steps of a reference solution, each with its equivalent wordings, or null (GRPO)",
+    "id": "the row's name in the raw dataset; every error about a row gives it",
+    "source": "the dataset that the row came from",
+}
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "grpo": tuple(GRPORow.__annotations__),
+    "sft": tuple(SFTRow.__annotations__),
+}
+
+
+class RowError(ValueError):
+    """A row that cannot be used: which row, which column, what was found, what is expected.
+
+    >>> error = RowError("solution", "no gold answer", found="None", expected="a non-empty string")
+    >>> error.row_id = "geo-17"
+    >>> print(error)
+    row 'geo-17', column 'solution': no gold answer; found None, expected a non-empty string
+
+    `problem` is a short constant text, so that equal problems can be counted. Whoever knows the row sets `row_id`:
+    code that sees one value only (an image, an answer) raises without it.
+    """
+
+    def __init__(self, column: str, problem: str, *, found: str, expected: str, row_id: str | None = None) -> None:
+        super().__init__(column, problem, found, expected)
+        self.column, self.problem, self.found, self.expected, self.row_id = column, problem, found, expected, row_id
+
+    @property
+    def reason(self) -> str:
+        """The error without the row's name."""
+        return f"column {self.column!r}: {self.problem}; found {self.found}, expected {self.expected}"
+
+    def __str__(self) -> str:
+        return self.reason if self.row_id is None else f"row {self.row_id!r}, {self.reason}"
+
+
+def shown(value: object, limit: int = 80) -> str:
+    """A value as an error shows it: its type where that says enough, else a short repr.
+
+    >>> shown("x" * 200, limit=10), shown(b"abc"), shown([1, 2])
+    ("'xxxxxxxxx… (str, 200 long)", 'bytes, 3 long', '[1, 2]')
+    """
+    if isinstance(value, bytes | bytearray):
+        return f"{type(value).__name__}, {len(value)} long"
+    # A repr of a whole base64 image would be built only to be cut.
+    text = repr(value[: limit + 1]) if isinstance(value, str) else repr(value)
+    if len(text) <= limit:
+        return text
+    size = f", {len(value)} long" if isinstance(value, str | list | tuple | dict) else ""
+    return f"{text[:limit]}… ({type(value).__name__}{size})"
+
+
+def read(example: Mapping[str, Any], column: str, kind: type | tuple[type, ...], expected: str) -> Any:
+    """`example[column]`, checked: adapters read raw rows through this, so that a wrong type is named and not fatal.
+
+    >>> read({"problem": "How many?"}, "problem", str, "the question as text")
+    'How many?'
+    >>> read({"problem": 3}, "problem", str, "the question as text")
+    Traceback (most recent call last):
+    trl_onevision.data.schema.RowError: column 'problem': wrong type; found 3, expected the question as text
+    """
+    if column not in example:
+        raise RowError(column, "missing column", found=f"columns {sorted(example)}", expected=expected)
+    value = example[column]
+    if not isinstance(value, kind):
+        raise RowError(column, "wrong type", found=shown(value), expected=expected)
+    return value
+
+
+def features(purpose: Purpose) -> Features:
+    """The columns of the parquet files, as `datasets` types.
+
+    >>> features("sft")["images"]
+    List(Image(mode=None, decode=True))
+    """
+    from datasets import Features, Image, List, Value
+
+    text = Value("string")
+    messages = List({"role": text, "content": List({"type": text, "text": text})})
+    types = {
+        "prompt": messages,
+        "completion": messages,
+        "images": List(Image()),
+        "choices": List(text),
+        "key_steps": List(List(text)),
+    }
+    return Features({column: types.get(column, text) for column in COLUMNS[purpose]})
+
+
+@contextmanager
+def naming(row_id: object) -> Iterator[None]:
+    """Gives the errors of a block the row's name, unless they have one."""
+    try:
+        yield
+    except RowError as error:
+        if error.row_id is None:
+            error.row_id = row_id if isinstance(row_id, str) else shown(row_id)
+        raise
+
+
+def validate_row(row: Mapping[str, Any], purpose: Purpose = "grpo") -> None:
+    """Raise `RowError` unless the row keeps the contract.
+
+    >>> row = {
+    ...     "prompt": [{"role": "user", "content": "What is 6 x 7?"}], "images": [], "solution": "42",
+    ...     "task": "number", "choices": None, "key_steps": None, "id": "1", "source": "example",
+    ... }
+    >>> validate_row(row)
+    >>> validate_row({**row, "solution": " "})
+    Traceback (most recent call last):
+    trl_onevision.data.schema.RowError: row '1', column 'solution': no gold answer; found ' ', expected a non-empty
+        string
+
+    Message contents are plain text (images then come first) or a list of `{"type": "text" | "image", "text": ...}`
+    blocks with one image block per image. Boxes are checked against the size of the stored image.
+    """
+    with naming(row.get("id")):
+        _check_names(row, purpose)
+        _check_prompt(row["prompt"], n_images=len(row["images"]))
+        if purpose == "sft":
+            _check_completion(row["completion"])
+        else:
+            _check_gold(row)
+
+
+def _check_names(row: Mapping[str, Any], purpose: Purpose) -> None:
+    for column in COLUMNS[purpose]:
+        if column not in row and column not in ("choices", "key_steps"):
+            raise RowError(
+                column, "missing column", found=f"columns {sorted(row)}", expected=", ".join(COLUMNS[purpose])
+            )
+    for column in ("id", "source"):
+        if not isinstance(row[column], str) or not row[column]:
+            raise RowError(column, "no name", found=shown(row[column]), expected="a non-empty string")
+    if not isinstance(row["images"], list):
+        raise RowError(
+            "images", "wrong type", found=shown(row["images"]), expected="a list of images, [] for a text-only row"
+        )
+    for image in row["images"]:
+        if image_size(image) is None:
+            raise RowError(
+                "images", "not an image", found=shown(image), expected="a PIL image, bytes, or {'bytes': …, 'path': …}"
+            )
+
+
+def image_size(image: Any) -> tuple[int, int] | None:
+    """Width and height of a stored image, from its header alone; `None` for what is no image."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    if isinstance(image, Image.Image):
+        return image.size
+    data = image.get("bytes") if isinstance(image, Mapping) else image
+    if not isinstance(data, bytes):
+        return None
+    try:
+        with Image.open(BytesIO(data)) as opened:
+            return opened.size
+    except (OSError, ValueError, SyntaxError):
+        return None
+
+
+def _check_prompt(messages: Any, n_images: int) -> None:
+    _check_messages("prompt", messages)
+    if messages[-1]["role"] != "user":
+        raise RowError("prompt", "no question", found=f"a last message by {messages[-1]['role']!r}", expected="'user'")
+    contents = [message["content"] for message in messages]
+    if all(isinstance(content, str) for content in contents):
+        return  # plain text: the images come first
+    placeholders = sum(block["type"] == "image" for content in contents for block in blocks(content))
+    if placeholders != n_images:
+        raise RowError(
+            "prompt",
+            "image blocks and images differ",
+            found=f"{placeholders} image blocks and {n_images} images",
+            expected="one block per image",
+        )
+
+
+def _check_completion(messages: Any) -> None:
+    _check_messages("completion", messages)
+    if [message["role"] for message in messages] != ["assistant"]:
+        roles = [message["role"] for message in messages]
+        raise RowError("completion", "wrong roles", found=shown(roles), expected="one message by 'assistant'")
+    if not any(block["type"] == "text" and block["text"].strip() for block in blocks(messages[0]["content"])):
+        raise RowError("completion", "empty completion", found=shown(messages[0]["content"]), expected="some text")
+
+
+def _check_messages(column: str, messages: Any) -> None:
+    expected = "a non-empty list of {'role': …, 'content': text or blocks}"
+    if not isinstance(messages, list) or not messages:
+        raise RowError(column, "not messages", found=shown(messages), expected=expected)
+    for message in messages:
+        if not isinstance(message, Mapping) or message.get("role") not in ROLES:
+            raise RowError(column, "not messages", found=shown(message), expected=f"{expected}, role one of {ROLES}")
+        for block in blocks(message.get("content")):
+            known = isinstance(block, Mapping) and block.get("type") in ("text", "image")
+            if not known or (block["type"] == "text" and not isinstance(block.get("text"), str)):
+                raise RowError(column, "unknown block", found=shown(block), expected="a 'text' or an 'image' block")
+
+
+def blocks(content: Any) -> list[Any]:
+    """A message's content as a list of blocks.
+
+    >>> blocks("Look.")
+    [{'type': 'text', 'text': 'Look.'}]
+    """
+    return content if isinstance(content, list) else [{"type": "text", "text": content}]
+
+
+def _check_gold(row: Mapping[str, Any]) -> None:
+    solution, task = row["solution"], row["task"]
+    if task not in TASKS:
+        raise RowError("task", "unknown task", found=shown(task), expected="one of " + ", ".join(TASKS))
+    if not isinstance(solution, str) or not solution.strip():
+        raise RowError("solution", "no gold answer", found=shown(solution), expected="a non-empty string")
+    _check_choices(solution, task, row.get("choices"))
+    _check_key_steps(row.get("key_steps"))
+    if task == "boxes":
+        sizes = [size for image in row["images"] if (size := image_size(image))]
+        check_boxes(read_json(solution), size=sizes[0] if len(sizes) == 1 else None)
+    elif task in JSON_TASKS:
+        read_json(solution)
+
+
+def _check_choices(solution: str, task: str, choices: Any) -> None:
+    if choices is None:
+        return
+    if not _is_list_of_str(choices) or len(choices) < 2:
+        raise RowError("choices", "not options", found=shown(choices), expected="two or more texts, or null")
+    if task != "choice":
+        raise RowError(
+            "choices", "options without a choice", found=f"task {task!r}", expected="task 'choice', or null"
+        )
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(choices)]
+    if solution not in letters and solution not in choices:
+        raise RowError(
+            "solution",
+            "gold is no option",
+            found=shown(solution),
+            expected=f"a letter of {letters} or an option's text",
+        )
+
+
+def _check_key_steps(key_steps: Any) -> None:
+    if key_steps is None:
+        return
+    if not isinstance(key_steps, list) or not all(_is_list_of_str(step) and step for step in key_steps):
+        raise RowError(
+            "key_steps", "not key steps", found=shown(key_steps), expected="a list of lists of wordings, or null"
+        )
+
+
+def _is_list_of_str(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def read_json(solution: str) -> Any:
+    """The gold of a row whose task is one of `JSON_TASKS`."""
+    try:
+        return json.loads(solution)
+    except json.JSONDecodeError as error:
+        raise RowError("solution", "not JSON", found=shown(solution), expected=f"JSON ({error})") from error
+
+
+def check_boxes(boxes: Any, size: tuple[int, int] | None = None) -> None:
+    """Raise `RowError` unless `boxes` is `[{"bbox_2d": [x1, y1, x2, y2], "label": "…"}, …]` inside the image.
+
+    >>> check_boxes([{"bbox_2d": [4, 4, 2, 8], "label": "cat"}])
+    Traceback (most recent call last):
+    trl_onevision.data.schema.RowError: column 'solution': empty box; found [4, 4, 2, 8], expected x1 < x2 and y1 < y2
+
+    Units: pixels of the stored image. `size` is its width and height; a box may stand out by one pixel, which is
+    what rounding to the pixel grid can cost. `[]` says that there is nothing to find.
+    """
+    expected = '[{"bbox_2d": [x1, y1, x2, y2], "label": …}, …]'
+    if not isinstance(boxes, list) or not all(isinstance(box, Mapping) for box in boxes):
+        raise RowError("solution", "not boxes", found=shown(boxes), expected=expected)
+    for box in boxes:
+        corners = box.get("bbox_2d")
+        if not _is_numbers(corners, 4):
+            raise RowError("solution", "not a box", found=shown(corners), expected=expected)
+        x1, y1, x2, y2 = corners
+        if not (x1 < x2 and y1 < y2):
+            raise RowError("solution", "empty box", found=shown(corners), expected="x1 < x2 and y1 < y2")
+        if size is not None and not (x1 >= -1 and y1 >= -1 and x2 <= size[0] + 1 and y2 <= size[1] + 1):
+            raise RowError(
+                "solution",
+                "box outside the image",
+                found=f"{shown(corners)} in an image of {size[0]}x{size[1]}",
+                expected="a box in pixels of the image (is it in another frame, or x, y, width, height?)",
+            )
+
+
+def _is_numbers(value: Any, count: int) -> bool:
+    return (
+        isinstance(value, Iterable)
+        and not isinstance(value, str | Mapping)
+        and len(list(value)) == count
+        and all(isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in value)
+    )

@@ -1,0 +1,195 @@
+"""Writing rows as parquet that plain `load_dataset(folder)` reads: in shards, with flat memory, all or nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from trl_onevision.data.images import decode_image, encode_image
+from trl_onevision.data.schema import Purpose, blocks, features, validate_row
+
+SHARD_BYTES = 256 * 2**20
+SHARD_ROWS = 5_000
+ROW_GROUP_BYTES = 16 * 2**20
+ROW_GROUP_ROWS = 100
+
+
+class OutputExists(FileExistsError):
+    """The output folder already holds something: nothing was read, nothing was written."""
+
+
+def write_dataset(
+    rows: Iterable[Mapping[str, Any]], output: str | Path, *, purpose: Purpose = "grpo", split: str = "train"
+) -> Path:
+    """Write rows of the contract as a folder of parquet with the images embedded.
+
+    >>> import tempfile
+    >>> from datasets import load_dataset
+    >>> row = {
+    ...     "prompt": [{"role": "user", "content": "What colour is this?"}], "images": [Image.new("RGB", (56, 56))],
+    ...     "solution": "black", "task": "text", "id": "1", "source": "example",
+    ... }
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = write_dataset([row], Path(folder) / "colours")
+    ...     loaded = load_dataset(str(path), split="train", cache_dir=folder)
+    >>> loaded[0]["images"][0].size, loaded[0]["prompt"][0]["content"][0]["type"]
+    ((56, 56), 'image')
+
+    Images are PIL images (stored as RGB in PNG), the bytes of a file, or `{"bytes": …}`. They keep their size: rows
+    with boxes should hold images that are on the grid already (`store_image`). The folder appears under its name only
+    when it is whole. Raises `OutputExists` when `output` already holds something, `RowError` on a bad row.
+    """
+    output = Path(output)
+    refuse_used(output)
+    work = output.with_name(f"{output.name}.{os.getpid()}.partial")  # beside it, so that the rename is atomic
+    try:
+        with ShardWriter(work, purpose) as writer:
+            for row in rows:
+                validate_row(row, purpose)
+                writer.write(row)
+        return publish(work, output, split)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def refuse_used(output: Path) -> None:
+    """Raise `OutputExists` unless `output` is absent or an empty folder."""
+    if output.is_dir():
+        held = sorted(path.name for path in output.iterdir())
+        if not held:
+            return
+        found = f"a folder that holds {', '.join(held[:5])}{', …' if len(held) > 5 else ''}"
+    elif output.exists():
+        found = "a file"
+    else:
+        return
+    raise OutputExists(
+        f"{output}: found {found}, expected a new or empty folder. Nothing was changed: choose another --output, "
+        "or move what is there."
+    )
+
+
+class ShardWriter:
+    """Writes rows to numbered shards; a shard counts once it is closed.
+
+    Unfinished work is named `*.part`: no reader of parquet or JSON takes it for data. `first_shard` is where a run
+    that goes on starts counting.
+    """
+
+    def __init__(self, work: Path, purpose: Purpose, first_shard: int = 0) -> None:
+        self.work, self.purpose, self.shards = work, purpose, first_shard
+        self._schema: pa.Schema = features(purpose).arrow_schema
+        self._rows: list[dict[str, Any]] = []
+        self._buffered = 0
+        self._writer: pq.ParquetWriter | None = None
+        self.shard_rows = self.shard_bytes = 0
+        work.mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is None:
+            self.close_shard()
+        elif self._writer is not None:
+            self._writer.close()
+
+    @property
+    def full(self) -> bool:
+        """Whether the open shard has reached its size."""
+        return self.shard_rows >= SHARD_ROWS or self.shard_bytes >= SHARD_BYTES
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Add one row that keeps the contract."""
+        stored = _stored(row, self._schema.names)
+        size = sum(len(image["bytes"]) for image in stored["images"])
+        self._rows.append(stored)
+        self._buffered += size
+        self.shard_rows += 1
+        self.shard_bytes += size
+        if len(self._rows) >= ROW_GROUP_ROWS or self._buffered >= ROW_GROUP_BYTES:
+            self._flush()
+        if self.full:
+            self.close_shard()
+
+    def close_shard(self) -> None:
+        """Finish the open shard, if it holds a row."""
+        self._flush()
+        if self._writer is None:
+            return
+        self._writer.close()
+        self._open_path().rename(shard_path(self.work, self.shards))
+        self.shards += 1
+        self._writer, self.shard_rows, self.shard_bytes = None, 0, 0
+
+    def _open_path(self) -> Path:
+        return self.work / f"open-{self.shards:05d}.part"
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._open_path(), self._schema)
+        self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
+        self._rows, self._buffered = [], 0
+
+
+def shard_path(work: Path, index: int) -> Path:
+    """A closed shard of a run that is not finished."""
+    return work / f"shard-{index:05d}.part"
+
+
+def publish(work: Path, output: Path, split: str) -> Path:
+    """Give the shards the names that `load_dataset` knows and move the whole folder into place."""
+    refuse_used(output)
+    shards = sorted(work.glob("shard-*.part"))
+    if not shards:
+        raise ValueError(f"{output}: no row to write, expected at least one")
+    data = work / "data"
+    data.mkdir(exist_ok=True)
+    for index, shard in enumerate(shards):
+        shard.rename(data / f"{split}-{index:05d}-of-{len(shards):05d}.parquet")
+    if output.is_dir():
+        output.rmdir()
+    work.rename(output)
+    return output
+
+
+def _stored(row: Mapping[str, Any], columns: Iterable[str]) -> dict[str, Any]:
+    images = [{"bytes": _image_bytes(image), "path": None} for image in row["images"]]
+    stored = {column: row.get(column) for column in columns} | {"images": images}
+    stored["prompt"] = _structured(row["prompt"], n_images=len(images))
+    if "completion" in stored:
+        stored["completion"] = _structured(row["completion"], n_images=0)
+    return stored
+
+
+def _image_bytes(image: Any) -> bytes:
+    if isinstance(image, Image.Image):
+        return encode_image(decode_image(image))
+    data: bytes = image["bytes"] if isinstance(image, Mapping) else image
+    return data
+
+
+def _structured(messages: list[Any], n_images: int) -> list[dict[str, Any]]:
+    """Messages whose contents are all blocks: parquet holds one type, and so the place of an image is in the data."""
+    missing = 0 if any(isinstance(message["content"], list) for message in messages) else n_images
+    structured = []
+    for message in messages:
+        content = blocks(message["content"])
+        if missing and message["role"] == "user":
+            content = [{"type": "image"}] * missing + content
+            missing = 0
+        structured.append({"role": message["role"], "content": [_block(block) for block in content]})
+    return structured
+
+
+def _block(block: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": block["type"], "text": block["text"] if block["type"] == "text" else None}
