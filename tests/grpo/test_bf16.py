@@ -1,0 +1,53 @@
+"""In bf16, a packed row is no further from the truth than TRL's copies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from conftest import logps, update
+from tiny import completions
+
+from trl_onevision import OneVisionGRPOConfig, OneVisionGRPOTrainer
+
+OURS: dict[str, Any] = {
+    "kind": OneVisionGRPOTrainer,
+    "config": OneVisionGRPOConfig,
+    "options": {"share_prompt": True},
+}
+
+
+def in_bf16(model: Any) -> None:
+    model.to(torch.bfloat16)
+
+
+def rounded(model: Any) -> None:
+    """The weights that bf16 can hold, in fp32: the truth of what the bf16 models compute."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16).float()
+
+
+# As in a recipe with `dtype: bfloat16`, and as in TRL's default, fp32 weights under autocast.
+WEIGHTS = {"prepare": in_bf16}
+AUTOCAST = {"prepare": rounded, "bf16": True}
+
+
+@pytest.mark.parametrize("precision", [WEIGHTS, AUTOCAST], ids=["weights", "autocast"])
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "internvl"])
+def test_bf16_is_no_further_from_fp32_than_trl(make: Callable[..., Any], family: str, precision: Any) -> None:
+    settings: dict[str, Any] = {"family": family, "given": completions([24, 16, 20, 24, 9, 24, 24, 13])}
+    settings |= {"build": {"hidden": 64, "layers": 4}, "gradient_accumulation_steps": 1, "max_completion_length": 24}
+    settings |= {"per_device_train_batch_size": 8}
+    truth = make(**settings, prepare=rounded)
+    stock, ours = make(**settings, **precision), make(**OURS, **settings, **precision)
+    expected = logps(truth)[0]
+    errors = [(logps(trainer)[0] - expected).square().mean().sqrt() for trainer in (ours, stock)]
+    assert 0 < errors[0] < 1.1 * errors[1]
+    gradients = [update(trainer).gradients for trainer in (ours, stock, truth)]
+    distances = [
+        sum((found[name].float() - value).square().sum() for name, value in gradients[2].items() if value is not None)
+        for found in gradients[:2]
+    ]
+    assert 0 < distances[0] < 1.1 * distances[1]

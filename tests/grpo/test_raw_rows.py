@@ -1,0 +1,60 @@
+"""Raw rows of a known dataset train as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset, load_dataset
+
+from trl_onevision import OneVisionGRPOTrainer
+from trl_onevision.data import Conversion, adapter_for, convert_row, validate_row
+from trl_onevision.grpo.raw_rows import adapt
+from trl_onevision.rewards import accuracy_reward
+
+FIXTURES = Path(__file__).parents[1] / "data" / "fixtures"
+
+
+@pytest.fixture
+def raw() -> Dataset:
+    return load_dataset("parquet", data_files=str(FIXTURES / "r1_onevision.parquet"), split="train")
+
+
+def test_rows_become_what_prepare_writes(raw: Dataset) -> None:
+    adapted = adapt(raw)
+    assert 0 < len(adapted) <= len(raw)
+    by_id = {row["id"]: row for row in raw}
+    adapter = adapter_for(raw.column_names)
+    assert adapter is not None
+    for row in adapted:
+        validate_row(row, "grpo")
+        expected = convert_row(by_id[row["id"]], adapter, Conversion(purpose="grpo"))
+        assert [row[name] for name in ("solution", "task", "source")] == [
+            expected[name] for name in ("solution", "task", "source")
+        ]
+
+
+def test_a_stream_is_adapted_as_it_comes(raw: Dataset) -> None:
+    whole = [row["id"] for row in adapt(raw)]
+    assert [row["id"] for row in adapt(raw.to_iterable_dataset())] == whole
+
+
+def test_broken_rows_are_left_out_with_their_id(raw: Dataset, caplog: pytest.LogCaptureFixture) -> None:
+    rows = raw.to_list()
+    rows[0] = rows[0] | {"id": "broken-7", "image": "not an image"}
+    adapted = adapt(Dataset.from_list(rows))
+    assert "broken-7" not in adapted["id"]
+    assert "broken-7" in caplog.text
+
+
+def test_prepared_rows_are_left_alone() -> None:
+    rows = Dataset.from_list([{"prompt": "2 + 2 = ?", "solution": "4"}])
+    assert adapt(rows) is rows
+
+
+def test_the_trainer_takes_raw_rows(make: Callable[..., Any], raw: Dataset) -> None:
+    trainer = make(kind=OneVisionGRPOTrainer, data=raw, rewards=accuracy_reward, max_steps=1)
+    trainer.train()
+    assert "rewards/accuracy_reward/mean" in trainer.state.log_history[0]

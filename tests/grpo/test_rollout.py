@@ -1,0 +1,174 @@
+"""One decode, one preprocess and one prefill a prompt, with the completions that TRL generates."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+import tiny
+import torch
+from conftest import update
+from peft import LoraConfig
+from PIL import Image
+from tiny import completions
+from trl import GRPOTrainer
+
+from trl_onevision import OneVisionGRPOConfig, OneVisionGRPOTrainer
+from trl_onevision.grpo.collator import GroupCollator, decode_rows, keep_encoded
+
+OURS: dict[str, Any] = {
+    "kind": OneVisionGRPOTrainer,
+    "config": OneVisionGRPOConfig,
+    "options": {"share_prompt": True},
+}
+
+
+@pytest.fixture
+def counts(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Counts every image that is decoded and every image that is preprocessed."""
+    seen = {"decoded": 0, "preprocessed": 0}
+    decode, preprocess = datasets.Image.decode_example, tiny.Qwen2VLImageProcessor.preprocess
+
+    def counted_decode(self: Any, *args: Any, **kwargs: Any) -> Any:
+        seen["decoded"] += 1
+        return decode(self, *args, **kwargs)
+
+    def counted_preprocess(self: Any, images: Any, *args: Any, **kwargs: Any) -> Any:
+        seen["preprocessed"] += len([image for row in images for image in (row if isinstance(row, list) else [row])])
+        return preprocess(self, images, *args, **kwargs)
+
+    monkeypatch.setattr(datasets.Image, "decode_example", counted_decode)
+    monkeypatch.setattr(tiny.Qwen2VLImageProcessor, "preprocess", counted_preprocess)
+    return seen
+
+
+def test_an_image_is_decoded_and_preprocessed_once_an_optimizer_step(
+    make: Callable[..., Any], counts: dict[str, int]
+) -> None:
+    settings = {"data": tiny.dataset(4), "per_device_train_batch_size": 2, "gradient_accumulation_steps": 8}
+    ours = make(**OURS, given=completions([3] * 16), beta=0.1, **settings)
+    stock = make(given=completions([3] * 16), **settings)
+    counts.update(decoded=0, preprocessed=0)
+    update(stock)
+    # 8 micro-steps of 16 rows, and `datasets` decodes the first image of a list twice; two passes over 16 rows.
+    assert counts == {"decoded": 2 * 8 * 16, "preprocessed": 2 * 16}
+    counts.update(decoded=0, preprocessed=0)
+    update(ours)
+    assert counts == {"decoded": 4, "preprocessed": 4}
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_one_prefill_a_prompt_generates_what_trl_generates(make: Callable[..., Any], family: str) -> None:
+    generated = []
+    for settings in (OURS, {}):
+        trainer = make(**settings, family=family, max_completion_length=12)
+        torch.manual_seed(7)
+        batch = trainer._generate_and_score_completions(next(iter(trainer.get_train_dataloader())))
+        generated.append((batch["completion_ids"], batch["prompt_ids"]))
+    assert torch.equal(generated[0][0], generated[1][0])
+    assert torch.equal(generated[0][1], generated[1][1])
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"data": tiny.dataset(2, text_rows=(0, 1))},
+        {"peft_config": LoraConfig(r=4, lora_dropout=0.0, target_modules=["q_proj"], init_lora_weights=False)},
+        {"cache_implementation": "static", "options": {"share_prompt": "auto"}},
+        {"gradient_checkpointing": True},
+        {"generation_kwargs": {"do_sample": False}, "repetition_penalty": 1.2},
+        {"data": tiny.dataset(2, per_row=2), "pad_to_multiple_of": 8},
+    ],
+    ids=lambda setting: "-".join(setting),
+)
+def test_settings_of_generation_hold(make: Callable[..., Any], setting: dict[str, Any]) -> None:
+    stock_setting = {key: value for key, value in setting.items() if key != "options"}
+    generated = []
+    for settings in ({**OURS, **setting}, stock_setting):
+        trainer = make(**settings)
+        torch.manual_seed(7)
+        generated.append(trainer._generate_and_score_completions(next(iter(trainer.get_train_dataloader()))))
+    assert torch.equal(generated[0]["completion_ids"], generated[1]["completion_ids"])
+
+
+def test_prefill_runs_a_prompt_once(make: Callable[..., Any]) -> None:
+    seen = []
+    for settings in (OURS, {}):
+        trainer = make(**settings, max_completion_length=4)
+        tower = trainer.model.base_model.visual
+        hook = tower.register_forward_hook(lambda module, args, output: seen.append(args[0].shape[0]))
+        trainer._generate_and_score_completions(next(iter(trainer.get_train_dataloader())))
+        hook.remove()
+    assert seen[1] == 4 * seen[0]
+
+
+def test_twenty_steps_log_what_trl_logs(make: Callable[..., Any]) -> None:
+    logs = []
+    for settings in (OURS, {}):
+        trainer = make(**settings, data=tiny.dataset(8), max_steps=20, max_completion_length=12)
+        trainer.train()
+        logs.append(trainer.state.log_history[:-1])
+    assert len(logs[1]) == 20
+    for name in ("reward", "loss", "grad_norm", "completions/mean_length"):
+        ours, stock = (torch.tensor([step[name] for step in log]) for log in logs)
+        assert stock.std() > 0
+        assert (ours - stock).abs().max() < 1e-3 * stock.abs().max(), name
+        assert (ours - stock).mean().abs() < 1e-4 * stock.abs().max(), name
+
+
+def test_images_of_every_form_are_one_picture(tmp_path: Path) -> None:
+    image = tiny.picture(3)
+    encoded = tiny.png(image)
+    path = tmp_path / "image.png"
+    path.write_bytes(encoded)
+    text = base64.b64encode(encoded).decode()
+    forms = [encoded, str(path), path, text, f"data:image/png;base64,{text}", {"bytes": encoded, "path": None}, image]
+    row = decode_rows([{"images": forms, "image": encoded, "solution": text}])[0]
+    assert all(decoded.tobytes() == image.tobytes() for decoded in [*row["images"], row["image"]])
+    assert row["solution"] == text
+
+
+def test_datasets_keep_their_images_encoded_and_nothing_else_changes() -> None:
+    data = tiny.dataset(2)
+    kept = keep_encoded({"train": data})["train"]
+    assert isinstance(kept[0]["images"][0], dict)
+    assert isinstance(data[0]["images"][0], Image.Image)
+    assert kept["prompt"][:] == data["prompt"][:]
+    assert keep_encoded([1, 2]) == [1, 2]
+
+
+def test_copies_are_collapsed_by_content() -> None:
+    rows = [{"prompt": "a", "images": [bytes([n])]} for n in (0, 0, 1, 1, 0)]
+    collapsed = GroupCollator()(rows)
+    assert collapsed == rows
+    assert [len({id(row["images"]) for row in collapsed})] == [3]
+
+
+def test_completions_are_logged_in_the_order_of_rows(make: Callable[..., Any]) -> None:
+    given = completions([3] * 8)
+    ours, stock = make(**OURS, given=given), make(given=given)
+    for trainer in (ours, stock):
+        assert isinstance(trainer, GRPOTrainer)
+        update(trainer)
+    for key in ("completion", "advantages"):
+        assert list(ours._logs[key]) == list(stock._logs[key])
+    assert len(ours._logs["prompt"]) == len(stock._logs["prompt"]) == 8
+
+
+@pytest.mark.parametrize("streamed, workers", [(True, 0), (False, 2)])
+def test_streams_and_loader_workers_decode_once_too(
+    make: Callable[..., Any], counts: dict[str, int], streamed: bool, workers: int
+) -> None:
+    data = tiny.dataset(4)
+    settings = {"per_device_train_batch_size": 8, "given": completions([3] * 16), "max_steps": 2}
+    ours = make(
+        **OURS, **settings, data=data.to_iterable_dataset() if streamed else data, dataloader_num_workers=workers
+    )
+    counts.update(decoded=0, preprocessed=0)
+    ours.train()
+    # Two steps, and a generation batch of four prompts for each
+    assert counts == {"decoded": 8, "preprocessed": 8}

@@ -1,0 +1,116 @@
+"""The G copies of a row become one, and its images stay encoded until a generation needs them.
+
+TRL's sampler makes the loader fetch a whole generation batch at every micro-step, and all but one in
+`steps_per_generation * num_iterations` are thrown away. So nothing is decoded here or in the dataset.
+"""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, Image, IterableDataset, List
+
+IMAGE_COLUMNS = ("image", "images")
+
+
+class GroupCollator:
+    """Makes adjacent equal rows share their values, so that what is done to one copy is done to all.
+
+    Example:
+
+    ```python
+    >>> rows = [{"prompt": "How many?", "images": [b"jpeg"]} for _ in range(2)]
+    >>> first, second = GroupCollator()(rows)
+    >>> first is second, first["images"] is second["images"]
+    (False, True)
+
+    ```
+    """
+
+    def __call__(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        collapsed: list[dict[str, Any]] = []
+        for row in rows:
+            is_copy = bool(collapsed) and _same(collapsed[-1], row)
+            # A new mapping for each row: TRL writes what a rollout function returns into it.
+            collapsed.append(dict(collapsed[-1] if is_copy else row))
+        return collapsed
+
+
+def keep_encoded(dataset: Any) -> Any:
+    """The dataset with its image columns left as bytes and paths; anything else is returned as it is."""
+    if isinstance(dataset, dict):
+        return type(dataset)({name: keep_encoded(split) for name, split in dataset.items()})
+    if not isinstance(dataset, (Dataset, IterableDataset)) or dataset.features is None:
+        return dataset
+    for column in IMAGE_COLUMNS:
+        feature = dataset.features.get(column)
+        if isinstance(feature, Image) and feature.decode:
+            dataset = dataset.cast_column(column, Image(mode=feature.mode, decode=False))
+        elif isinstance(feature, List) and isinstance(feature.feature, Image) and feature.feature.decode:
+            dataset = dataset.cast_column(column, List(Image(mode=feature.feature.mode, decode=False)))
+    return dataset
+
+
+def decode_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with their images decoded, each distinct encoded image once; copies share the decoded image."""
+    decoded: dict[Any, Any] = {}
+
+    def decode(value: Any) -> Any:
+        if isinstance(value, list):
+            return [decode(item) for item in value]
+        # By content: on the way from the loader, accelerate rebuilds every list and mapping.
+        key = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else value
+        key = key if isinstance(value, (dict, bytes, str)) else id(value)
+        if key not in decoded:
+            decoded[key] = decode_image(value)
+        return decoded[key]
+
+    return [{k: decode(v) if k in IMAGE_COLUMNS and v is not None else v for k, v in row.items()} for row in rows]
+
+
+def decode_image(value: Any) -> Any:
+    """A PIL image from a `datasets` image mapping, bytes, a path, base64 or a data URL; others are left to TRL.
+
+    Example:
+
+    ```python
+    >>> import io
+    >>> from PIL import Image as PILImage
+    >>> buffer = io.BytesIO()
+    >>> PILImage.new("RGB", (4, 2)).save(buffer, format="PNG")
+    >>> decode_image(buffer.getvalue()).size, decode_image(base64.b64encode(buffer.getvalue()).decode()).size
+    ((4, 2), (4, 2))
+
+    ```
+    """
+    if isinstance(value, dict) and ("bytes" in value or "path" in value):
+        return Image().decode_example({"bytes": value.get("bytes"), "path": value.get("path")})
+    if isinstance(value, bytes):
+        return Image().decode_example({"bytes": value, "path": None})
+    if isinstance(value, Path) or (isinstance(value, str) and _is_path(value)):
+        return Image().decode_example({"bytes": None, "path": str(value)})
+    if isinstance(value, str):
+        return decode_image(base64.b64decode(value.removeprefix("data:").split("base64,")[-1]))
+    return value
+
+
+def _is_path(text: str) -> bool:
+    if "://" in text:
+        return True
+    # A path is short; asking the file system about a megabyte of base64 is an error of its own.
+    return len(text) < 4096 and not text.startswith("data:") and Path(text).exists()
+
+
+def _same(a: Any, b: Any) -> bool:
+    if a is b:
+        return True
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return bool(np.array_equal(a, b)) if hasattr(a, "__array__") else bool(a == b)

@@ -1,0 +1,133 @@
+"""What this trainer adds to `GRPOConfig`: typed options, and reading them from `TRL_ONEVISION`."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+from trl.trainer.grpo_config import GRPOConfig
+
+from trl_onevision import _requested
+from trl_onevision.grpo.freeze import PARTS
+
+VARIABLE = "TRL_ONEVISION"
+
+
+@dataclass
+class Options:
+    """The options this package adds to TRL's; every default is the one to keep unless you measure otherwise.
+
+    Args:
+        share_prompt: `"auto"` scores a group as one sequence where that is cheaper than TRL's G copies, `True` does
+            so wherever the model allows it, `False` never. One prefill a prompt and one preprocess an image come
+            with it.
+        loss: `"trl"` keeps TRL's chunked head and loss; `"liger"` computes head and loss with Liger's kernels.
+        skip_zero_advantages: Leave completions whose advantage is exactly zero out of the policy pass, where their
+            gradient is exactly zero. The `entropy` metric is then the mean over the completions that were scored.
+        freeze: `"vision"` keeps the vision tower and its projector as they are, `"language"` the language model.
+
+    Example:
+
+    ```python
+    >>> Options.parse("{share_prompt: true, loss: trl}")
+    Options(share_prompt=True, loss='trl', skip_zero_advantages=True, freeze=None)
+    >>> Options.parse("{share_promt: true}")
+    Traceback (most recent call last):
+    ValueError: Unknown option 'share_promt' of TRL_ONEVISION. Known options: share_prompt, loss, skip_zero_advantages,
+        freeze.
+
+    ```
+    """
+
+    share_prompt: bool | str = field(
+        default="auto", metadata={"help": "Score a group as one sequence: 'auto' (where it pays), true or false."}
+    )
+    loss: str = field(default="trl", metadata={"help": "Who computes head and loss: 'trl' or 'liger'."})
+    skip_zero_advantages: bool = field(
+        default=True, metadata={"help": "Leave completions with an advantage of exactly zero out of the policy pass."}
+    )
+    freeze: str | None = field(default=None, metadata={"help": "What not to train: 'vision' or 'language'."})
+
+    def __post_init__(self) -> None:
+        if isinstance(self.share_prompt, str) and self.share_prompt != "auto":
+            self.share_prompt = _as_bool("share_prompt", self.share_prompt, " or 'auto'")
+        if self.loss not in ("trl", "liger"):
+            raise ValueError(f"loss must be 'trl' or 'liger', not {self.loss!r}.")
+        if not isinstance(self.skip_zero_advantages, bool):
+            self.skip_zero_advantages = _as_bool("skip_zero_advantages", self.skip_zero_advantages)
+        if self.freeze not in (None, *PARTS):
+            raise ValueError(f"freeze must be 'vision' or 'language', not {self.freeze!r}.")
+
+    @classmethod
+    def parse(cls, text: str) -> Options:
+        """Read options from the text of `TRL_ONEVISION`: a YAML mapping, or a bare `true` for the defaults."""
+        given = yaml.safe_load(text)
+        if given is True or given is None:
+            given = {}
+        if not isinstance(given, Mapping):
+            raise ValueError(f"{VARIABLE} must be a mapping such as {{share_prompt: auto}}, not {text!r}.")
+        known = [f.name for f in dataclasses.fields(Options)]
+        for name in given:
+            if name not in known:
+                raise ValueError(f"Unknown option {name!r} of {VARIABLE}. Known options: {', '.join(known)}.")
+        return cls(**given)
+
+    @classmethod
+    def of(cls, args: GRPOConfig | None) -> Options:
+        """The options in force: those of an `OneVisionGRPOConfig`, else those of the environment, else defaults."""
+        if isinstance(args, Options):
+            return Options(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Options)})
+        return cls.parse(os.environ[VARIABLE]) if _requested() else Options()
+
+    def check(self, args: GRPOConfig) -> None:
+        """Raise where an option cannot hold together with one of TRL's, before anything is loaded."""
+        if self.loss == "liger":
+            # Imported here: reading options is all that most of its callers do
+            from trl_onevision.grpo.loss import head
+
+            head.check(head.refused_options(args))
+        if self.share_prompt is True and args.cache_implementation is not None:
+            raise ValueError(
+                f"share_prompt: true expands a dynamic cache, which cannot hold with cache_implementation: "
+                f"{args.cache_implementation}. Drop one of the two, or set share_prompt: auto."
+            )
+        if self.share_prompt is True and (getattr(args, "router_aux_loss_coef", None) or 0) != 0:
+            raise ValueError(
+                "share_prompt: true counts a prompt's tokens once, which cannot hold with router_aux_loss_coef: the "
+                "auxiliary loss counts them once a completion. Drop one of the two, or set share_prompt: auto."
+            )
+
+    def describe(self) -> str:
+        """The options as one line, in the order of their definition."""
+        return ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in dataclasses.fields(Options))
+
+
+@dataclass
+class OneVisionGRPOConfig(Options, GRPOConfig):
+    """`GRPOConfig` with the options of `OneVisionGRPOTrainer`; whatever TRL accepts stays valid.
+
+    Example:
+
+    ```python
+    >>> config = OneVisionGRPOConfig(output_dir="runs/clevr", share_prompt=True, bf16=False, report_to="none")
+    >>> config.share_prompt, config.loss, config.num_generations
+    (True, 'trl', 8)
+
+    ```
+    """
+
+    def __post_init__(self) -> None:
+        Options.__post_init__(self)
+        GRPOConfig.__post_init__(self)
+        self.check(self)
+
+
+def _as_bool(name: str, value: Any, also: str = "") -> bool:
+    words = {"true": True, "false": False}
+    if str(value).lower() not in words:
+        raise ValueError(f"{name} must be true or false{also}, not {value!r}.")
+    return words[str(value).lower()]

@@ -1,0 +1,326 @@
+"""`OneVisionGRPOTrainer`: TRL's GRPO, with a group's prompt generated, preprocessed and scored once."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from peft import PeftModel
+from trl.extras.profiling import profiling_decorator
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
+
+from trl_onevision.grpo import layer_kernels, shared_prompt
+from trl_onevision.grpo.collator import GroupCollator, decode_rows, keep_encoded
+from trl_onevision.grpo.freeze import freeze
+from trl_onevision.grpo.loss.head import LigerLoss
+from trl_onevision.grpo.options import Options
+from trl_onevision.grpo.raw_rows import adapt
+from trl_onevision.grpo.rollout import ProcessOnce, Prompts, prefill_once, unique_rows
+from trl_onevision.grpo.rows import IMAGE_FIELDS, first_copies, micro_batches, take_rows
+from trl_onevision.grpo.signatures import check_signatures
+
+logger = logging.getLogger(__name__)
+
+
+class OneVisionGRPOTrainer(GRPOTrainer):
+    """`GRPOTrainer` whose cost grows with the distinct prompts of a batch, and not with its generations.
+
+    Loss, gradients and metrics are TRL's. Takes what `GRPOTrainer` takes; the options of `OneVisionGRPOConfig` come
+    from `args`, from the variable `TRL_ONEVISION` where `args` is a plain `GRPOConfig`, or are the defaults.
+
+    Example:
+
+    ```python
+    trainer = OneVisionGRPOTrainer(
+        model="Qwen/Qwen2.5-VL-3B-Instruct",
+        args=OneVisionGRPOConfig(output_dir="runs/clevr"),
+        reward_funcs=accuracy_reward,
+        train_dataset=dataset,
+    )
+    ```
+    """
+
+    args: Any
+    model: Any
+    processing_class: Any
+    data_collator: Any
+    num_generations: int
+    _buffered_inputs: Any
+
+    def __init__(
+        self,
+        model: Any,
+        reward_funcs: Any = None,
+        args: GRPOConfig | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        *others: Any,
+        **kwargs: Any,
+    ) -> None:
+        check_signatures(GRPOTrainer)
+        self.options = Options.of(args)
+        if args is not None:
+            self.options.check(args)
+        # One rank adapts raw rows and the others read what it cached
+        with nullcontext() if args is None else args.main_process_first(desc="adapting raw rows"):
+            train_dataset, eval_dataset = adapt(train_dataset), adapt(eval_dataset)
+        super().__init__(
+            model,
+            reward_funcs,
+            args,
+            keep_encoded(train_dataset),
+            keep_encoded(eval_dataset),
+            *others,
+            **kwargs,
+        )
+        self.data_collator = GroupCollator()
+        self._prompts: Prompts | None = None
+        self._policy_inputs: dict[str, Any] | None = None
+        self._moves: list[bool] | None = None
+        if self.options.freeze is not None:
+            freeze(self._base_model(self.model), self.options.freeze)
+        if self.args.use_liger_kernel:
+            layer_kernels.check(self._base_model(self.model).config.model_type)
+        self._liger_loss = LigerLoss(self, self._base_model(self.model)) if self.options.loss == "liger" else None
+        self._shares = self._enable_sharing()
+        self._keeps_first_logps = self._first_logps_are_old_logps()
+        self._skips_zero_advantages = self._shares and self._zero_advantage_is_zero_gradient()
+
+    def _enable_sharing(self) -> bool:
+        """Prepare the models for packed rows, or say once why groups take TRL's own path."""
+        reason = self._why_not_shared()
+        if reason is not None:
+            logger.warning("Groups take TRL's own path: %s.", reason)
+            return False
+        shared_prompt.enable(self._base_model(self.model))
+        if self.ref_model is not None:
+            shared_prompt.enable(self._base_model(self.ref_model))
+        return True
+
+    def _why_not_shared(self) -> str | None:
+        if self.options.share_prompt is False:
+            return "share_prompt is false"
+        if self.tools or self.environment_factories or self.rollout_func is not None:
+            return "tools, environments and rollout functions may put images into completions"
+        if self.aux_loss_enabled:
+            return "the mixture-of-experts auxiliary loss counts a prompt's tokens once a completion"
+        if isinstance(self.model, PeftModel) and self.model.active_peft_config.is_prompt_learning:
+            return "prompt-learning adapters add tokens of their own"
+        return shared_prompt.why_not(self._base_model(self.model), allow_dropout=self.options.share_prompt is True)
+
+    def _first_logps_are_old_logps(self) -> bool:
+        """Whether the first use of a generation, before any step, gives what TRL runs an old-policy pass for."""
+        accumulation, per_generation = self.args.gradient_accumulation_steps, self.args.steps_per_generation
+        runs_old_pass = accumulation % (per_generation * self.num_iterations) != 0
+        corrects_vllm = self.use_vllm and self.vllm_importance_sampling_correction
+        no_step_in_between = accumulation % per_generation == 0
+        repeatable = not shared_prompt.has_dropout(self._base_model(self.model))
+        return runs_old_pass and no_step_in_between and repeatable and not corrects_vllm
+
+    def _zero_advantage_is_zero_gradient(self) -> bool:
+        """Whether a completion with advantage zero adds nothing to loss, gradient or any metric but `entropy`."""
+        return (
+            self.options.skip_zero_advantages
+            and self.beta == 0.0
+            and not self._entropy_bonus_enabled
+            and self.top_entropy_quantile == 1.0
+            and self.loss_type != "vespo"  # its metric counts every completion
+        )
+
+    def _base_model(self, model: Any) -> Any:
+        model = self.accelerator.unwrap_model(model)
+        return model.get_base_model() if isinstance(model, PeftModel) else model
+
+    # Generation: one decode, one preprocess and one prefill a prompt
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        processor, num_iterations = self.processing_class, self.num_iterations
+        if self._keeps_first_logps:
+            # TRL runs no old-policy pass for a generation that is used once.
+            self.num_iterations = 1
+        try:
+            return super()._generate_and_score_completions(decode_rows(inputs))
+        finally:
+            self.processing_class, self.num_iterations, self._prompts = processor, num_iterations, None
+
+    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[Any], list[Any] | None, dict[str, Any]]:
+        if not self._shares:
+            return super()._tokenize_prompts(prompts)
+        unique_of_row = unique_rows(prompts)
+        known = Prompts(prompts, unique_of_row, None, None, {})
+        ids, images, known.fields = super()._tokenize_prompts([prompts[row] for row in known.first_rows])
+        if images is not None:
+            first = set(known.first_rows)
+            known.all_images = [images[u] for u in unique_of_row]
+            known.images = [image if row in first else None for row, image in enumerate(known.all_images)]
+            self.processing_class = ProcessOnce(self.processing_class, known)
+        self._prompts = known
+        return [ids[u] for u in unique_of_row], known.images, known.fields
+
+    def _generate_single_turn(
+        self,
+        prompt_ids: list[Any],
+        images: list[Any] | None,
+        multimodal_fields: dict[str, Any],
+        num_generations: int,
+        has_tool_images: bool = False,
+    ) -> tuple[list[Any], list[Any] | None]:
+        known = self._prompts
+        if known is None:
+            return super()._generate_single_turn(
+                prompt_ids, images, multimodal_fields, num_generations, has_tool_images
+            )
+        if self.use_vllm or self.use_transformers_continuous_batching:
+            return super()._generate_single_turn(prompt_ids, known.all_images, multimodal_fields, num_generations)
+        if len(known.first_rows) == len(known.every):
+            return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations)
+        if self.args.cache_implementation is not None:
+            _, _, every_field = super()._tokenize_prompts(known.every)
+            return super()._generate_single_turn(prompt_ids, known.all_images, every_field, num_generations)
+        with prefill_once(self.accelerator.unwrap_model(self.model_wrapped), known):
+            return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations)
+
+    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
+        generate_every = self.args.steps_per_generation * self.num_iterations
+        is_due = self._step % generate_every == 0 or self._buffered_inputs is None
+        if not (self._shares and self.model.training and is_due):
+            return super()._prepare_inputs(generation_batch)
+        # TRL's own step shuffles single rows; a group is only shared where its rows stay in one micro-batch.
+        scored = self._generate_and_score_completions(generation_batch)
+        self._buffered_inputs = micro_batches(scored, self.args.steps_per_generation)
+        return self._buffered_inputs[self._step % self.args.steps_per_generation]
+
+    # Scoring: one pass over a prompt and its completions
+
+    @profiling_decorator
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
+        **fields: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        if not self._shares:
+            scores = super()._get_per_token_logps_and_entropies(
+                model,
+                input_ids,
+                attention_mask,
+                logits_to_keep,
+                batch_size,
+                compute_entropy,
+                compute_aux_loss,
+                **fields,
+            )
+        else:
+            batch = {"input_ids": input_ids, "attention_mask": attention_mask, **fields}
+            scores = (*self._score(model, batch, logits_to_keep, batch_size, compute_entropy), None)
+        if self._policy_inputs is not None and self._keeps_first_logps:
+            # TRL reads them after this call, and finds here what its own old-policy pass would have given.
+            self._policy_inputs.setdefault("old_per_token_logps", scores[0].detach())
+        return scores
+
+    def _score(
+        self, model: Any, batch: dict[str, Any], T: int, batch_size: int | None, compute_entropy: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Score the rows that matter, window by window; every rank makes the same number of passes."""
+        count, P = batch["input_ids"].size(0), batch["input_ids"].size(1) - T
+        first = first_copies(batch["input_ids"][:, :P], batch["attention_mask"][:, :P], batch.get("num_images"))
+        # A window holds whole groups, which packed are no longer than the few copies TRL would take at a time.
+        window = count if batch_size is None else -(-batch_size // self.num_generations) * self.num_generations
+        logps, entropies = [], []
+        for start in range(0, count, window):
+            rows = list(range(start, min(start + window, count)))
+            matter = self._rows_that_matter(batch, rows, first, T)
+            if self._liger_loss is not None:
+                self._liger_loss.score_rows(matter)
+            taken = take_rows(batch, matter, first)
+            window_logps, window_entropies = self._score_rows(model, taken, T, compute_entropy)
+            index = torch.tensor([row - start for row in matter], device=window_logps.device)
+            logps.append(self._unscored_logps(window_logps, rows).index_copy(0, index, window_logps))
+            if window_entropies is not None:
+                # The metric is a mean over tokens: rows left out take the mean of those scored, and do not move it.
+                scored = batch["attention_mask"][matter, P:].bool()
+                mean = window_entropies.detach()[scored].sum() / scored.sum().clamp(min=1)
+                entropies.append(mean.expand(len(rows), T).index_copy(0, index, window_entropies))
+        return torch.cat(logps), torch.cat(entropies) if entropies else None
+
+    def _unscored_logps(self, like_BT: torch.Tensor, rows: list[int]) -> torch.Tensor:
+        """What stands in for rows that are not scored: the old log-probabilities, for a ratio of one, or zero."""
+        old = self._policy_inputs.get("old_per_token_logps") if self._policy_inputs is not None else None
+        return like_BT.new_zeros(len(rows), like_BT.size(1)) if old is None else old[rows].to(like_BT.dtype)
+
+    def _rows_that_matter(self, batch: dict[str, Any], rows: list[int], first: list[int], T: int) -> list[int]:
+        """Rows with tokens to score and a gradient to give; never none, so that every module runs on every rank."""
+        has_tokens = batch["attention_mask"][:, -T:].any(1).tolist()
+        live = [row for row in rows if has_tokens[row] and (self._moves is None or self._moves[row])]
+        num_images = batch.get("num_images")
+        with_images = [row for row in rows if num_images is not None and num_images[first[row]] > 0]
+        if with_images and not any(row in with_images for row in live):
+            live = sorted([*live, max(with_images, key=lambda row: has_tokens[row])])
+        return live or [max(rows, key=lambda row: has_tokens[row])]
+
+    def _score_rows(
+        self, model: Any, batch: dict[str, Any], T: int, compute_entropy: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Log-probabilities and entropies (B, T) from one pass, over a packed row where that is cheaper."""
+        P = batch["input_ids"].size(1) - T
+        prompt_mask, completion_mask = batch["attention_mask"].split([P, T], dim=1)
+        first = first_copies(batch["input_ids"][:, :P], prompt_mask, batch.get("num_images"))
+        lengths = prompt_mask.sum(1).tolist(), completion_mask.sum(1).tolist()
+        if self.options.share_prompt is True or shared_prompt.saves(*lengths, first, P, T):
+            row = shared_prompt.to_device(shared_prompt.pack(*lengths, first, P, T), prompt_mask.device)
+            outputs = self._forward_packed(model, batch, row, sorted(set(first)), P)
+            shape = completion_mask.shape
+            logps = row.unpack(outputs.log_probs, shape)
+            return logps, row.unpack(outputs.entropy, shape) if compute_entropy else None
+        copies = take_rows(batch, list(range(len(first))), first, every_copy=True)
+        input_ids, mask = copies.pop("input_ids"), copies.pop("attention_mask")
+        # Not in TRL's chunks: another rank may have packed the same window into its one pass.
+        logps, entropies, _ = super()._get_per_token_logps_and_entropies(
+            model, input_ids, mask, T, compute_entropy=compute_entropy, **copies
+        )
+        return logps, entropies
+
+    def _forward_packed(
+        self, model: Any, batch: dict[str, Any], row: shared_prompt.PackedRow, leaders: list[int], P: int
+    ) -> Any:
+        """Call the wrapped model on the packed row; its scoring head answers as it does for TRL's own pass."""
+        token_types = batch.get("mm_token_type_ids")
+        positions = shared_prompt.prompt_positions(
+            self._base_model(model),
+            batch["input_ids"][leaders, :P],
+            batch["attention_mask"][leaders, :P],
+            None if token_types is None else token_types[leaders, :P],
+            batch.get("image_grid_thw"),
+        )
+        with self.accelerator.autocast():
+            return model(
+                input_ids=batch["input_ids"].flatten()[row.token_L][None],
+                # Four dimensions say that the mask is ready; what is seen is in `shared_prompt`.
+                attention_mask=batch["attention_mask"].new_zeros(1, 1, 1, 1),
+                position_ids=row.position_ids(positions),
+                shift_labels=row.labels(batch["input_ids"][:, P:]),
+                fused_lm_head=True,
+                shared_prompt=row.groups,
+                **{key: batch[key] for key in IMAGE_FIELDS if key in batch},
+            )
+
+    # Work that changes nothing is not done
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        self._policy_inputs = inputs
+        if self._skips_zero_advantages and self.model.training:
+            self._moves = (inputs["advantages"] != 0).tolist()
+        try:
+            if self._liger_loss is not None:
+                return self._liger_loss.compute(super()._compute_loss, model, inputs)
+            return super()._compute_loss(model, inputs)
+        finally:
+            self._policy_inputs = self._moves = None
