@@ -1,0 +1,253 @@
+"""`trl-onevision bench` with a tiny Qwen2.5-VL: what it leaves, how it goes on, what it refuses."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import published
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from trl_onevision.bench.answer import BenchError, Generation, answer_locally
+from trl_onevision.bench.run import bench
+from trl_onevision.bench.tsv import read_tsv
+from trl_onevision.cli import app
+
+SMALL = ["--max-new-tokens", "12", "--batch-size", "3", "--dtype", "float32"]
+
+
+def command(*arguments):
+    return CliRunner().invoke(app, ["bench", *map(str, arguments)])
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def answered(folder):
+    return sorted(lines(folder / "predictions.jsonl"), key=lambda answer: answer["index"])
+
+
+@pytest.fixture(scope="module")
+def finished(checkpoint, tsv, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bench") / "run"
+    result = command("--model", checkpoint, "--data", tsv, "--output", folder, *SMALL)
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def test_leaves_answers_scores_table_report_and_picture(finished):
+    assert {path.name for path in finished.iterdir()} == {
+        "run.json",
+        "predictions.jsonl",
+        "scores.jsonl",
+        "results.json",
+        "report.md",
+        "heatmap.png",
+    }
+    assert [answer["index"] for answer in answered(finished)] == [str(n) for n in range(1, 9)]
+    assert len({answer["completion"] for answer in answered(finished)}) > 1, "the answers depend on the rows"
+    scores = lines(finished / "scores.jsonl")
+    figures = json.loads((finished / "results.json").read_text())
+    assert figures["overall"]["right"] == sum(one["correct"] for one in scores)
+    assert list(figures["cells"]) == ["Math", "Physics", "Deduction"]
+    with Image.open(finished / "heatmap.png") as picture:
+        assert min(picture.size) > 300
+        assert len(set(picture.convert("L").resize((64, 64)).tobytes())) > 20, "an empty picture"
+
+
+def test_a_finished_run_is_scored_again_and_answered_no_more(finished, checkpoint, tsv):
+    before = (finished / "predictions.jsonl").read_bytes(), (finished / "results.json").read_bytes()
+    assert command("--model", checkpoint, "--data", tsv, "--output", finished, *SMALL).exit_code == 0
+    assert ((finished / "predictions.jsonl").read_bytes(), (finished / "results.json").read_bytes()) == before
+
+
+@pytest.mark.parametrize("kept", [0.2, 0.55, 0.9])
+def test_a_run_that_crashed_goes_on_to_the_same_answers_and_table(finished, checkpoint, tsv, tmp_path, kept):
+    """Cut anywhere, in the middle of a batch and of a line."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    whole = (folder / "predictions.jsonl").read_bytes()
+    (folder / "predictions.jsonl").write_bytes(whole[: int(len(whole) * kept)])
+    (folder / "results.json").unlink()
+    assert command("--model", checkpoint, "--data", tsv, "--output", folder, *SMALL).exit_code == 0
+    assert answered(folder) == answered(finished)
+    for name in ("results.json", "scores.jsonl", "report.md"):
+        assert (folder / name).read_bytes() == (finished / name).read_bytes()
+
+
+def test_ctrl_c_says_how_to_go_on_and_what_was_answered_is_kept(checkpoint, tsv, tmp_path):
+    folder = tmp_path / "run"
+    arguments = ["bench", "--model", checkpoint, "--data", tsv, "--output", folder, "--dtype", "float32"]
+    arguments += ["--batch-size", "1", "--max-new-tokens", "400"]
+    code = "from trl_onevision.cli import app; app()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        deadline = time.monotonic() + 120
+        predictions = folder / "predictions.jsonl"
+        while not (predictions.exists() and predictions.read_bytes().count(b"\n")):
+            assert process.poll() is None and time.monotonic() < deadline, process.stdout.read()
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        said = process.stdout.read()
+    assert process.returncode == 1
+    assert "The same command goes on." in said.replace("\n", " ")
+    assert "Traceback" not in said
+    assert 1 <= len(lines(predictions)) < 8
+    assert not (folder / "results.json").exists()
+
+
+def test_greedy_answers_do_not_depend_on_the_batch(checkpoint, tsv):
+    """Padding is masked: the tiny model in float32 says the same alone and among others."""
+    rows = read_tsv(tsv)
+    said = [
+        {answer.index: answer for answer in answer_locally(str(checkpoint), rows, settings, set())}
+        for settings in (Generation(max_new_tokens=8, batch_size=size, dtype="float32") for size in (1, 8))
+    ]
+    assert said[0] == said[1]
+
+
+def test_another_runs_folder_is_refused(finished, checkpoint, tsv, tmp_path):
+    before = (finished / "predictions.jsonl").read_bytes()
+    other = tmp_path / "other"
+    shutil.copytree(checkpoint, other)
+    for change, named in [
+        (["--model", other], "model"),
+        (["--model", checkpoint, "--prompt", "boxed"], "prompt"),
+        (["--model", checkpoint, "--limit", "2"], "limit"),
+    ]:
+        result = command(*change, "--data", tsv, "--output", finished, *SMALL)
+        assert result.exit_code == 1
+        assert "holds answers of another run" in result.output and f"{named} " in result.output
+        assert "--output" in result.output
+    assert (finished / "predictions.jsonl").read_bytes() == before
+
+
+def test_new_weights_under_the_same_name_are_another_model(checkpoint, tsv, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(checkpoint, model)
+    arguments = ["--model", model, "--data", tsv, "--output", tmp_path / "run", "--limit", "1", *SMALL]
+    assert command(*arguments).exit_code == 0
+    (model / "model.safetensors").touch()
+    result = command(*arguments)
+    assert result.exit_code == 1
+    assert "weights" in result.output
+
+
+def test_a_folder_of_something_else_is_left_alone(tsv, checkpoint, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    result = command("--model", checkpoint, "--data", tsv, "--output", tmp_path)
+    assert result.exit_code == 1
+    assert "thesis.txt" in result.output and "Nothing was changed" in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_what_is_wrong_is_said_before_a_model_is_loaded(tsv, tmp_path):
+    both = command("--model", "m", "--predictions", tsv, "--data", tsv, "--output", tmp_path / "a")
+    neither = command("--data", tsv, "--output", tmp_path / "b")
+    assert both.exit_code == neither.exit_code == 1
+    assert "one of the two" in both.output and "one of the two" in neither.output
+    unknown = command("--model", "m", "--data", tsv, "--output", tmp_path / "c", "--prompt", "think")
+    assert unknown.exit_code == 1 and "think-answer" in unknown.output
+    wrong = command("--model", "m", "--data", __file__, "--output", tmp_path / "d")
+    assert wrong.exit_code == 1 and "row 0" in wrong.output
+    assert not list(tmp_path.iterdir())
+
+
+RIGHT = ["B", "4.5", "(A) red", "0.75", "B. a disc", "12 N", "D", "square"]
+
+
+def test_predictions_of_another_engine_are_scored(tsv, tmp_path):
+    """All right but one; three formats, one table."""
+    records = [{"index": n, "completion": f"<answer>{text}</answer>"} for n, text in enumerate(RIGHT, 1)]
+    records[5]["completion"] = "<answer>13 N</answer>"
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (tmp_path / "b.tsv").write_text(
+        "index\tprediction\n" + "".join(f"{record['index']}\t{record['completion']}\n" for record in records[::-1])
+    )
+    figures = [
+        bench(tsv, tmp_path / f"run-{name}", predictions=tmp_path / name) | {"model": ""}
+        for name in ("a.jsonl", "b.tsv")
+    ]
+    assert figures[0] == figures[1]
+    assert (figures[0]["overall"]["right"], figures[0]["overall"]["n"]) == (7, 8)
+    assert figures[0]["cells"]["Physics"]["College"]["right"] == 0
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (lambda records: records[:-1], "no answer to 1 rows"),
+        (lambda records: [*records, {"index": 99, "completion": ""}], "answers to no row"),
+        (lambda records: [*records, records[0]], "twice"),
+        (lambda records: [{"id": 1, "text": ""}], "expected 'index'"),
+        (lambda records: [*records[:-1], {"index": 8, "completion": 5}], "expected text"),
+    ],
+)
+def test_predictions_that_do_not_fit_are_refused(tsv, tmp_path, change, said):
+    records = [{"index": n, "completion": text} for n, text in enumerate(RIGHT, 1)]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(record) + "\n" for record in change(records)))
+    with pytest.raises(BenchError, match=said):
+        bench(tsv, tmp_path / "run", predictions=tmp_path / "p.jsonl")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_server_is_asked_and_asked_again_for_what_failed(tsv, tmp_path, chat_server):
+    """A real server on this machine: it sees image and question, fails for one row, and is asked for it later."""
+    chat_server.answers = lambda text: "4.5" if "How long" in text else "<answer>B</answer>"
+    chat_server.fails = "What share"
+    arguments = ["--model", "m", "--server", chat_server.url, "--data", tsv, "--output", tmp_path / "run"]
+    failed = command(*arguments)
+    assert failed.exit_code == 1
+    assert "1 of 8 requests failed" in failed.output and "the same command asks for the rest" in failed.output
+    assert len(answered(tmp_path / "run")) == 7
+    assert all(body["temperature"] == 0 and body["max_tokens"] == 4096 for body in chat_server.bodies)
+
+    chat_server.fails, chat_server.bodies = None, []
+    assert command(*arguments).exit_code == 0
+    assert len(chat_server.bodies) == 1
+    content = chat_server.bodies[0]["messages"][0]["content"]
+    assert [part["type"] for part in content] == ["image_url", "text"]
+    assert content[0]["image_url"]["url"].startswith("data:image/")
+    assert "What share is red?" in content[1]["text"] and "<answer>" in content[1]["text"]
+    scores = {one["index"]: one for one in lines(tmp_path / "run" / "scores.jsonl")}
+    assert scores["1"]["correct"] and scores["2"]["correct"] and not scores["3"]["correct"]
+
+
+def test_odd_text_of_a_server_is_kept(tsv, tmp_path, chat_server):
+    """Lone surrogates, NULs and what looks like an end of line, and a question with marks for two images."""
+    chat_server.answers = lambda text: "\ud800 \x00 \u2028 \r<answer>B</answer>"
+    made = published.rows()[:1]
+    made[0]["question"] = "<image>Is this like <image>?\nA. yes\nB. no"
+    data = published.write(tmp_path / "odd.tsv", made)
+    arguments = ["--model", "m", "--server", chat_server.url, "--data", data, "--output", tmp_path / "run"]
+    assert command(*arguments).exit_code == 0
+    assert command(*arguments, "--batch-size", "2").exit_code == 0, "a server's answers do not hang on the batch"
+    assert len(chat_server.bodies) == 1
+    (answer,) = answered(tmp_path / "run")
+    assert answer["completion"].endswith("\r<answer>B</answer>")
+    (part,) = [part for part in chat_server.bodies[0]["messages"][0]["content"] if part["type"] == "text"]
+    assert part["text"].startswith("Is this like ?")
+
+
+def test_a_judge_sees_what_the_rules_read(tsv, tmp_path, chat_server):
+    chat_server.answers = lambda text: '{"score": 1}' if 'Final answer: "quadrilateral"' in text else '{"score": 0}'
+    records = [{"index": n, "completion": f"<answer>{text}</answer>"} for n, text in enumerate(RIGHT, 1)]
+    records[7]["completion"] = "<think>square</think>\n<answer>quadrilateral</answer>"
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    result = command(
+        *["--predictions", tmp_path / "p.jsonl", "--data", tsv, "--output", tmp_path / "run"],
+        *["--judge", "j", "--judge-url", chat_server.url],
+    )
+    assert result.exit_code == 0, result.output
+    (last,) = [one for one in lines(tmp_path / "run" / "scores.jsonl") if one["index"] == "8"]
+    assert not last["correct"] and last["judge"] == 1.0
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["unjudged"] == 0

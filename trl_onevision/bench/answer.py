@@ -1,0 +1,228 @@
+"""A model's answers to the benchmark: transformers in length-sorted batches, or any OpenAI-compatible server."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence, Set
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+from PIL import Image
+
+from trl_onevision.bench.tsv import BenchRow
+from trl_onevision.data.images import PixelGrid, store_image
+from trl_onevision.data.prompts import IMAGE, find_prompt, user_messages
+
+
+class BenchError(RuntimeError):
+    """The benchmark cannot go on; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How answers are made: all that, with the model and the file, decides what they are.
+
+    Decoding is greedy, as the released settings (top_k 1) amount to, with their repetition penalty and length.
+    `max_pixels` is Qwen2.5-VL's own bound; larger images are reduced.
+    """
+
+    prompt: str = "think-answer"
+    max_new_tokens: int = 4096
+    repetition_penalty: float = 1.05
+    max_pixels: int = 12_845_056
+    batch_size: int = 8
+    dtype: str = "bfloat16"
+
+    def __post_init__(self) -> None:
+        find_prompt(self.prompt)
+        if self.dtype not in ("bfloat16", "float16", "float32"):
+            raise ValueError(f"dtype {self.dtype!r}: expected bfloat16, float16 or float32")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said to one row, and whether it came to an end by itself."""
+
+    index: str
+    completion: str
+    finished: bool
+
+
+def question_of(row: BenchRow) -> str:
+    """The question with its options, unless it shows them already; the image stands before it, whatever it marks.
+
+    >>> row = BenchRow("1", "<image>Which colour?", ["red", "B. blue"], True, "A", "College", "Math", "")
+    >>> print(question_of(row))
+    Which colour?
+    Choices:
+    A. red
+    B. blue
+    """
+    question = row.question.replace(IMAGE, "").strip()
+    if not row.choices or all(_bare(option, label) in question for label, option in _labelled(row.choices)):
+        return question
+    lines = [f"{label}. {_bare(option, label)}" for label, option in _labelled(row.choices)]
+    return "\n".join([question, "Choices:", *lines])
+
+
+def _labelled(options: Sequence[str]) -> Iterator[tuple[str, str]]:
+    return ((chr(ord("A") + number), option) for number, option in enumerate(options))
+
+
+def _bare(option: str, label: str) -> str:
+    return option.strip().removeprefix(f"({label})").removeprefix(f"{label}.").removeprefix(f"{label})").strip()
+
+
+def batches(rows: Sequence[BenchRow], size: int, done: Set[str] = frozenset()) -> list[list[BenchRow]]:
+    """Rows of like length together, the longest first, without the batches that are done.
+
+    >>> rows = [BenchRow(str(n), "x" * n, None, False, "1", "College", "Math", "") for n in (1, 4, 2, 3)]
+    >>> [[row.index for row in batch] for batch in batches(rows, 2, done={"4", "3", "2"})]
+    [['2', '1']]
+
+    A batch is the same whatever is done: a run that goes on computes what it would have computed at once.
+    """
+    by_length = sorted(rows, key=lambda row: (-len(row.image) // 1000, -len(row.question), row.index))
+    whole = [by_length[start : start + size] for start in range(0, len(by_length), size)]
+    return [batch for batch in whole if not all(row.index in done for row in batch)]
+
+
+def answer_locally(model: str, rows: Sequence[BenchRow], settings: Generation, done: Set[str]) -> Iterator[Answer]:
+    """Greedy answers of a checkpoint, on a GPU where there is one."""
+    todo = batches(rows, settings.batch_size, done)
+    if not todo:
+        return
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    try:
+        processor = AutoProcessor.from_pretrained(model, padding_side="left")
+        network = AutoModelForImageTextToText.from_pretrained(model, dtype=getattr(torch, settings.dtype)).eval()
+    except (OSError, ValueError) as error:
+        raise BenchError(f"--model {model}: cannot be loaded as a model for images and text: {error}") from error
+    network.to("cuda" if torch.cuda.is_available() else "cpu")
+    end = network.generation_config.eos_token_id
+    ends = set(end) if isinstance(end, list) else {end}
+    for batch in todo:
+        inputs = processor.apply_chat_template(
+            [_messages(row, settings, _block_with_picture) for row in batch],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            processor_kwargs={"padding": True, "return_tensors": "pt"},
+        ).to(network.device)
+        with torch.inference_mode():
+            sequences = network.generate(
+                **inputs,
+                max_new_tokens=settings.max_new_tokens,
+                repetition_penalty=settings.repetition_penalty,
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+            )
+        answered = sequences[:, inputs["input_ids"].shape[1] :]
+        texts = processor.batch_decode(answered, skip_special_tokens=True)
+        for row, ids, text in zip(batch, answered.tolist(), texts, strict=True):
+            if row.index not in done:
+                yield Answer(row.index, text, not ends.isdisjoint(ids))
+
+
+def answer_by_server(
+    server: str, model: str, rows: Sequence[BenchRow], settings: Generation, done: Set[str]
+) -> Iterator[Answer]:
+    """Answers of a server that speaks OpenAI's chat completions (vLLM, SGLang, a hosted one), as they arrive.
+
+    `batch_size` requests run at a time; a failed one is retried by the client and then left for the next run.
+    """
+    try:
+        import openai  # noqa: F401
+    except ImportError as error:
+        raise BenchError('--server needs openai: pip install "trl-onevision[bench]"') from error
+    todo = [row for row in rows if row.index not in done]
+    with asyncio.Runner() as runner:
+        answers = _ask_all(server, model, todo, settings)
+        try:
+            while (answer := runner.run(_next(answers))) is not None:
+                yield answer
+        finally:
+            runner.run(answers.aclose())
+
+
+async def _next(answers: Any) -> Answer | None:
+    return await anext(answers, None)
+
+
+async def _ask_all(
+    server: str, model: str, rows: Sequence[BenchRow], settings: Generation
+) -> AsyncGenerator[Answer, None]:
+    from openai import AsyncOpenAI, OpenAIError
+
+    running = asyncio.Semaphore(settings.batch_size)
+    failures: list[str] = []
+
+    async def ask(client: AsyncOpenAI, row: BenchRow) -> Answer | None:
+        async with running:
+            try:
+                messages: Any = _messages(row, settings, _block_with_url)
+                reply = await client.chat.completions.create(
+                    model=model,
+                    messages=messages,
+                    max_tokens=settings.max_new_tokens,
+                    temperature=0.0,
+                    # Beyond OpenAI's own parameters; vLLM and SGLang read it. One is what all others do.
+                    extra_body=(
+                        {"repetition_penalty": settings.repetition_penalty}
+                        if settings.repetition_penalty != 1.0
+                        else None
+                    ),
+                )
+                choice = reply.choices[0]
+                thinking = getattr(choice.message, "reasoning_content", None)
+                content = choice.message.content or ""
+            except (OpenAIError, AttributeError, IndexError, TypeError) as error:
+                failures.append(f"row {row.index}: {type(error).__name__}: {str(error)[:200]}")
+                return None
+        completion = f"<think>{thinking}</think>{content}" if thinking else content
+        return Answer(row.index, completion, choice.finish_reason != "length")
+
+    # A model's server is on the caller's own machine or named by the caller; its key comes from the environment.
+    key = os.environ.get("OPENAI_API_KEY") or "none"
+    async with AsyncOpenAI(api_key=key, base_url=server, max_retries=4, timeout=600.0) as client:
+        tasks = [asyncio.create_task(ask(client, row)) for row in rows]
+        try:
+            for task in asyncio.as_completed(tasks):
+                if (answer := await task) is not None:
+                    yield answer
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+    if failures:
+        raise BenchError(
+            f"{server}: {len(failures)} of {len(rows)} requests failed, the first: {failures[0]}. What was answered "
+            "is kept; the same command asks for the rest."
+        )
+
+
+def _messages(row: BenchRow, settings: Generation, block: Callable[[bytes], dict[str, Any]]) -> list[dict[str, Any]]:
+    """The prompt as messages, with the row's image in place of each image block."""
+    grid = PixelGrid.of(1, max_pixels=settings.max_pixels)
+    stored = store_image(f"data:;base64,{row.image}", grid)
+    messages = user_messages(question_of(row), find_prompt(settings.prompt), n_images=1)
+    for message in messages:
+        message["content"] = [block(stored.data) if part["type"] == "image" else part for part in message["content"]]
+    return messages
+
+
+def _block_with_picture(data: bytes) -> dict[str, Any]:
+    return {"type": "image", "image": Image.open(BytesIO(data)).convert("RGB")}
+
+
+def _block_with_url(data: bytes) -> dict[str, Any]:
+    kind = "jpeg" if data[:2] == b"\xff\xd8" else "png"
+    url = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    return {"type": "image_url", "image_url": {"url": url}}

@@ -1,0 +1,152 @@
+"""Predictions on disk: the file of a run, which grows row by row, and files that other engines wrote."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from trl_onevision.bench.answer import Answer, BenchError
+from trl_onevision.data.schema import shown
+
+RUN = "run.json"
+PREDICTIONS = "predictions.jsonl"
+TEXT_COLUMNS = ("completion", "prediction", "response")
+
+
+class Predictions:
+    """The answers of one run in its folder, kept as they come; a run of anything else is refused.
+
+    `description` is all that decides what the answers are. A folder that holds another one's answers, or files that
+    no benchmark wrote, is left as it is, with a `BenchError` that names the difference.
+    """
+
+    def __init__(self, folder: Path, description: Mapping[str, Any]) -> None:
+        self.path = folder / PREDICTIONS
+        self.answers: dict[str, Answer] = {}
+        _claim(folder, description)
+        self._restore()
+        self._file = self.path.open("a", encoding="utf-8")
+
+    def __enter__(self) -> Predictions:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def add(self, answer: Answer) -> None:
+        """Keep one answer: on disk when this returns."""
+        self._file.write(json.dumps(asdict(answer)) + "\n")
+        self._file.flush()
+        self.answers[answer.index] = answer
+
+    def _restore(self) -> None:
+        """Read what an earlier run left; a last line that a crash cut off is dropped."""
+        whole = 0
+        if self.path.exists():
+            for number, line in enumerate(self.path.read_bytes().splitlines(keepends=True), 1):
+                if not line.endswith(b"\n"):
+                    break
+                try:
+                    answer = Answer(**json.loads(line))
+                except (ValueError, TypeError) as error:
+                    raise BenchError(
+                        f"{self.path}: line {number} is no prediction of this benchmark ({error}). Mend or remove the "
+                        "line: its row is then answered again."
+                    ) from error
+                self.answers[answer.index] = answer
+                whole += len(line)
+            with self.path.open("ab") as file:
+                file.truncate(whole)
+
+
+def _claim(folder: Path, description: Mapping[str, Any]) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise BenchError(f"{folder}: found a file, expected a folder. Name another with --output.")
+    held = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    run = folder / RUN
+    if not run.exists():
+        if held:
+            raise BenchError(
+                f"{folder}: holds {', '.join(held[:5])}, which no benchmark made. Nothing was changed: name a new "
+                "folder with --output."
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        beside = folder / f"{RUN}.part"
+        beside.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        beside.replace(run)
+        return
+    saved = json.loads(run.read_text(encoding="utf-8"))
+    if changed := [key for key in description if saved.get(key) != description[key]]:
+        differences = "; ".join(f"{key} {saved.get(key)!r}, now {description[key]!r}" for key in changed)
+        raise BenchError(
+            f"{folder}: holds answers of another run ({differences}). Nothing was changed: name a new folder with "
+            "--output, or repeat that run's command to go on with it."
+        )
+
+
+def read_predictions(path: Path, indices: Sequence[str]) -> list[Answer]:
+    """Another engine's answers: JSONL, TSV or CSV with `index` and one of `completion`, `prediction`, `response`.
+
+    Raises `BenchError` for a row of the benchmark without an answer, with two, or an answer to no row. `finished`,
+    where the file has it, says whether the model came to an end by itself.
+    """
+    answers: dict[str, Answer] = {}
+    for place, record in _records(path):
+        column = next((name for name in TEXT_COLUMNS if name in record), None)
+        if column is None or record.get("index") is None:
+            raise BenchError(
+                f"{path}: {place}: found columns {shown(sorted(record))}, expected 'index' and one of "
+                f"{', '.join(TEXT_COLUMNS)}."
+            )
+        index, text = str(record["index"]).strip(), record[column]
+        if index in answers:
+            raise BenchError(f"{path}: {place}: index {index!r} is there twice, expected one answer a row.")
+        if not isinstance(text, str | None):
+            raise BenchError(f"{path}: {place}, column {column!r}: found {shown(text)}, expected text.")
+        answers[index] = Answer(index, text or "", record.get("finished", True) not in (False, "False", "false"))
+    unknown = sorted(answers.keys() - set(indices))
+    missing = [index for index in indices if index not in answers]
+    if unknown or missing:
+        raise BenchError(
+            f"{path}: found no answer to {len(missing)} rows {missing[:5]} and {len(unknown)} answers to no row "
+            f"{unknown[:5]}, expected one answer for each of the {len(indices)} rows. Is it another benchmark's?"
+        )
+    return [answers[index] for index in indices]
+
+
+def _records(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    try:
+        if path.suffix not in (".tsv", ".csv"):
+            lines = path.read_text(encoding="utf-8").split("\n")
+            found = [(f"line {number}", json.loads(line)) for number, line in enumerate(lines, 1) if line.strip()]
+            if not all(isinstance(record, dict) for _, record in found):
+                raise ValueError("a line is no JSON object")
+            return found
+        limit = csv.field_size_limit(sys.maxsize)
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+                return [(f"row {number}", dict(record)) for number, record in enumerate(reader, 1)]
+        finally:
+            csv.field_size_limit(limit)
+    except (OSError, ValueError, csv.Error) as error:
+        raise BenchError(f"{path}: cannot be read as JSONL, TSV or CSV: {error}") from error
+
+
+def fingerprint(path: Path) -> str:
+    """What tells a file from another by its content, or a folder of weights from another without reading them all."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    files = sorted(file for file in path.rglob("*") if file.suffix in (".safetensors", ".bin", ".json", ".jinja"))
+    named = [(str(file.relative_to(path)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(json.dumps(named).encode()).hexdigest()[:16]

@@ -1,0 +1,229 @@
+"""Scores as a person reads them: a table by category and level, JSON, Markdown and a heat map."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from trl_onevision.bench import paper
+from trl_onevision.bench.score import Scored
+
+Z = 1.959963984540054  # the normal quantile of 95 %
+RUN = "this run"
+
+
+def wilson(right: int, n: int) -> tuple[float, float]:
+    """The 95 % confidence interval of a share, after Wilson: sound for few rows and for shares near 0 and 1.
+
+    >>> [round(bound, 3) for bound in wilson(36, 100)], [round(bound, 3) for bound in wilson(0, 10)]
+    ([0.273, 0.458], [0.0, 0.278])
+    """
+    if n == 0:
+        return 0.0, 1.0
+    share, spread = right / n, Z * Z / n
+    centre = share + spread / 2
+    half = math.sqrt(spread * share * (1 - share) + spread * spread / 4)
+    return max(0.0, (centre - half) / (1 + spread)), min(1.0, (centre + half) / (1 + spread))
+
+
+def cell(verdicts: Iterable[bool]) -> dict[str, Any]:
+    """Rows, right ones, their share and its interval.
+
+    >>> cell([True, False])["accuracy"]
+    0.5
+    """
+    verdicts = list(verdicts)
+    n, right = len(verdicts), sum(verdicts)
+    low, high = wilson(right, n)
+    return {"n": n, "right": right, "accuracy": right / n if n else None, "low": low, "high": high}
+
+
+def results(scored: Sequence[Scored], name: str, judged: Mapping[str, float] | None = None) -> dict[str, Any]:
+    """All figures of a run; levels and categories are those of the data, in the paper's order where it has one."""
+    levels = _ordered({one.level for one in scored}, paper.LEVELS)
+    categories = _ordered({one.category for one in scored}, paper.CATEGORIES)
+    figures: dict[str, Any] = {
+        "model": name,
+        "overall": cell(one.correct for one in scored),
+        "levels": {level: cell(one.correct for one in scored if one.level == level) for level in levels},
+        "categories": {c: cell(one.correct for one in scored if one.category == c) for c in categories},
+        "cells": {
+            category: {
+                level: cell(one.correct for one in scored if (one.category, one.level) == (category, level))
+                for level in levels
+            }
+            for category in categories
+        },
+        "choice": cell(one.correct for one in scored if one.task == "choice"),
+        "free_form": cell(one.correct for one in scored if one.task != "choice"),
+        "answers": {how: sum(one.how == how for one in scored) for how in ("stated", "last line", "none")},
+        "unfinished": sum(not one.finished for one in scored),
+        "literal_disagrees": sum(one.literal != one.correct for one in scored),
+    }
+    if judged is not None:
+        figures["judge"] = cell(judged.get(one.index, float(one.correct)) == 1 for one in scored)
+        figures["unjudged"] = sum(one.index not in judged for one in scored)
+    return figures
+
+
+def _ordered(names: set[str], known: tuple[str, ...]) -> list[str]:
+    def place(name: str) -> tuple[int, str]:
+        column = paper.column_of(name, known)
+        return (known.index(column) if column else len(known), name)
+
+    return sorted(names, key=place)
+
+
+def lines(figures: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """The table by category (rows) and level (columns): a header and its lines, as text."""
+    levels = list(figures["levels"])
+    body = [
+        [category, *(_short(figures["cells"][category][level]) for level in levels), _long(total)]
+        for category, total in figures["categories"].items()
+    ]
+    body.append(["all", *(_long(total) for total in figures["levels"].values()), _long(figures["overall"])])
+    return ["", *levels, "all"], body
+
+
+def _short(figure: Mapping[str, Any]) -> str:
+    return "" if not figure["n"] else f"{100 * figure['accuracy']:.1f} ({figure['right']}/{figure['n']})"
+
+
+def _long(figure: Mapping[str, Any]) -> str:
+    return f"{100 * figure['accuracy']:.1f} [{100 * figure['low']:.1f}, {100 * figure['high']:.1f}]"
+
+
+def console_table(figures: Mapping[str, Any]) -> Table:
+    """The table for a terminal."""
+    header, body = lines(figures)
+    title = f"R1-Onevision-Bench: {escape(figures['model'])}"
+    table = Table(*map(escape, header), title=title, caption=" ".join(notes(figures)))
+    for line in body:
+        table.add_row(*map(escape, line), style="bold" if line is body[-1] else None)
+    return table
+
+
+def notes(figures: Mapping[str, Any]) -> list[str]:
+    """What a reader of the figures has to know, a sentence each."""
+    n, answers = figures["overall"]["n"], figures["answers"]
+    said = [
+        "Percent right by rule, with 95 % Wilson intervals.",
+        f"Choice {_percent(figures['choice'])}, free-form {_percent(figures['free_form'])}.",
+        f"Of {n} rows {answers['stated']} state an answer, {answers['last line']} were read by their last line, "
+        f"{answers['none']} have none; {figures['unfinished']} were cut at the length limit.",
+        f"Comparing character by character would differ on {figures['literal_disagrees']} rows.",
+    ]
+    if "judge" in figures:
+        said.append(
+            f"Judged by a model: {_long(figures['judge'])}; {figures['unjudged']} rows kept the rule's verdict."
+        )
+    if n != paper.ROWS:
+        said.append(f"The published benchmark has {paper.ROWS} rows: these figures do not compare with the paper's.")
+    return said
+
+
+def _percent(figure: Mapping[str, Any]) -> str:
+    return f"{_short(figure)}" if figure["n"] else "none"
+
+
+def comparison(figures: Mapping[str, Any]) -> tuple[list[str], dict[str, list[float | None]]]:
+    """Columns (all, then levels and categories of the data) and a line of percentages for this run and the paper's."""
+    levels, categories = list(figures["levels"]), list(figures["categories"])
+    columns = ["all", *levels, *categories]
+    own = [figures["overall"], *figures["levels"].values(), *figures["categories"].values()]
+    compared: dict[str, list[float | None]] = {RUN: [100 * figure["accuracy"] for figure in own]}
+    known = (*paper.LEVELS, *paper.CATEGORIES)
+    places = [paper.column_of(name, paper.LEVELS) for name in levels]
+    places += [paper.column_of(name, paper.CATEGORIES) for name in categories]
+    for model, reported in paper.MODELS.items():
+        compared[model] = [
+            reported[0],
+            *(None if place is None else reported[1 + known.index(place)] for place in places),
+        ]
+    empty: list[float | None] = [None] * len(places)
+    compared |= {model: [average, *empty] for model, average in paper.AVERAGES.items()}
+    return columns, compared
+
+
+def markdown(figures: Mapping[str, Any]) -> str:
+    """The whole report as Markdown."""
+    columns, compared = comparison(figures)
+    beside = [[model, *("" if value is None else f"{value:.1f}" for value in row)] for model, row in compared.items()]
+    return "\n\n".join(
+        [
+            f"# R1-Onevision-Bench: {figures['model']}",
+            _markdown_table(*lines(figures)),
+            "\n".join(f"- {note}" for note in notes(figures)),
+            "## Beside the paper's numbers",
+            _markdown_table(["", *columns], beside),
+            "![heat map](heatmap.png)\n",
+        ]
+    )
+
+
+def _markdown_table(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    rows = [header, ["---", *["---:"] * (len(header) - 1)], *body]
+    return "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in row) + " |" for row in rows)
+
+
+def draw(figures: Mapping[str, Any], path: Path) -> None:
+    """The heat map: this run by category and level, and beside it the paper's models."""
+    from matplotlib.figure import Figure
+
+    levels = list(figures["levels"])
+    own = [
+        [_percentage(figures["cells"][category][level]) for level in levels] + [_percentage(total)]
+        for category, total in figures["categories"].items()
+    ]
+    own.append([_percentage(total) for total in [*figures["levels"].values(), figures["overall"]]])
+    columns, compared = comparison(figures)
+    width, height = len(levels) + 1 + len(columns), max(len(own), len(compared))
+    figure = Figure(figsize=(3.5 + 0.75 * width, 2.2 + 0.42 * height), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[len(levels) + 1, len(columns)])
+    _heat(left, own, [*figures["categories"], "all"], [*levels, "all"])
+    left.set_title(
+        f"{_plain(figures['model'][-40:])}\n{figures['overall']['n']} rows, percent right by rule", fontsize=9
+    )
+    image = _heat(right, list(compared.values()), list(compared), columns)
+    right.set_title("beside the paper's numbers\n(answers extracted and judged by models)", fontsize=9)
+    figure.colorbar(image, ax=[left, right], label="percent right")
+    figure.savefig(path, dpi=150)
+
+
+def _percentage(figure: Mapping[str, Any]) -> float | None:
+    return 100 * figure["accuracy"] if figure["n"] else None
+
+
+def _heat(axes: Any, values: list[list[float | None]], rows: list[str], columns: list[str]) -> Any:
+    image = axes.imshow(
+        [[math.nan if value is None else value for value in row] for row in values],
+        cmap="viridis",
+        vmin=0,
+        vmax=100,
+        aspect="auto",
+    )
+    axes.set_xticks(range(len(columns)), map(_plain, columns), rotation=40, ha="right", fontsize=7)
+    axes.set_yticks(range(len(rows)), map(_plain, rows), fontsize=7)
+    for y, row in enumerate(values):
+        for x, value in enumerate(row):
+            if value is not None:
+                axes.text(x, y, f"{value:.0f}", ha="center", va="center", fontsize=7, color="wk"[value > 60])
+    return image
+
+
+def _plain(text: str) -> str:
+    """A name as a label: matplotlib would set what stands between dollars as mathematics."""
+    return text.replace("$", r"\$")
+
+
+def write(figures: Mapping[str, Any], folder: Path) -> None:
+    """`results.json`, `report.md` and `heatmap.png`."""
+    (folder / "results.json").write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "report.md").write_text(markdown(figures), encoding="utf-8")
+    draw(figures, folder / "heatmap.png")

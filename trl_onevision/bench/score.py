@@ -1,0 +1,118 @@
+"""The deterministic scorer: the rules of the rewards, read as the paper's judge was told to read.
+
+The paper lets a model extract the answer and another compare it. Here `answer_text` extracts and `AccuracyReward`
+compares, so that a benchmark and a reward never disagree about the same answer, with two rules more:
+
+- A completion that states no answer ("B", or reasoning that just ends) is read by its last line.
+- A free-form gold that is a number is compared without its unit too, as the paper's judge was told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from trl_onevision.bench.answer import Answer
+from trl_onevision.bench.tsv import BenchRow
+from trl_onevision.rewards import AccuracyReward
+from trl_onevision.rewards.choice import gold_choices
+from trl_onevision.rewards.golds import infer_task
+from trl_onevision.rewards.number import read_number, same_quantity
+from trl_onevision.rewards.text import answer_text, split
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One row's verdict, and what led to it.
+
+    `how` says where the answer was found: "stated", "last line" or "none". `literal` is what comparing the answer
+    with the gold character by character would have said.
+    """
+
+    index: str
+    level: str
+    category: str
+    task: str
+    gold: str
+    answer: str | None
+    how: str
+    correct: bool
+    literal: bool
+    finished: bool
+
+
+def final_answer(completion: str, *, finished: bool = True) -> tuple[str | None, str]:
+    r"""The answer of a completion and where it was found.
+
+    >>> final_answer("<think>A or B?</think><answer>B</answer>"), final_answer("They are equal.\n\n**5 cm**")
+    (('B', 'stated'), ('**5 cm**', 'last line'))
+    >>> final_answer("<think>It is 5"), final_answer("First, 2 + 3", finished=False)
+    ((None, 'none'), (None, 'none'))
+
+    What is cut off has no last line; what never leaves its thinking has no answer.
+    """
+    stated = answer_text(completion)
+    if stated is not None:
+        return stated, "stated"
+    lines = split(completion).content.strip().splitlines()
+    return (lines[-1].strip(), "last line") if lines and finished else (None, "none")
+
+
+def task_of(row: BenchRow) -> str:
+    """`choice` where the row has options and its gold is one of them, else what kind of answer the gold is.
+
+    >>> from dataclasses import replace
+    >>> row = BenchRow("1", "How long?", ["3 cm", "5 cm"], True, "B", "College", "Math", "")
+    >>> task_of(row), task_of(replace(row, answer="7 cm"))
+    ('choice', 'number')
+    """
+    if row.is_choice and gold_choices(row.answer, row.choices):
+        return "choice"
+    return infer_task(row.answer)
+
+
+def score(rows: Sequence[BenchRow], answers: Mapping[str, Answer]) -> list[Scored]:
+    """Score the answers to `rows`; every row has one.
+
+    >>> row = BenchRow("1", "How long?", None, False, "5 cm", "College", "Math", "")
+    >>> score([row], {"1": Answer("1", "<think>…</think><answer>5</answer>", True)})[0].correct
+    True
+    """
+    found = [final_answer(answers[row.index].completion, finished=answers[row.index].finished) for row in rows]
+    tasks = [task_of(row) for row in rows]
+    paid = AccuracyReward(seconds=5.0, budget=600.0)(
+        [f"<answer>{answer}</answer>" if answer else "" for answer, _ in found],
+        solution=[row.answer for row in rows],
+        task=tasks,
+        choices=[row.choices for row in rows],
+        id=[row.index for row in rows],
+    )
+    return [
+        Scored(
+            index=row.index,
+            level=row.level,
+            category=row.category,
+            task=task,
+            gold=row.answer,
+            answer=answer,
+            how=how,
+            correct=value == 1 or (task != "choice" and same_number(row.answer, answer)),
+            literal=answer is not None and answer.strip() == row.answer,
+            finished=answers[row.index].finished,
+        )
+        for row, task, (answer, how), value in zip(rows, tasks, found, paid, strict=True)
+    ]
+
+
+def same_number(gold: str, answer: str | None) -> bool:
+    """Whether both state one number, and the same one, whatever stands behind it.
+
+    >>> same_number("5 cm", "5"), same_number("5", "5 m/s"), same_number("50%", "50 m"), same_number("5 cm", "6 cm")
+    (True, True, True, False)
+    """
+    wanted, given = read_number(gold), read_number(answer or "")
+    return (
+        wanted is not None
+        and given is not None
+        and same_quantity(wanted._replace(unit=""), given._replace(unit=""), None)
+    )

@@ -1,0 +1,154 @@
+"""The benchmark's file as published: one TSV, checked row by row before a model is loaded."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from trl_onevision.data.answers import read_choices
+from trl_onevision.data.images import decode_image
+from trl_onevision.data.schema import RowError, shown
+from trl_onevision.rewards.choice import LETTERS
+
+COLUMNS = ("index", "question", "choices", "answer", "level", "category", "image")
+REQUIRED = tuple(column for column in COLUMNS if column != "choices")
+MISSING = ("", "nan", "none", "null", "[]")
+"""How a cell says that it holds nothing, once lower-cased."""
+LONGEST_INDEX = 64  # base64 of an image is longer; a shorter cell names the row whose image it shares
+
+
+class TsvError(ValueError):
+    """The file is no R1-Onevision-Bench; the message names the row and the column."""
+
+
+@dataclass(frozen=True)
+class BenchRow:
+    """One question: `choices` are the option texts where they are known, `is_choice` says that there are options."""
+
+    index: str
+    question: str
+    choices: list[str] | None
+    is_choice: bool
+    answer: str
+    level: str
+    category: str
+    image: str
+
+
+def read_tsv(path: Path, limit: int | None = None) -> list[BenchRow]:
+    """Read and check the benchmark; `limit` keeps the first rows only.
+
+    Every row has all columns, none but `choices` empty, an index of its own, and an image that opens. Raises
+    `TsvError`, with the number of the row counted from 1 after the header, its index and the column.
+    """
+    rows: list[BenchRow] = []
+    seen: dict[str, int] = {}
+    images: dict[str, str] = {}
+    for number, cells in enumerate(_cells(path), 1):
+        index = cells["index"].strip()
+        place = f"{path}: row {number} (index {shown(index, 20)})"
+        for column in REQUIRED:
+            if not cells[column].strip():
+                raise TsvError(f"{place}, column {column!r}: found nothing, expected a value. {_AGAIN}")
+        if index in seen:
+            raise TsvError(f"{place}, column 'index': found the index of row {seen[index]}, expected one of its own.")
+        seen[index] = number
+        images[index] = _image(cells["image"], images, place)
+        rows.append(row_of(cells, images[index]))
+        if len(rows) == limit:
+            break
+    if not rows:
+        raise TsvError(f"{path}: found a header and no rows. {_AGAIN}")
+    return rows
+
+
+_AGAIN = "Download the file again if it should be whole."
+
+
+def _cells(path: Path) -> Iterator[dict[str, str]]:
+    """The rows as mappings. Each has as many fields as the header: a cut or unquoted row has not."""
+    limit = csv.field_size_limit(sys.maxsize)  # an image is one field
+    number = 0
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, delimiter="\t", strict=True)
+            header = next(reader, [])
+            missing = [column for column in COLUMNS if column not in header]
+            if missing:
+                raise TsvError(
+                    f"{path}: row 0 (the header), column {missing[0]!r}: found {shown(header)}, expected "
+                    f"{', '.join(COLUMNS)}. Is it another file than r1-onevision.tsv?"
+                )
+            for number, fields in enumerate(reader, 1):
+                if len(fields) != len(header):
+                    column = header[len(fields)] if len(fields) < len(header) else header[-1]
+                    raise TsvError(
+                        f"{path}: row {number}, column {column!r}: found {len(fields)} fields, expected "
+                        f"{len(header)}. {_AGAIN}"
+                    )
+                yield dict(zip(header, fields, strict=True))
+    except csv.Error as error:
+        raise TsvError(
+            f"{path}: row {number + 1}, column {COLUMNS[-1]!r} or before: found text that ends inside a quoted field "
+            f"({error}), expected whole rows. {_AGAIN}"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise TsvError(f"{path}: row {number + 1}: found bytes that are not UTF-8 ({error}). {_AGAIN}") from error
+    except OSError as error:
+        raise TsvError(f"{path}: cannot be read ({error.strerror}), expected the file r1-onevision.tsv.") from error
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _image(cell: str, images: dict[str, str], place: str) -> str:
+    cell = cell.strip()
+    if len(cell) <= LONGEST_INDEX and cell in images:
+        return images[cell]
+    try:
+        decode_image(f"data:;base64,{cell}")  # never a path: a file from elsewhere must not name files here
+    except RowError as error:
+        raise TsvError(f"{place}, column 'image': {error.problem}; found {error.found}. {_AGAIN}") from error
+    return cell
+
+
+def row_of(cells: Mapping[str, str], image: str) -> BenchRow:
+    """The cells of one row, read."""
+    question, listed = cells["question"].strip(), cells["choices"].strip()
+    is_choice = listed.lower() not in MISSING
+    return BenchRow(
+        index=cells["index"].strip(),
+        question=question,
+        choices=options(listed, question) if is_choice else None,
+        is_choice=is_choice,
+        answer=cells["answer"].strip(),
+        level=cells["level"].strip(),
+        category=cells["category"].strip(),
+        image=image,
+    )
+
+
+def options(cell: str, question: str) -> list[str] | None:
+    """The option texts of a `choices` cell: a list in JSON or Python, or lettered text; else the question's own.
+
+    >>> options('["red", "blue"]', ""), options("['A. red', 'B. blue']", ""), options("A. red\\nB. blue", "")
+    (['red', 'blue'], ['A. red', 'B. blue'], ['red', 'blue'])
+    >>> options("A, B", "Which? (A) red (B) blue"), options("A, B", "Which?")
+    (['red', 'blue'], None)
+    >>> options("[1, 2]", "Which?"), options("['A', 'B']", "Which? (A) red (B) blue")
+    (['1', '2'], ['red', 'blue'])
+    """
+    try:
+        listed = ast.literal_eval(cell)  # literals only: nothing in the file runs
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        listed = None
+    if isinstance(listed, dict):
+        listed = list(listed.values())
+    if isinstance(listed, list | tuple) and listed:
+        texts = [str(option).strip() for option in listed]
+        if texts != list(LETTERS[: len(texts)]):  # letters alone: the texts are in the question
+            return texts
+    return read_choices(cell) or read_choices(question)
