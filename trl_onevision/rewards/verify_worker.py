@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 MEMORY_BYTES = 2 * 1024**3
 POLL_SECONDS = 1.0
-WARM_UP = ((r"\frac{1}{2}", r"\sqrt{2}+x^{2}"), (r"[1,2)", r"\{1,2\}"))
+WARM_UP = ((r"\frac{1}{2}", r"\sqrt{2}+x^{2}"), (r"[1,2)", r"\{1,2\}"), ("(x+1)^2", "x^2+2x+3"))
 
 # What arithmetic never does. A completion that reached any of it would have found a way to run as code.
 FORBIDDEN_EVENTS = (
