@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import time
 
 import pytest
 from hypothesis import given
@@ -178,14 +177,16 @@ HOSTILE = [" ", "A. ", "(A) ", "\\boxed{", "answer ", "the ", "<think>", "</thin
 
 
 @pytest.mark.parametrize("unit", HOSTILE)
-def test_hostile_text_costs_no_more_than_a_glance(unit):
+def test_hostile_text_costs_no_more_than_a_glance(unit, within):
     text = "Answer: A. " + unit * 20_000
-    started = time.perf_counter()
-    read_choices(text)
-    closing_answer(text)
-    with contextlib.suppress(RowError):
-        tagged_completion(text)
-    assert time.perf_counter() - started < 2
+
+    def read():
+        read_choices(text)
+        closing_answer(text)
+        with contextlib.suppress(RowError):
+            tagged_completion(text)
+
+    within(1, read)
 
 
 def test_a_turn_without_reasoning_is_nothing_to_learn_from():

@@ -1,7 +1,6 @@
 import json
 import logging
 import pickle
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -133,8 +132,6 @@ def test_any_json_scores(value):
 
 
 @pytest.mark.parametrize("unit", ["{", '{"action":', '{"action":"click","x":1,"y":2}', "{'action':'type','text':'a'}"])
-def test_a_megabyte_of_hostile_text_scores_in_under_a_second(unit):
-    started = time.process_time()
-    assert 0 <= score(unit * (1_000_000 // len(unit))) <= 0.01
-    assert time.process_time() - started < 1
+def test_a_megabyte_of_hostile_text_scores_in_under_a_second(unit, within):
+    assert 0 <= within(1, score, unit * (1_000_000 // len(unit))) <= 0.01
     assert len(read_actions(unit * (1_000_000 // len(unit)))) <= 1000

@@ -5,7 +5,6 @@ import json
 import logging
 import math
 import pickle
-import time
 
 import numpy as np
 import pytest
@@ -454,28 +453,23 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
-def test_a_megabyte_of_the_worst_text_scores_in_under_a_second(text):
-    started = time.process_time()
-    values = [score(text), score(text, reward=detection_reward)]
-    assert time.process_time() - started < 2
+def test_a_megabyte_of_the_worst_text_scores_in_under_a_second(text, within):
+    values = [within(1, score, text, reward=reward) for reward in (iou_reward, detection_reward)]
     assert all(0 <= value <= 1 / MAX_ITEMS * 2 for value in values)
 
 
-def test_a_thousand_hostile_completions_in_one_call_are_bounded_on_any_thread():
+def test_a_thousand_hostile_completions_in_one_call_are_bounded_on_any_thread(within):
     """Ten megabytes in all, at the cost of the slowest kind."""
     completions = [text[:10_000] for text in itertools.islice(itertools.cycle(HOSTILE.values()), 1000)]
-    started = time.process_time()
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        rewards = pool.submit(iou_reward, completions, solution=[ONE] * 1000, task=["boxes"] * 1000).result()
-    assert time.process_time() - started < 20
+        call = pool.submit(within, 20, iou_reward, completions, solution=[ONE] * 1000, task=["boxes"] * 1000)
+    rewards = call.result()
     assert all(0 <= reward < 0.01 for reward in rewards)
 
 
-def test_a_flood_of_different_boxes_is_matched_in_bounded_time():
+def test_a_flood_of_different_boxes_is_matched_in_bounded_time(within):
     generator = np.random.default_rng(0)
     low = generator.uniform(0, 500, (20_000, 2))
     flood = json.dumps(np.hstack([low, low + 50]).round(1).tolist())
     gold = json.dumps(np.hstack([low[:300], low[:300] + 50]).tolist())
-    started = time.process_time()
-    assert score(flood, gold) <= 0.3
-    assert time.process_time() - started < 2
+    assert within(2, score, flood, gold) <= 0.3

@@ -144,23 +144,19 @@ WORST = ["<answer>", "</think>", r"\boxed{", "{", "\n ", "(", "### Step 1:\n", "
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_a_megabyte_of_the_worst_text_scores_in_under_a_second(reader):
+def test_a_megabyte_of_the_worst_text_scores_in_under_a_second(reader, within):
     reward, gold = READERS[reader]
     for piece in WORST:
         body = piece * (1_000_000 // len(piece))
         for text in (body, f"<answer>{body}", f"<think>x</think><answer>{body}</answer>"):
-            start = time.thread_time()
-            reward([text], solution=[gold], key_steps=[[["a"], ["= 1"]]])
-            assert time.thread_time() - start < 1, piece
+            within(1, reward, [text], solution=[gold], key_steps=[[["a"], ["= 1"]]])
 
 
 @pytest.mark.parametrize("task", GOLDS)
-def test_the_longest_answers_that_are_read_are_read_in_no_time(task):
+def test_the_longest_answers_that_are_read_are_read_in_no_time(task, within):
     pieces = [piece for piece in [*PIECES, "1 ", "A, ", "1,", "(A)", "a b ", "- ", "past "] if "answer>" not in piece]
     said = [f"<answer>{(piece * LONGEST_ANSWER)[:LONGEST_ANSWER]}</answer>" for piece in pieces]
-    start = time.thread_time()
-    AccuracyReward(task=task)(said, solution=[GOLDS[task]] * len(said))
-    assert time.thread_time() - start < len(said) * 0.05
+    within(len(said) * 0.05, AccuracyReward(task=task), said, solution=[GOLDS[task]] * len(said))
 
 
 @pytest.mark.parametrize("name", EXPORTED)

@@ -3,7 +3,6 @@ import logging
 import pickle
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -168,10 +167,8 @@ assert mask_reward(["x"], solution=["B"], task=["choice"]) == [None]
 
 
 @pytest.mark.parametrize("far", ["1e300", "-1e300", "1e999", "NaN", "1" * 400, "2147483648"])
-def test_a_corner_far_outside_is_clamped_and_not_walked_to(far):
-    started = time.process_time()
-    assert 0 <= score(f"[[0, 0], [{far}, 0], [{far}, {far}], [0, 50]]") <= 1
-    assert time.process_time() - started < 0.5
+def test_a_corner_far_outside_is_clamped_and_not_walked_to(far, within):
+    assert 0 <= within(0.5, score, f"[[0, 0], [{far}, 0], [{far}, {far}], [0, 50]]") <= 1
 
 
 def test_a_corner_outside_moves_to_the_edge():
@@ -187,19 +184,15 @@ def test_corners_beyond_the_budget_count_as_answered_and_cover_nothing():
 @pytest.mark.parametrize(
     "unit", ["[1,2,3,4,5,6],", "[[1,2],[3,4],[5,60]],", "[", "[[1,2],", '{"polygon":[1,2,3,4,5,6]}']
 )
-def test_a_megabyte_of_hostile_text_scores_in_under_a_second(unit):
+def test_a_megabyte_of_hostile_text_scores_in_under_a_second(unit, within):
     text = unit * (1_000_000 // len(unit))
-    started = time.process_time()
-    assert 0 <= score(text) <= 0.01
-    assert 0 <= score(f"[{text.rstrip(',')}]") <= 0.01
-    assert time.process_time() - started < 2
+    assert 0 <= within(1, score, text) <= 0.01
+    assert 0 <= within(1, score, f"[{text.rstrip(',')}]") <= 0.01
 
 
-def test_the_worst_polygon_on_a_large_image_is_bounded():
+def test_the_worst_polygon_on_a_large_image_is_bounded(within):
     zigzag = [[3000 * (corner % 2), (corner * 7919) % 3000] for corner in range(MAX_CORNERS)]
-    started = time.process_time()
-    assert score([zigzag], images=[[Image.new("1", (3000, 3000))]]) < 0.1
-    assert time.process_time() - started < 1
+    assert within(1, score, [zigzag], images=[[Image.new("1", (3000, 3000))]]) < 0.1
 
 
 values = st.recursive(

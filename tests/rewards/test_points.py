@@ -1,7 +1,6 @@
 import json
 import logging
 import pickle
-import time
 
 import numpy as np
 import pytest
@@ -117,10 +116,8 @@ def test_any_text_scores(text):
 
 
 @pytest.mark.parametrize("unit", ["(", "(1,1", "(1,1)", "[1,", '{"x":1,"y":2}', "(1e308, -1e308)", "( ", "1"])
-def test_a_megabyte_of_hostile_text_scores_in_under_a_second(unit):
-    started = time.process_time()
-    assert 0 <= score(unit * (1_000_000 // len(unit))) <= 0.01
-    assert time.process_time() - started < 1
+def test_a_megabyte_of_hostile_text_scores_in_under_a_second(unit, within):
+    assert 0 <= within(1, score, unit * (1_000_000 // len(unit))) <= 0.01
 
 
 def test_numbers_beyond_a_float_earn_nothing_and_do_not_warn():

@@ -1,5 +1,3 @@
-import time
-
 import pytest
 
 from trl_onevision.rewards.text import answer_block, answer_text, boxed, full_text, split, tagged
@@ -129,9 +127,7 @@ PIECES = [
 
 @pytest.mark.parametrize("piece", PIECES)
 @pytest.mark.parametrize("head", ["", r"\boxed{", "<answer>", "the answer is "])
-def test_a_megabyte_of_the_worst_text_is_read_in_under_a_second(head, piece):
+def test_a_megabyte_of_the_worst_text_is_read_in_under_a_second(head, piece, within):
     text = head + piece * (1_000_000 // len(piece))
-    start = time.process_time()
-    answer_text(text)
-    answer_block(text)
-    assert time.process_time() - start < 1
+    within(1, answer_text, text)
+    within(1, answer_block, text)

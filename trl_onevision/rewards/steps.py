@@ -3,8 +3,8 @@
 Alone among the rewards these two read the reasoning: that is what they are for.
 """
 
+import itertools
 import re
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ _SECTION = re.compile(
     r"(?:(image description)|(rationales?)|step[ \t]{1,3}(\d{1,4})|(the final answer is))[ \t]{0,3}:",
     re.IGNORECASE | re.MULTILINE,
 )
+MAX_SECTIONS = 10_003  # more than any text in order has: steps 1 to 9999 and three others
 _ANY_HEADER = re.compile(r"^[ \t]{0,3}#{2,4}[^#\n]", re.MULTILINE)
 _THINK_TAG = re.compile(r"</?think>", re.IGNORECASE)
 _OPERATORS = "=+*/^<>×÷-"
@@ -118,10 +119,9 @@ def structure(text: str, mode: Mode = "paper") -> dict[str, bool]:
 
 def _structure_of_paper(text: str) -> dict[str, bool]:
     text = _THINK_TAG.sub("", text)
-    found = list(_SECTION.finditer(text))
-    ends = [header.start() for header in _ANY_HEADER.finditer(text)] + [len(text)]
+    found = list(itertools.islice(_SECTION.finditer(text), MAX_SECTIONS))
     kinds = [_KINDS[section.lastindex or 0] for section in found]
-    filled = [kind for kind, section in zip(kinds, found, strict=True) if _body(text, section.end(), ends).strip()]
+    filled = [kind for kind, section in zip(kinds, found, strict=True) if _body(text, section.end()).strip()]
     numbers = [int(section[3]) for section in found if section[3]]
     parts = {kind: kinds.count(kind) == filled.count(kind) == 1 for kind in ("description", "rationales", "answer")}
     parts["steps"] = filled.count("steps") == len(numbers) > 0 and numbers == list(range(1, len(numbers) + 1))
@@ -132,9 +132,10 @@ def _structure_of_paper(text: str) -> dict[str, bool]:
 _KINDS = ("", "description", "rationales", "steps", "answer")
 
 
-def _body(text: str, start: int, ends: list[int]) -> str:
+def _body(text: str, start: int) -> str:
     """Return the text of a section: up to the next header."""
-    return text[start : ends[bisect_left(ends, start)]]
+    header = _ANY_HEADER.search(text, start)
+    return text[start : header.start() if header else None]
 
 
 def _structure_of_code(text: str) -> dict[str, bool]:

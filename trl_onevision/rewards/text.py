@@ -22,7 +22,7 @@ _BOX_TOKEN = re.compile(r"\\(?:boxed|fbox)\s{0,4}\{|\\.|[{}]", re.DOTALL)
 
 # "Answer: 5", "**Final answer:** 5", "### The final answer is: 5", "答案：5", at the start of a line.
 _HEADER = re.compile(
-    r"^(?!\n)[ \t>*#_-]{0,16}(?:the\s{1,4})?(?:final\s{1,4}|correct\s{1,4})?"
+    r"^(?!\n)[ \t>*#_-]{0,16}+(?:the\s{1,4})?(?:final\s{1,4}|correct\s{1,4})?"
     r"(?:answer|solution|答案|最终答案|正确答案|回答|答え|정답|답|ответ|respuesta|réponse|resposta|antwort|risposta)"
     r"[\s*_]{0,4}(?:is|are|是|为)?[\s*_]{0,4}[:：][*_]{0,4}",
     re.IGNORECASE | re.MULTILINE,
