@@ -36,7 +36,16 @@ GOLDS = {
     ],
     "clevr": [("number", "2"), ("number", "5"), ("number", "7")],
     "geometry3k": [("math", "2 \\sqrt { 3 }"), ("number", "74"), ("math", "\\frac { 5 } { 2 }")],
-    "vlm-r1": [("number", "2"), ("choice", "B"), ("text", "red")],
+    "vlm-r1": [
+        ("number", "2"),
+        ("choice", "B"),
+        ("text", "red"),
+        (
+            "boxes",
+            '[{"label": "square", "bbox_2d": [8.0, 40.0, 22.0, 54.0]}, '
+            '{"label": "square", "bbox_2d": [28.0, 40.0, 42.0, 54.0]}]',
+        ),
+    ],
     "refcoco": [
         ("boxes", '[{"bbox_2d": [8.0, 40.0, 22.0, 54.0], "label": "the leftmost square"}]'),
         ("boxes", '[{"bbox_2d": [28.0, 40.0, 42.0, 54.0], "label": "the right square"}]'),

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import Dataset, load_dataset
+from datasets import Dataset, Features, load_dataset
+from datasets import Image as ImageFeature
+from PIL import Image
 
 from trl_onevision import OneVisionGRPOTrainer
 from trl_onevision.data import Conversion, adapter_for, convert_row, validate_row
+from trl_onevision.grpo.collator import keep_encoded
 from trl_onevision.grpo.raw_rows import adapt
 from trl_onevision.rewards import accuracy_reward
 
@@ -47,6 +51,23 @@ def test_broken_rows_are_left_out_with_their_id(raw: Dataset, caplog: pytest.Log
     adapted = adapt(Dataset.from_list(rows))
     assert "broken-7" not in adapted["id"]
     assert "broken-7" in caplog.text
+
+
+def test_no_row_left_is_an_error_before_training(raw: Dataset) -> None:
+    rows = [row | {"image": "not an image"} for row in raw.to_list()]
+    with pytest.raises(ValueError, match="None of 6 raw rows could be used as rows of r1-onevision"):
+        adapt(Dataset.from_list(rows))
+
+
+def test_decoded_image_columns_keep_the_bytes_of_their_files(raw: Dataset) -> None:
+    buffer = BytesIO()
+    Image.effect_noise((56, 56), 64).convert("RGB").save(buffer, format="JPEG")
+    picture = {"bytes": buffer.getvalue(), "path": None}
+    rows = [row | {"image": picture} for row in raw.to_list()]
+    pictures = Dataset.from_list(rows, features=Features(raw.features | {"image": ImageFeature()}))
+    adapted = keep_encoded(adapt(pictures))
+    assert len(adapted) == len(adapt(raw))
+    assert all(row["images"] == [picture] for row in adapted)
 
 
 def test_prepared_rows_are_left_alone() -> None:

@@ -10,6 +10,7 @@ from datasets import Dataset, IterableDataset
 
 from trl_onevision.data import RowError, adapter_for, convert_row, features
 from trl_onevision.data.adapters import find
+from trl_onevision.grpo.collator import keep_encoded
 
 logger = logging.getLogger(__name__)
 BATCH = 16
@@ -28,8 +29,9 @@ def adapt(dataset: Any) -> Any:
 
     ```
 
-    Rows that cannot be used are left out, each with a logged reason. `trl-onevision prepare` does the same once for
-    all runs, with a choice of prompt, grid and frame, and a file of what it left out.
+    Rows that cannot be used are left out, each with a logged reason; none left is a `ValueError`.
+    `trl-onevision prepare` does the same once for all runs, with a choice of prompt, grid and frame, and a file of
+    what it left out.
     """
     if isinstance(dataset, dict):
         return type(dataset)({name: adapt(split) for name, split in dataset.items()})
@@ -44,13 +46,20 @@ def adapt(dataset: Any) -> Any:
         adapter.NAME,
         adapter.NAME,
     )
-    return dataset.map(
+    # The bytes of a file stay what they are where the image is on the grid already
+    adapted = keep_encoded(dataset).map(
         partial(_convert, name=adapter.NAME),
         batched=True,
         batch_size=BATCH,
         remove_columns=dataset.column_names,
         features=features("grpo"),
     )
+    if isinstance(adapted, Dataset) and len(dataset) and not len(adapted):
+        raise ValueError(
+            f"None of {len(dataset):,} raw rows could be used as rows of {adapter.NAME}. `trl-onevision prepare "
+            f"{adapter.NAME}` says why for each row; rows of another dataset need `prepare --columns`."
+        )
+    return adapted
 
 
 def _convert(batch: dict[str, list[Any]], name: str) -> dict[str, list[Any]]:

@@ -1,14 +1,17 @@
 """VLM-R1's JSONL, which R1-Onevision's RL code reads too: short gold answers in a conversation.
 
 Raw rows: `id`, `image` (a path, or a list of paths), `conversations`, `accu_reward_method` (`mcq`, `default`, …;
-optional). A file without the last column looks like R1-Onevision's and has to be named.
+optional). A file without the last column looks like R1-Onevision's and has to be named. A gold that holds `bbox_2d`
+(its method is `map`) is boxes, in pixels of the raw image unless `--box-frame` says otherwise.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
+from trl_onevision.data.adapters.refcoco import labelled_boxes
 from trl_onevision.data.prompts import Prompt
-from trl_onevision.data.rows import conversation_turns, gold_row
+from trl_onevision.data.rows import conversation_turns, gold_row, grpo_row
 from trl_onevision.data.schema import Purpose, read
 
 NAME = "vlm-r1"
@@ -32,6 +35,9 @@ def to_row(example: Mapping[str, Any], purpose: Purpose, prompt: Prompt) -> dict
     question, gold = conversation_turns(example)
     image = read(example, "image", (str, list, bytes, dict), "a path or a list of paths")
     images = image if isinstance(image, list) else [image]
+    if '"bbox_2d"' in gold:
+        boxes = json.dumps(labelled_boxes(gold, "object"))
+        return grpo_row(example, prompt, source=NAME, question=question, images=images, solution=boxes, task="boxes")
     row = gold_row(example, prompt, source=NAME, question=question, gold=gold, images=images)
     if example.get("accu_reward_method") == "mcq":
         row["task"] = "choice"
