@@ -12,7 +12,7 @@ from trl.extras.profiling import profiling_decorator
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from trl_onevision.grpo import layer_kernels, shared_prompt
+from trl_onevision.grpo import checkpoint, layer_kernels, shared_prompt
 from trl_onevision.grpo.collator import GroupCollator, decode_rows, keep_encoded
 from trl_onevision.grpo.freeze import freeze
 from trl_onevision.grpo.loss.head import LigerLoss
@@ -76,6 +76,7 @@ class OneVisionGRPOTrainer(GRPOTrainer):
             *others,
             **kwargs,
         )
+        checkpoint.accept_published_names(self._base_model(self.model))
         self.data_collator = GroupCollator()
         self._prompts: Prompts | None = None
         self._policy_inputs: dict[str, Any] | None = None
