@@ -9,7 +9,10 @@ import time
 
 import published
 import pytest
+import torch
+from peft import LoraConfig, get_peft_model
 from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
 from typer.testing import CliRunner
 
 from trl_onevision.bench.answer import BenchError, Generation, answer_locally
@@ -140,6 +143,30 @@ def test_new_weights_under_the_same_name_are_another_model(checkpoint, tsv, tmp_
     result = command(*arguments)
     assert result.exit_code == 1
     assert "weights" in result.output
+
+
+def test_a_report_may_lie_in_the_models_folder(checkpoint, tsv, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(checkpoint, model)
+    arguments = ["--model", model, "--data", tsv, "--output", model / "bench", "--limit", "1", *SMALL]
+    for _ in range(2):  # what the first run wrote does not make it another model
+        assert command(*arguments).exit_code == 0
+
+
+def test_a_lora_checkpoint_answers_as_the_merged_model_does(checkpoint, tsv, tmp_path):
+    network = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32)
+    torch.manual_seed(0)
+    adapted = get_peft_model(network, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+    adapted.save_pretrained(tmp_path / "adapter")
+    adapted.merge_and_unload().save_pretrained(tmp_path / "merged")
+    for folder in ("adapter", "merged"):
+        AutoProcessor.from_pretrained(checkpoint).save_pretrained(tmp_path / folder)
+    settings = Generation(max_new_tokens=8, dtype="float32")
+    base, adapter, merged = (
+        [answer.completion for answer in answer_locally(str(model), read_tsv(tsv), settings, set())]
+        for model in (checkpoint, tmp_path / "adapter", tmp_path / "merged")
+    )
+    assert base != adapter == merged
 
 
 def test_a_folder_of_something_else_is_left_alone(tsv, checkpoint, tmp_path):

@@ -147,6 +147,7 @@ def fingerprint(path: Path) -> str:
     if path.is_file():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    files = sorted(file for file in path.rglob("*") if file.suffix in (".safetensors", ".bin", ".json", ".jinja"))
-    named = [(str(file.relative_to(path)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    # Weights lie flat; folders within may be earlier checkpoints, or this benchmark's own report.
+    files = sorted(file for file in path.iterdir() if file.suffix in (".safetensors", ".bin", ".json", ".jinja"))
+    named = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return hashlib.sha256(json.dumps(named).encode()).hexdigest()[:16]
