@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from conftest import update
 from peft import LoraConfig
 from PIL import Image
 from tiny import completions
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from trl import GRPOTrainer
 
 from trl_onevision import OneVisionGRPOConfig, OneVisionGRPOTrainer
@@ -93,6 +95,35 @@ def test_settings_of_generation_hold(make: Callable[..., Any], setting: dict[str
         torch.manual_seed(7)
         generated.append(trainer._generate_and_score_completions(next(iter(trainer.get_train_dataloader()))))
     assert torch.equal(generated[0]["completion_ids"], generated[1]["completion_ids"])
+
+
+@pytest.fixture
+def mesh() -> Iterator[DeviceMesh]:
+    """A mesh of this process alone: parameters are sharded, though into one shard."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+def test_sharded_weights_are_gathered_for_the_prefill(make: Callable[..., Any], mesh: DeviceMesh, lora: bool) -> None:
+    """Under FSDP2 only a call of the outermost model gathers what no layer holds: embeddings, last norm, head."""
+    generated = []
+    for shard in (False, True):
+        peft_config = LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False) if lora else None
+        torch.manual_seed(5)
+        trainer = make(**OURS, peft_config=peft_config, max_completion_length=6)
+        if shard:
+            for layer in trainer._base_model(trainer.model).get_decoder().layers:
+                fully_shard(layer, mesh=mesh)
+            fully_shard(trainer.model, mesh=mesh)
+            register_fsdp_forward_method(trainer.model, "generate")
+        torch.manual_seed(7)
+        for _ in range(2):  # the second finds the model's methods as the first did
+            generated.append(trainer._generate_and_score_completions(next(iter(trainer.get_train_dataloader()))))
+    for plain, sharded in zip(generated[:2], generated[2:], strict=True):
+        assert torch.equal(plain["completion_ids"], sharded["completion_ids"])
+    assert "generate" in vars(trainer.model)
 
 
 def test_prefill_runs_a_prompt_once(make: Callable[..., Any]) -> None:

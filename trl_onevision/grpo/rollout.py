@@ -96,12 +96,12 @@ class ProcessOnce:
 @contextmanager
 def prefill_once(model: Any, prompts: Prompts) -> Iterator[None]:
     """While active, `model.generate` on G copies of each prompt runs the prompt once and expands its cache."""
-    generate = model.generate
+    generate, own = model.generate, vars(model).get("generate")  # FSDP gives the module one of its own
 
     def shared(input_ids: torch.Tensor, attention_mask: torch.Tensor, generation_config: Any, **fields: Any) -> Any:
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         first, index = prompts.first_rows, torch.tensor(prompts.unique_of_row, device=input_ids.device)
-        cache = _prefill(base, input_ids[first], attention_mask[first], fields)
+        cache = _prefill(model, base, input_ids[first], attention_mask[first], fields)
         cache.batch_select_indices(index)
         if getattr(base.base_model, "rope_deltas", None) is not None:
             base.base_model.rope_deltas = base.base_model.rope_deltas[index]
@@ -117,16 +117,18 @@ def prefill_once(model: Any, prompts: Prompts) -> Iterator[None]:
         yield
     finally:
         del model.generate
+        if own is not None:
+            model.generate = own
 
 
 def _prefill(
-    model: Any, input_ids_UP: torch.Tensor, attention_mask_UP: torch.Tensor, fields: dict[str, Any]
+    model: Any, base: Any, input_ids_UP: torch.Tensor, attention_mask_UP: torch.Tensor, fields: dict[str, Any]
 ) -> DynamicCache:
-    """The cache of all but the last token of each distinct prompt."""
-    cache = DynamicCache(config=model.config.get_text_config())
+    """The cache of all but the last token of each distinct prompt, from one call of the model with its adapters."""
+    cache = DynamicCache(config=base.config.get_text_config())
     # The model's own rule, as `generate` applies it: with padding on the left, and for images, positions differ
     # from the column number.
-    position_ids = model._prepare_position_ids_for_generation(
+    position_ids = base._prepare_position_ids_for_generation(
         input_ids_UP, {"attention_mask": attention_mask_UP, **fields}
     )
     per_token = {key: value[:, :-1] for key, value in fields.items() if value.shape == input_ids_UP.shape}
