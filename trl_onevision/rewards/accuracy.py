@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from trl_onevision.rewards.choice import gold_choices, read_choices
 from trl_onevision.rewards.dates import same_date, same_time
-from trl_onevision.rewards.golds import infer_task, read_golds
+from trl_onevision.rewards.golds import infer_task, read_golds, read_list_golds
 from trl_onevision.rewards.literal import anls, exact, same_items, same_yes_or_no, word_accuracy
 from trl_onevision.rewards.number import in_unit_of, quantity, read_number, same_quantity
 from trl_onevision.rewards.text import answer_text
@@ -59,7 +59,8 @@ class AccuracyReward:
     - `text`: the `text` measure. With "exact", a gold that is a yes/no, a date or a time of day is compared as such.
     - `yes_no`, `count`, `list` (in order), `set` (in any order), `date`, `time`: the same rules, asked for by name.
 
-    A JSON list of strings, or a list, as the gold holds several accepted answers (`choice`: all right letters).
+    A JSON list of strings, or a list, as the gold holds several accepted answers (`choice`: all right letters; `list`
+    and `set`: the items, and a list of lists several accepted answers).
     A gold wrapped in `<answer>` or `\boxed{}` is unwrapped. Without a `task` it is inferred by `golds.infer_task`.
 
     Returns one value a completion: 0 or 1; between them with anls, wer, mra and decay. `None` where the task is
@@ -122,8 +123,9 @@ class AccuracyReward:
         self, answer: str | None, solution: Any, task: str | None, choices: Sequence[str] | None, row_id: Any
     ) -> list[float | Pair]:
         """Judge an answer against each accepted gold; an empty list where the row is another reward's."""
-        golds = read_golds(solution)
-        task = task or self.task or (infer_task(golds[0], choices) if golds else "text")
+        task = task or self.task
+        golds = read_list_golds(solution) if task in ("list", "set") else read_golds(solution)
+        task = task or (infer_task(golds[0], choices) if golds else "text")
         if task not in _JUDGES:
             return []
         if task == "choice" and len(golds) > 1:

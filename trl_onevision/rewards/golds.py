@@ -1,12 +1,13 @@
 """Gold answers: the accepted answers of a `solution`, and its task where the row names none."""
 
+import json
 import re
 from collections.abc import Sequence
 from typing import Any
 
 from trl_onevision.rewards.choice import LETTERS
 from trl_onevision.rewards.dates import read_dates, read_time
-from trl_onevision.rewards.literal import accepted, is_yes_or_no
+from trl_onevision.rewards.literal import accepted, is_yes_or_no, json_list
 from trl_onevision.rewards.number import plain_number, quantity
 from trl_onevision.rewards.text import boxed, tagged
 from trl_onevision.rewards.verify import is_prose
@@ -23,13 +24,31 @@ def read_golds(solution: Any) -> list[str]:
     """
     if isinstance(solution, list | tuple):
         return [gold for item in solution for gold in read_golds(item)]
+    gold = _unwrapped(solution)
+    return accepted(gold) or ([gold] if gold else [])
+
+
+def read_list_golds(solution: Any) -> list[str]:
+    r"""Return the accepted answers of a gold that is a list of items; several of them are a list of lists.
+
+    >>> read_list_golds(["red", "green"]), read_list_golds("red, green"), read_list_golds('[["red"], ["rouge"]]')
+    (['["red", "green"]'], ['red, green'], ['["red"]', '["rouge"]'])
+    """
+    gold = "" if isinstance(solution, list | tuple) else _unwrapped(solution)
+    values = json_list(gold) if gold else solution
+    if not isinstance(values, list | tuple) or not values:
+        return [gold] if gold else []
+    are_lists = all(isinstance(value, list | tuple) for value in values)
+    return [json.dumps(one, ensure_ascii=False, default=str) for one in (values if are_lists else [values])]
+
+
+def _unwrapped(solution: Any) -> str:
     if isinstance(solution, bool) or not isinstance(solution, str | int | float):
-        return []
+        return ""
     gold = str(solution)
     block = tagged(gold)
     inner = boxed(gold if block is None else block)
-    gold = (inner if inner is not None else block if block is not None else gold).strip()
-    return accepted(gold) or ([gold] if gold else [])
+    return (inner if inner is not None else block if block is not None else gold).strip()
 
 
 def infer_task(gold: str, choices: Sequence[str] | None = None) -> str:

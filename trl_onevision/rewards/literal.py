@@ -148,7 +148,7 @@ def items(text: str) -> list[str]:
     >>> items("red, green and blue"), items('["red", "a, b"]'), items("1. red" + chr(10) + "2. green")
     (['red', 'green', 'blue'], ['red', 'a, b'], ['red', 'green'])
     """
-    values = _json_list(text)
+    values = json_list(text)
     if values is not None:
         return [str(value) for value in values]
     bare = _BULLET.sub("", text.strip()).strip("[](){}")
@@ -179,11 +179,16 @@ def accepted(gold: str) -> list[str] | None:
     >>> accepted('["NYC", "New York"]'), accepted("New York"), accepted("[1, 2]")
     (['NYC', 'New York'], None, None)
     """
-    values = _json_list(gold)
+    values = json_list(gold)
     return values if values and all(isinstance(value, str) for value in values) else None
 
 
-def _json_list(text: str) -> list | None:
+def json_list(text: str) -> list | None:
+    """Return the list that a text is as JSON, or `None` for any other text.
+
+    >>> json_list("[1, 2]"), json_list("1, 2")
+    ([1, 2], None)
+    """
     if not text.lstrip().startswith("["):
         return None
     try:
