@@ -20,6 +20,7 @@ from trl_onevision.data.prepare import prepare
 from trl_onevision.data.prompts import PROMPTS
 from trl_onevision.data.schema import COLUMNS, TASKS, RowError, validate_row
 from trl_onevision.data.sources import open_source
+from trl_onevision.rewards.accuracy import _JUDGES
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SERVED = [(name, purpose) for name in names() for purpose in find(name).PROMPT]
@@ -109,8 +110,8 @@ def test_golds_score_the_maximum(name):
         [{"role": "assistant", "content": f"<think>So.</think><answer>{row['solution']}</answer>"}] for row in rows
     ]
     scores = zip(accuracy_reward(completions, **columns), iou_reward(completions, **columns), strict=True)
-    for row, (accuracy, iou) in zip(rows, scores, strict=True):
-        assert (accuracy, iou) == ((None, 1.0) if row["task"] == "boxes" else (1.0, None)), row["solution"]
+    for row, score in zip(rows, scores, strict=True):
+        assert score == ((None, 1.0) if row["task"] == "boxes" else (1.0, None)), row["solution"]
 
 
 @pytest.mark.parametrize(("name", "purpose"), [pair for pair in SERVED if pair[1] == "sft"])
@@ -184,7 +185,36 @@ def test_every_kind_of_place_follows_its_image(task, gold, moved):
 def test_every_task_of_a_reward_is_a_task_of_the_contract():
     modules = [import_module(f"{rewards.__name__}.{module.name}") for module in iter_modules(rewards.__path__)]
     tasks = {getattr(value, "task_name", None) for module in modules for value in vars(module).values()} - {None}
-    assert {"boxes", "points", "span"} <= tasks <= set(TASKS)
+    assert {"boxes", "points", "span"} <= tasks
+    assert tasks | _JUDGES.keys() == set(TASKS)
+
+
+@pytest.mark.parametrize(
+    ("raw", "solution", "task", "answer"),
+    [
+        ({"a": ["NYC", "New York"]}, '["NYC", "New York"]', "text", "new york"),
+        ({"a": ["3", "three"]}, '["3", "three"]', "number", "3"),
+        ({"a": [3]}, "3", "number", "3"),
+        ({"a": 2.5}, "2.5", "number", "2.5"),
+        ({"a": True}, "True", "text", "yes"),
+        ({"a": ["A", "blue"], "c": ["red", "blue", "green"]}, '["A", "B"]', "choice", "A and B"),
+        ({"a": ["red", "green"], "t": "set"}, '["red", "green"]', "set", "green, red"),
+    ],
+)
+def test_golds_of_any_column_are_read_and_paid(raw, solution, task, answer):
+    fields = {"a": "solution", "c": "choices", "t": "task"}
+    adapter = ColumnsAdapter.parse(",".join(["prompt=q", *(f"{fields[name]}={name}" for name in raw)]))
+    row = convert_row({"q": "Which?", **raw}, adapter)
+    assert (row["solution"], row["task"]) == (solution, task)
+    columns = {name: [row[name]] for name in ("solution", "task", "choices")}
+    assert rewards.accuracy_reward([f"<answer>{answer}</answer>"], **columns) == [1.0]
+
+
+@pytest.mark.parametrize("gold", [None, "", " ", [], ["red", None], float("nan"), {"x": 1}, [["red"]]])
+def test_what_is_no_gold_is_said(gold):
+    adapter = ColumnsAdapter.parse("prompt=q,solution=a")
+    with pytest.raises(RowError, match="column 'solution': no gold answer"):
+        convert_row({"q": "Which?", "a": gold}, adapter)
 
 
 def test_a_run_length_code_cannot_follow():

@@ -26,8 +26,9 @@ class ColumnsAdapter:
     ('yes', 'text')
 
     Fields: `prompt` (required), `solution` (GRPO), `completion` (SFT), `image` (one, or a list), `choices`, `task`,
-    `id`. A `task` column with `boxes` makes the solution a box or a list of boxes; without one the task is read
-    from the gold.
+    `id`. A solution that is a list holds several accepted answers, or all right options; under the task `list` or
+    `set`, the items of the answer. A `task` column with `boxes` makes the solution a box or a list of boxes; without
+    one the task is read from the gold.
     """
 
     columns: Mapping[str, str]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,13 +62,16 @@ def gold_row(
     gold: object,
     choices: list[str] | None = None,
 ) -> dict[str, Any]:
-    """A GRPO row around a short gold answer; options are read from the question, the task from the answer."""
-    closing = closing_answer(str(gold)) if isinstance(gold, str | int | float) else None
-    answer = closing.answer if closing else str(gold).strip()
-    if gold is None or not answer:
-        raise RowError("solution", "no gold answer", found=shown(gold), expected="a short answer as text")
+    """A GRPO row around a short gold answer; options are read from the question, the task from the answer.
+
+    A list is several accepted answers, or of a question with options all that are right.
+    """
     choices = choices or read_choices(question)
-    solution, task = classify(answer, question, choices)
+    golds = gold if isinstance(gold, list) and gold else [gold]
+    read = [classify(_short_answer(one), question, choices) for one in golds]
+    solution, task = read[0]
+    if len(read) > 1:
+        solution = json.dumps([answer for answer, _ in read], ensure_ascii=False)
     return grpo_row(
         example,
         prompt,
@@ -77,6 +82,17 @@ def gold_row(
         task=task,
         choices=choices,
     )
+
+
+def _short_answer(gold: object) -> str:
+    known = isinstance(gold, str | int) or (isinstance(gold, float) and not math.isnan(gold))
+    closing = closing_answer(str(gold)) if known else None
+    answer = closing.answer if closing else str(gold).strip()
+    if not known or not answer:
+        raise RowError(
+            "solution", "no gold answer", found=shown(gold), expected="a short answer as text, or a list of such"
+        )
+    return answer
 
 
 def solved_row(

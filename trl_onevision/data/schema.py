@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from datasets import Features
 
 Purpose = Literal["sft", "grpo"]
-Task = Literal["math", "choice", "number", "text", "boxes", "points", "masks", "action", "span"]
+AnswerTask = Literal["math", "choice", "number", "text", "yes_no", "count", "list", "set", "date", "time"]
+PlaceTask = Literal["boxes", "points", "masks", "action"]  # golds that are places in the image
+Task = Literal[AnswerTask, PlaceTask, "span"]
 PURPOSES: tuple[str, ...] = get_args(Purpose)
 TASKS: tuple[str, ...] = get_args(Task)
-PLACE_TASKS = ("boxes", "points", "masks", "action")  # golds that are places in the image
+PLACE_TASKS: tuple[str, ...] = get_args(PlaceTask)
 JSON_TASKS = (*PLACE_TASKS, "span")
 ROLES = ("system", "user", "assistant")
 
@@ -288,13 +290,18 @@ def _check_choices(solution: str, task: str, choices: Any) -> None:
             "choices", "options without a choice", found=f"task {task!r}", expected="task 'choice', or null"
         )
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(choices)]
-    if solution not in letters and solution not in choices:
+    if not all(one in [*letters, *choices] for one in _right_options(solution)):
         raise RowError(
             "solution",
             "gold is no option",
             found=shown(solution),
-            expected=f"a letter of {letters} or an option's text",
+            expected=f"a letter of {letters}, an option's text, or a JSON list of all that are right",
         )
+
+
+def _right_options(solution: str) -> list[Any]:
+    value = read_json(solution) if solution.startswith('["') else None
+    return value if isinstance(value, list) and value else [solution]
 
 
 def _check_key_steps(key_steps: Any) -> None:
