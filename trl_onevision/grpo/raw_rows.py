@@ -46,7 +46,7 @@ def adapt(dataset: Any) -> Any:
         adapter.NAME,
         adapter.NAME,
     )
-    # The bytes of a file stay what they are where the image is on the grid already
+    # Encoded: adapters take files as they are, and one that is on the grid already is kept byte for byte
     adapted = keep_encoded(dataset).map(
         partial(_convert, name=adapter.NAME),
         batched=True,
