@@ -159,4 +159,6 @@ def test_step_rewards_rise_over_a_run(tmp_path: Path, seed: int) -> None:
     for reward in ("step_accuracy_reward", "step_validity_reward"):
         means = [entry[f"rewards/{reward}/mean"] for entry in trainer.state.log_history if "reward" in entry]
         assert len(means) == 40
-        assert sum(means[-10:]) / 10 > sum(means[:10]) / 10 + 0.1, f"{reward}: {means}"
+        # Most is learnt within ten steps: the start is what comes before that
+        start, end = sum(means[:5]) / 5, sum(means[-20:]) / 20
+        assert end > start + 0.1, f"{reward}: {means}"
