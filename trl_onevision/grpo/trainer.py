@@ -21,6 +21,7 @@ from trl_onevision.grpo.raw_rows import adapt
 from trl_onevision.grpo.rollout import ProcessOnce, Prompts, prefill_once, unique_rows
 from trl_onevision.grpo.rows import IMAGE_FIELDS, first_copies, micro_batches, take_rows
 from trl_onevision.grpo.signatures import check_signatures
+from trl_onevision.grpo.vllm_correction import VLLMCorrection
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,9 @@ class OneVisionGRPOTrainer(GRPOTrainer):
             layer_kernels.check(self._base_model(self.model).config.model_type)
         self._liger_loss = LigerLoss(self, self._base_model(self.model)) if self.options.loss == "liger" else None
         self._shares = self._enable_sharing()
+        self._corrects_vllm = self.use_vllm and self.vllm_importance_sampling_correction
         self._keeps_first_logps = self._first_logps_are_old_logps()
+        self._vllm_correction = VLLMCorrection(self) if self._keeps_first_logps and self._corrects_vllm else None
         self._skips_zero_advantages = self._shares and self._zero_advantage_is_zero_gradient()
 
     def _enable_sharing(self) -> bool:
@@ -115,11 +118,12 @@ class OneVisionGRPOTrainer(GRPOTrainer):
     def _first_logps_are_old_logps(self) -> bool:
         """Whether the first use of a generation, before any step, gives what TRL runs an old-policy pass for."""
         accumulation, per_generation = self.args.gradient_accumulation_steps, self.args.steps_per_generation
-        runs_old_pass = accumulation % (per_generation * self.num_iterations) != 0
-        corrects_vllm = self.use_vllm and self.vllm_importance_sampling_correction
+        runs_old_pass = accumulation % (per_generation * self.num_iterations) != 0 or self._corrects_vllm
         no_step_in_between = accumulation % per_generation == 0
         repeatable = not shared_prompt.has_dropout(self._base_model(self.model))
-        return runs_old_pass and no_step_in_between and repeatable and not corrects_vllm
+        # The fused loss has its gradients when the pass is done, and so needs vLLM's ratio before.
+        needed_before = self._corrects_vllm and self._liger_loss is not None
+        return runs_old_pass and no_step_in_between and repeatable and not needed_before
 
     def _zero_advantage_is_zero_gradient(self) -> bool:
         """Whether a completion with advantage zero adds nothing to loss, gradient or any metric but `entropy`."""
@@ -139,13 +143,14 @@ class OneVisionGRPOTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         processor, num_iterations = self.processing_class, self.num_iterations
-        if self._keeps_first_logps:
-            # TRL runs no old-policy pass for a generation that is used once.
-            self.num_iterations = 1
+        if self._keeps_first_logps and self.model.training:
+            # TRL runs no old-policy pass for a generation that is used once and needs no correction.
+            self.num_iterations, self.vllm_importance_sampling_correction = 1, False
         try:
             return super()._generate_and_score_completions(decode_rows(inputs))
         finally:
             self.processing_class, self.num_iterations, self._prompts = processor, num_iterations, None
+            self.vllm_importance_sampling_correction = self.args.vllm_importance_sampling_correction
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[Any], list[Any] | None, dict[str, Any]]:
         if not self._shares:
@@ -223,9 +228,16 @@ class OneVisionGRPOTrainer(GRPOTrainer):
             batch = {"input_ids": input_ids, "attention_mask": attention_mask, **fields}
             scores = (*self._score(model, batch, logits_to_keep, batch_size, compute_entropy), None)
         if self._policy_inputs is not None and self._keeps_first_logps:
-            # TRL reads them after this call, and finds here what its own old-policy pass would have given.
-            self._policy_inputs.setdefault("old_per_token_logps", scores[0].detach())
+            self._note_first_logps(scores[0].detach(), self._policy_inputs)
         return scores
+
+    def _note_first_logps(self, logps_BT: torch.Tensor, inputs: dict[str, Any]) -> None:
+        """Put where TRL reads them, after the pass that scores, what its own old-policy pass would have given."""
+        if "old_per_token_logps" in inputs:
+            return
+        inputs["old_per_token_logps"] = logps_BT
+        if self._vllm_correction is not None:
+            inputs["importance_sampling_ratio"] = self._vllm_correction.ratio(logps_BT, inputs, self._moves)
 
     def _score(
         self, model: Any, batch: dict[str, Any], T: int, batch_size: int | None, compute_entropy: bool
@@ -253,9 +265,11 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         return torch.cat(logps), torch.cat(entropies) if entropies else None
 
     def _unscored_logps(self, like_BT: torch.Tensor, rows: list[int]) -> torch.Tensor:
-        """What stands in for rows that are not scored: the old log-probabilities, for a ratio of one, or zero."""
-        old = self._policy_inputs.get("old_per_token_logps") if self._policy_inputs is not None else None
-        return like_BT.new_zeros(len(rows), like_BT.size(1)) if old is None else old[rows].to(like_BT.dtype)
+        """What stands in for rows that are not scored: the old log-probabilities or vLLM's, for a ratio of one."""
+        for source in ("old_per_token_logps", "sampling_per_token_logps"):
+            if self._policy_inputs is not None and source in self._policy_inputs:
+                return self._policy_inputs[source][rows].nan_to_num(nan=0.0).to(like_BT.dtype)
+        return like_BT.new_zeros(len(rows), like_BT.size(1))
 
     def _rows_that_matter(self, batch: dict[str, Any], rows: list[int], first: list[int], T: int) -> list[int]:
         """Rows with tokens to score and a gradient to give; never none, so that every module runs on every rank."""
