@@ -43,6 +43,14 @@ from trl_onevision.data.schema import RowError
         ('The answer is "Paris".', "Paris"),
         ("B", "B"),
         (" 3 ", "3"),
+        ("Four and one.\n\n**Final Answer**\n\n- 5", "5"),
+        ("It is the gateway.\n\nAnswer: St. Louis", "St. Louis"),
+        ("The answer is 9 p.m. Tuesday.", "9 p.m. Tuesday"),
+        ("The answer is closed since 1990.", "closed since 1990"),
+        ("The answer is B since the angle is right.", "B"),
+        ("So the answer is a place where it rains.", "a place where it rains"),
+        ("St. Louis", "St. Louis"),
+        ("Mr. Bean", "Mr. Bean"),
     ],
 )
 def test_closings(text, answer):
@@ -58,6 +66,8 @@ def test_closings(text, answer):
         "Answer: " + "and then a square " * 20,
         "<answer></answer>",
         "The roots are $\\boxed{2}$ and $\\boxed{3}$.",
+        "So maybe the answer is 5.\n\nWait, there is a third row of blocks, and it has four of them.",
+        "So maybe the answer is 5. Wait, there is a third row. " + "It has four of them, and two are hidden. " * 6,
     ],
 )
 def test_no_closing(text):
@@ -84,7 +94,10 @@ def test_reading_never_raises_anything_but_a_row_error(text):
         ("Which?\nOptions: A: yes, B: no", ["yes", "no"]),
         ("Which? A. 3 B. 5", ["3", "5"]),
         ("Hint: give the letter, e.g., A, B, C, D.\nQuestion: Which?\n(A) x\n(B) y", ["x", "y"]),
+        ("Which? (A) 3 (B) 5", ["3", "5"]),
         ("Angle A is 30. Find B.", None),
+        ("How long is the rope between the posts (A) and (B) in metres?", None),
+        ("Which of A. Smith and B. Jones won?", None),
         ("Which?\nA. only one", None),
         ("Which?\nB. red\nC. blue", None),
     ],
@@ -103,6 +116,9 @@ def test_options(question, choices):
         ("5", ["3", "5"], "B"),
         ("RED", ["red", "blue"], "A"),
         ("A", ["B", "A"], "B"),  # the text of an option goes before a letter
+        ("A cat", ["dog", "cat"], "B"),
+        ("B 5", ["3", "5"], "B"),
+        ("B because A is wrong", ["3", "5"], "B"),
     ],
 )
 def test_options_as_gold(answer, choices, gold):
@@ -144,7 +160,7 @@ def test_every_kind_of_gold_scores_the_maximum(task):
     assert dict(zip(golds, scores, strict=True)) == dict.fromkeys(golds, 1.0)
 
 
-@pytest.mark.parametrize("answer", ["E", "A and C", "A, B", "purple"])
+@pytest.mark.parametrize("answer", ["E", "A and C", "A, B", "purple", "A bird", "A green or a red one"])
 def test_an_answer_beyond_the_options_is_no_gold(answer):
     with pytest.raises(RowError, match="gold is no option"):
         classify(answer, "Which?", ["red", "blue", "green"])
@@ -163,6 +179,10 @@ def test_a_letter_without_options_is_a_choice_only_where_a_letter_was_asked_for(
         ("Okay, so red.\n\nThe answer is A.", "Okay, so red.", "A"),
         ("<think>Red it is.</think><answer>A</answer>", "Red it is.", "A"),
         ("It shows a wide street with many trees.\n\nA street in an old town of brick.", "It shows", "A street in"),
+        ("Look.\n\nAnswer: B\n\nExplanation: both sides fit.", "Look.\n\nExplanation: both sides fit.", "B"),
+        ("<think>I count 3 and 4.</think>\n\nThe final answer is 7.", "I count 3 and 4.", "7"),
+        ("Four and four, so\n\n### Final Answer\n\\[\n\\boxed{8}\n\\]", "Four and four,", "8"),
+        ("Both fit.\n\nThe answer is A, because B is wrong.", "Both fit.\n\nbecause B is wrong.", "A"),
     ],
 )
 def test_every_turn_becomes_one_think_and_one_answer_block(turn, thinking, answer):

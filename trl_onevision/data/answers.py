@@ -9,6 +9,7 @@ from trl_onevision.data.schema import RowError, Task, shown
 
 LONGEST_ANSWER = 120  # a longer "answer" is an explanation, and no rule can compare it
 LONGEST_STATEMENT = 500  # an answer with what wraps it; also what keeps hostile text from costing more than a glance
+CLOSING_REACH = 200  # "the answer is …" further from the end than this is a thought on the way
 
 _TAGS = re.compile(r"</?(?:think|answer)>", re.IGNORECASE)
 _ANSWER_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
@@ -23,8 +24,21 @@ _WRAPPED = re.compile(
     r"^(?:\\\((.+)\\\)|\\\[(.+)\\\]|\$\$(.+)\$\$|\$(.+)\$|\\text\{([^{}]*)\}|[\"“'](.+)[\"”'])$", re.DOTALL
 )
 _BRACES = re.compile(r"\\boxed\s*\{|[{}]")
-_LETTER = re.compile(r"^\(?([A-Z])[).,:;]*(?:\s+.*)?$", re.DOTALL)
-_REASON = re.compile(r"(?<=[a-z0-9)%])\.\s+(?=[A-Z])|,?\s+(?:because|since|which|where|so that)\b")
+_LETTER = re.compile(r"^\(?([A-Z])(?:[).,:;]+(?:\s+(.*))?|\s+(.*))?$", re.DOTALL)
+_ARTICLE = re.compile(r"^(?:an?|the)\s+", re.IGNORECASE)
+# Where an answer ends and the reason for it begins; not behind `St.` or `p.m.`
+_REASON = re.compile(
+    r"(?<=[a-z0-9)%])(?<!\bSt)(?<!\bMt)(?<!\bMr)(?<!\bMs)(?<!\bDr)(?<!\bNo)(?<!\bMrs)(?<!\bVol)(?<!\.m)\.\s+(?=[A-Z])"
+    r"|,?\s+because\b|,\s+(?:since|which|where|so that)\b"
+)
+_SINCE = re.compile(r"\s+(?:since|which|where|so that)\b")  # `B since …`, but `closed since 1990`
+# What is left of a sentence when the answer is taken out of it
+_STUMP = re.compile(
+    rf"(?:(?:\b(?:so|thus|hence|therefore|then|and|the|my|our|is)\b|{_NAMED}|^\#+|\*\*|\\[\[(]|\$+)[\s,:：]*)+\Z",
+    re.IGNORECASE | re.MULTILINE,
+)
+LONGEST_STUMP = 100
+_BULLET = re.compile(r"[-*•][ \t]+")
 _LONE_LETTER = re.compile(r"^\(?([A-Z])\)?[.:]?$")
 _UNIT = (
     r"(?:[kcmµn]?(?:m|g|s|A|V|W|J|N|K|L|l|Hz|Pa|mol|Ω)|°\s?[CF]|min|hrs?|h|days?|kcal|cal|ft|in|mi|yd|lbs?|oz|deg)"
@@ -55,10 +69,11 @@ _OPTION_LABELS = (
 
 
 class Closing(NamedTuple):
-    """An answer, and where the statement of it starts in the text."""
+    """An answer, and where the statement of it starts and ends in the text."""
 
     answer: str
     start: int
+    end: int
 
 
 def closing_answer(text: str) -> Closing | None:
@@ -74,48 +89,66 @@ def closing_answer(text: str) -> Closing | None:
     True
 
     The last `<answer>` wins. Without one, what stands after the thinking is read: the last `\boxed{…}`, "Answer: …",
-    "Final Answer" heading or `#### …`; without these, the last sentence "the answer is …"; without any, a text of a
-    few words is itself the answer. Two boxes side by side are two answers, and no gold.
+    "Final Answer" heading or `#### …`; without these, "the answer is …" at the end of the last paragraph; without any,
+    a text of a few words is itself the answer. Two boxes side by side are two answers, and no gold.
     """
-    if tagged := _last_answer_block(text):
-        return _closing(*tagged)
+    if block := _last_answer_block(text):
+        return _closing(text, *block)
     start = max((match.end() for match in _END_OF_THINKING.finditer(text)), default=0)
-    boxes = [(at, end) for at, end in _boxed(text) if at >= start]
-    if len(boxes) > 1 and len(text[boxes[-2][1] : boxes[-1][0]].strip(" $\\()[]")) < 8:
+    boxes = [(at, at, end) for at, end in _boxed(text) if at >= start]
+    if len(boxes) > 1 and len(text[boxes[-2][2] : boxes[-1][0]].strip(" $\\()[]")) < 8:
         return None
     plain = text.replace("**", "  ")  # Markdown's bold; the same length keeps positions true
-    stated = [(match.start(), _line(plain, match.end())) for match in _STATED.finditer(plain, start)]
-    said = [(match.start(), _line(plain, match.end())) for match in _SAID.finditer(plain, start)]
-    if explicit := [*stated, *((at, text[at:end]) for at, end in boxes)]:
-        at, answer = max(explicit)
-        return _closing(answer, at)
-    if said:
-        return _closing(said[-1][1], said[-1][0])
+    stated = [_statement(plain, match) for match in _STATED.finditer(plain, start)]
+    if explicit := [*stated, *boxes]:
+        return _closing(text, *max(explicit))
+    ends = len(text.rstrip())
+    last = max(start, ends - CLOSING_REACH, text.rfind("\n\n", 0, ends))
+    if said := [_statement(plain, match) for match in _SAID.finditer(plain, start) if match.end() >= last]:
+        return _closing(text, *said[-1])
     rest = text[start:].strip()
-    return _closing(rest, text.find(rest, start)) if rest and len(rest.split()) <= 5 and "\n" not in rest else None
+    if not rest or len(rest.split()) > 5 or "\n" in rest:
+        return None
+    at = text.find(rest, start)
+    return _closing(text, at, at, at + len(rest), reasoned=False)
 
 
-def _line(text: str, start: int) -> str:
-    """What stands between `start` and the end of its line, as far as an answer can reach."""
-    return text[start : start + LONGEST_STATEMENT].partition("\n")[0]
+def _statement(text: str, match: re.Match[str]) -> tuple[int, int, int]:
+    """Start of a statement, start and end of the answer in it: the rest of the line, as far as an answer can reach."""
+    begin = match.end()
+    if "\n" in match.group() and (bullet := _BULLET.match(text, begin)):
+        begin = bullet.end()
+    line = text[begin : begin + LONGEST_STATEMENT].partition("\n")[0]
+    return match.start(), begin, begin + len(line)
 
 
-def _last_answer_block(text: str) -> tuple[str, int] | None:
-    """The content of the last `<answer>…</answer>` and where the block starts."""
+def _last_answer_block(text: str) -> tuple[int, int, int] | None:
+    """Where the last `<answer>…</answer>` starts, and its content from start to end."""
     opening, block = None, None
     for tag in _ANSWER_TAG.finditer(text):
         if not tag.group(1):
             opening = tag
         elif opening:
-            block, opening = (text[opening.end() : tag.start()], opening.start()), None
+            block, opening = (opening.start(), opening.end(), tag.start()), None
     return block
 
 
-def _closing(answer: str, start: int) -> Closing | None:
-    if len(answer) > LONGEST_STATEMENT:
+def _closing(text: str, start: int, begin: int, end: int, reasoned: bool = True) -> Closing | None:
+    """The answer in `text[begin:end]`, without the reason behind it."""
+    stated = text[begin:end]
+    if len(stated) > LONGEST_STATEMENT:
         return None
-    answer = _cleaned(_REASON.split(answer, maxsplit=1)[0])
-    return Closing(answer, start) if answer and len(answer) <= LONGEST_ANSWER else None
+    if reasoned:
+        stated = _without_reason(stated)
+    answer = _cleaned(stated)
+    return Closing(answer, start, begin + len(stated)) if answer and len(answer) <= LONGEST_ANSWER else None
+
+
+def _without_reason(stated: str) -> str:
+    answer = _REASON.split(stated, maxsplit=1)[0]
+    short = _SINCE.split(answer, maxsplit=1)[0]
+    bare = _cleaned(short)
+    return short if _LONE_LETTER.match(bare) or _NUMBER.match(bare) or "$" in short or "\\" in short else answer
 
 
 def _boxed(text: str) -> list[tuple[int, int]]:
@@ -157,20 +190,35 @@ def tagged_completion(text: str) -> str:
     6
     </answer>
 
-    Nothing of the reasoning is lost: what stands between the thinking and the closing answer joins the thinking.
+    Nothing of the reasoning is lost: what stands around the closing answer joins the thinking.
     Where no answer can be read, the last paragraph is the answer. Raises `RowError` where no reasoning is left.
     """
     closing = closing_answer(text)
     if closing is None:
-        head, _, answer = _TAGS.sub("", text).strip().rpartition("\n\n")
+        thinking, _, answer = _TAGS.sub("", text).strip().rpartition("\n\n")
     else:
-        head, answer = text[: closing.start], closing.answer
-    thinking = _TAGS.sub("", head).strip().rstrip("*#").strip()
+        around = _without_stump(text[: closing.start]), _without_rest(text[closing.end :])
+        thinking, answer = "\n\n".join(filter(None, around)), closing.answer
     if not thinking or not answer.strip():
         raise RowError(
             "completion", "no reasoning before the answer", found=shown(text), expected="a solution and its answer"
         )
     return f"<think>\n{thinking}\n</think>\n<answer>\n{answer.strip()}\n</answer>"
+
+
+def _without_stump(head: str) -> str:
+    """What stands before an answer, without the words that led to it."""
+    head = _TAGS.sub("", head).strip()
+    cut = max(len(head) - LONGEST_STUMP, 0)
+    return (head[:cut] + _STUMP.sub("", head[cut:])).strip()
+
+
+def _without_rest(tail: str) -> str:
+    """What stands behind an answer, without the rest of its punctuation."""
+    line, newline, more = _TAGS.sub("", tail).partition("\n")
+    line = line.lstrip(" .,;:*)。") if any(map(str.isalnum, line)) else ""
+    tail = (line + newline + more).strip()
+    return tail if any(map(str.isalnum, tail)) else ""
 
 
 def read_choices(question: str) -> list[str] | None:
@@ -182,19 +230,22 @@ def read_choices(question: str) -> list[str] | None:
     (['3', '5', '7'], None)
 
     Known styles: `A. …`, `(A) …`, `A: …`, `A) …`, on lines of their own or in one line; the letters must run from A
-    without a gap, and the last such run counts.
+    without a gap, and the last such run counts. Two labels within a sentence are names, as in "from (A) to (B)".
     """
     for label in _OPTION_LABELS:
         labels = list(label.finditer(question))
         ends = [following.start() for following in labels[1:]] + [len(question)]
         runs: list[list[str]] = []
+        begins_list = False
         for match, end in zip(labels, ends, strict=False):
             option = question[match.end() : end].strip(" \t").partition("\n")[0].strip(" \t\r,;")
             if match.group(1) == "A":
                 runs.append([])
+                before = question[: match.start()].rstrip(" \t")
+                begins_list = not before or before[-1] in "\n.:;?!：。；？！" or "\n" in match.group()
             if runs and option and match.group(1) == chr(ord("A") + len(runs[-1])):
                 runs[-1].append(option)
-        if runs and len(runs[-1]) >= 2:
+        if runs and len(runs[-1]) >= (2 if begins_list else 3):
             return runs[-1]
     return None
 
@@ -222,13 +273,17 @@ def classify(answer: str, question: str, choices: list[str] | None = None) -> tu
 
 def _option(answer: str, choices: list[str]) -> str:
     folded = [_cleaned(choice).casefold() for choice in choices]
-    if folded.count(answer.casefold()) == 1:
-        return chr(ord("A") + folded.index(answer.casefold()))
+    for text in (answer.casefold(), _ARTICLE.sub("", answer).casefold()):
+        if folded.count(text) == 1:
+            return chr(ord("A") + folded.index(text))
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(choices)]
-    match = _LETTER.match(answer)
+    match = _LETTER.match(_without_reason(answer))
     several = re.match(r"^\(?[A-Z]\)?\s*(?:,|and|or|&|/)\s*\(?[A-Z]\b", answer)
     if match and match.group(1) in letters and not several:
-        return match.group(1)
+        letter, behind_space = match.group(1), match.group(3)
+        # `B 5 cm` is option B where that is its text; `A cat` is none
+        if not behind_space or _cleaned(behind_space).casefold() == folded[letters.index(letter)]:
+            return letter
     raise RowError(
         "solution", "gold is no option", found=shown(answer), expected=f"a letter of {letters} or an option's text"
     )
