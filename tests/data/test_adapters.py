@@ -1,5 +1,6 @@
 """Every adapter on its fixture: the rows keep the contract, and each gold scores the maximum."""
 
+import json
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -17,7 +18,7 @@ from trl_onevision.data.columns import ColumnsAdapter
 from trl_onevision.data.convert import Conversion, convert_row
 from trl_onevision.data.images import PixelGrid
 from trl_onevision.data.prepare import prepare
-from trl_onevision.data.prompts import PROMPTS
+from trl_onevision.data.prompts import PROMPTS, user_messages
 from trl_onevision.data.schema import COLUMNS, TASKS, RowError, validate_row
 from trl_onevision.data.sources import open_source
 from trl_onevision.rewards.accuracy import _JUDGES
@@ -43,17 +44,16 @@ GOLDS = {
         ("text", "red"),
         (
             "boxes",
-            '[{"label": "square", "bbox_2d": [8.0, 40.0, 22.0, 54.0]}, '
-            '{"label": "square", "bbox_2d": [28.0, 40.0, 42.0, 54.0]}]',
+            '[{"label": "square", "bbox_2d": [8, 40, 22, 54]}, {"label": "square", "bbox_2d": [28, 40, 42, 54]}]',
         ),
     ],
     "refcoco": [
-        ("boxes", '[{"bbox_2d": [8.0, 40.0, 22.0, 54.0], "label": "the leftmost square"}]'),
-        ("boxes", '[{"bbox_2d": [28.0, 40.0, 42.0, 54.0], "label": "the right square"}]'),
+        ("boxes", '[{"bbox_2d": [8, 40, 22, 54], "label": "the leftmost square"}]'),
+        ("boxes", '[{"bbox_2d": [28, 40, 42, 54], "label": "the right square"}]'),
         (
             "boxes",
-            '[{"bbox_2d": [8.0, 40.0, 22.0, 54.0], "label": "every square"}, '
-            '{"bbox_2d": [28.0, 40.0, 42.0, 54.0], "label": "every square"}]',
+            '[{"bbox_2d": [8, 40, 22, 54], "label": "every square"}, '
+            '{"bbox_2d": [28, 40, 42, 54], "label": "every square"}]',
         ),
     ],
     "r1-vl": [("number", "8"), ("choice", "A")],
@@ -173,13 +173,97 @@ def test_a_box_that_is_none_is_named(raw):
             '[{"polygon": [[19.6, 8.4], [58.8, 25.2], [19.6, 25.2]]}]',
         ),
         ("action", {"action": "click", "x": 40, "y": 20}, '{"action": "click", "x": 19.6, "y": 8.4}'),
+        ("points", {"x1": 40, "y1": 20, "x2": 120, "y2": 60}, '{"x1": 19.6, "y1": 8.4, "x2": 58.8, "y2": 25.2}'),
+        ("action", [{"action": "wait", "time": [1, 2]}], '[{"action": "wait", "time": [1, 2]}]'),
         ("span", [1.5, 2.5], "[1.5, 2.5]"),
     ],
 )
 def test_every_kind_of_place_follows_its_image(task, gold, moved):
+    assert place(gold, task) == moved
+
+
+def place(gold, task, **options):
+    """The gold of a row whose picture, 400x200, is stored as 196x84: x by 0.49, y by 0.42."""
     adapter = ColumnsAdapter.parse("prompt=q,solution=a,task=t,image=i")
     example = {"q": "Where?", "a": gold, "t": task, "i": Image.new("RGB", (400, 200))}
-    assert convert_row(example, adapter, Conversion(grid=PixelGrid(28, 3136, 20_000)))["solution"] == moved
+    return convert_row(example, adapter, Conversion(grid=PixelGrid(28, 3136, 20_000), **options))["solution"]
+
+
+@pytest.mark.parametrize(
+    ("task", "gold", "corners"),
+    [
+        ("points", [{"bbox_2d": [40, 20, 80, 40]}], '[{"bbox_2d": [19.6, 8.4, 58.8, 25.2]}]'),
+        ("points", [[40, 20, 80, 40]], "[[19.6, 8.4, 58.8, 25.2]]"),
+        ("points", [{"point_2d": [40, 20]}], '[{"point_2d": [19.6, 8.4]}]'),
+        (
+            "action",
+            {"action": "click", "bbox": [40, 20, 80, 40]},
+            '{"action": "click", "bbox": [19.6, 8.4, 58.8, 25.2]}',
+        ),
+    ],
+)
+def test_boxes_of_width_and_height_get_corners_under_every_task(task, gold, corners):
+    assert place(gold, task, box_format="xywh") == corners
+
+
+def test_coordinates_that_are_no_pairs_are_no_gold():
+    with pytest.raises(RowError, match=r"column 'solution': not coordinates; found \[40, 20, 0\.9\]"):
+        place([{"point_2d": [40, 20, 0.9]}], "points")
+
+
+@pytest.mark.parametrize("task", ["boxes", "points", "masks", "action", "span"])
+@pytest.mark.parametrize("gold", [None, "", "null", {}, float("nan")])
+def test_a_place_that_is_missing_is_no_gold(task, gold):
+    with pytest.raises(RowError, match=r"column 'a': no gold answer"):
+        place(gold, task)
+
+
+def test_a_run_length_code_stays_readable_where_nothing_moves():
+    adapter = ColumnsAdapter.parse("prompt=q,solution=a,task=t,image=i")
+    picture = Image.new("RGB", (56, 56))
+    for counts, stored in (([0, 56 * 56], [0, 56 * 56]), (b"P1", "P1")):
+        gold = {"size": [56, 56], "counts": counts}
+        row = convert_row({"q": "Where?", "a": gold, "t": "masks", "i": picture}, adapter)
+        assert json.loads(row["solution"]) == {"size": [56, 56], "counts": stored}
+
+
+def test_the_model_sees_the_options_of_another_column():
+    def asked(question, choices, purpose="grpo"):
+        adapter = ColumnsAdapter.parse("prompt=q,solution=a,completion=s,choices=c")
+        example = {"q": question, "a": "A", "s": "<think>So.</think>", "c": choices}
+        row = convert_row(example, adapter, Conversion(purpose, prompt="plain"))
+        return row["prompt"][0]["content"][0]["text"], row.get("choices")
+
+    listed = "Which?\nChoices:\nA. red\nB. blue"
+    for choices in (["red", "blue"], {"A": "red", "B": "blue", "C": None}, '{"A": "red", "B": "blue"}'):
+        assert asked("Which?", choices) == (listed, ["red", "blue"])
+    assert asked(listed, ["red", "blue"])[0] == listed
+    assert asked("In 2021, which?", ["0", "1"])[0] == "In 2021, which?\nChoices:\nA. 0\nB. 1"
+    assert asked("Which?", ["red", "blue"], "sft") == (listed, None)
+    for choices in ({"A": "red", "C": "blue"}, "3", 7):
+        with pytest.raises(RowError, match="column 'c': not a list"):
+            asked("Which?", choices)
+
+
+def test_a_field_is_mapped_once():
+    with pytest.raises(ValueError, match="a field twice"):
+        ColumnsAdapter.parse("prompt=q,image=i1,image=i2")
+
+
+def test_a_task_that_is_given_needs_no_options():
+    adapter = ColumnsAdapter.parse("prompt=q,solution=a,task=t")
+    example = {"q": "How far is it?\n(A) by road\n(B) by rail", "a": "12", "t": "number"}
+    row = convert_row(example, adapter)
+    assert (row["solution"], row["task"], row["choices"]) == ("12", "number", None)
+
+
+@pytest.mark.parametrize(
+    "question", ["<image>How many?", "<image><image>Which is larger?", "Is <image> like <image>?"]
+)
+def test_an_image_mark_without_an_image_is_said(question):
+    n_images = question.count("<image>") - 1
+    with pytest.raises(RowError, match="more image marks than images"):
+        user_messages(question, PROMPTS["plain"], n_images)
 
 
 def test_every_task_of_a_reward_is_a_task_of_the_contract():

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trl_onevision.data.adapters.refcoco import labelled_boxes
-from trl_onevision.data.prompts import Prompt
-from trl_onevision.data.rows import gold_row, grpo_row, row_id, sft_row
+from trl_onevision.data.prompts import Prompt, with_choices
+from trl_onevision.data.rows import gold_row, grpo_row, labelled_boxes, row_id, sft_row
 from trl_onevision.data.schema import JSON_TASKS, TASKS, Purpose, RowError, naming, read, shown
 
 FIELDS = ("prompt", "solution", "image", "completion", "choices", "task", "id")
@@ -25,10 +24,10 @@ class ColumnsAdapter:
     >>> row["solution"], row["task"]
     ('yes', 'text')
 
-    Fields: `prompt` (required), `solution` (GRPO), `completion` (SFT), `image` (one, or a list), `choices`, `task`,
-    `id`. A solution that is a list holds several accepted answers, or all right options; under the task `list` or
-    `set`, the items of the answer. A `task` column with `boxes` makes the solution a box or a list of boxes; without
-    one the task is read from the gold.
+    Fields: `prompt` (required), `solution` (GRPO), `completion` (SFT), `image` (one, or a list), `choices` (a list, or
+    an object with the keys A, B, …), `task`, `id`. A solution that is a list holds several accepted answers, or all
+    right options; under the task `list` or `set`, the items of the answer. A `task` column with `boxes` makes the
+    solution a box or a list of boxes; without one the task is read from the gold.
     """
 
     columns: Mapping[str, str]
@@ -55,6 +54,8 @@ class ColumnsAdapter:
                     f"--columns {text!r}: {problem}; expected one of {', '.join(FIELDS)}, as in "
                     "prompt=question,solution=label,image=picture"
                 )
+        if len(columns) < len(pairs):
+            raise ValueError(f"--columns {text!r}: a field twice; expected each once (several images are a list)")
         if "prompt" not in columns:
             raise ValueError(f"--columns {text!r}: no prompt; expected prompt=NAME_OF_THE_QUESTION_COLUMN")
         return cls(columns, NAME=name)
@@ -77,13 +78,12 @@ class ColumnsAdapter:
     def _named_row(
         self, example: Mapping[str, Any], raw: Mapping[str, Any], purpose: Purpose, prompt: Prompt
     ) -> dict[str, Any]:
-        question = read(example, self.columns["prompt"], str, "the question as text")
+        choices = self._choices(example)
+        question = with_choices(read(example, self.columns["prompt"], str, "the question as text"), choices)
         images = self._images(example)
         if purpose == "sft":
             completion = read(example, self.columns["completion"], str, "the completion as text")
             return sft_row(raw, prompt, source=self.NAME, question=question, images=images, completion=completion)
-        choices = self._choices(example)
-        question = _with_choices(question, choices)
         return self._grpo_row(example, raw, prompt, question, images, choices)
 
     def _grpo_row(
@@ -99,15 +99,22 @@ class ColumnsAdapter:
         if task is not None and task not in TASKS:
             raise RowError(self.columns["task"], "unknown task", found=shown(task), expected=", ".join(TASKS))
         if task in JSON_TASKS:
-            value = labelled_boxes(gold, "object") if task == "boxes" else gold
-            solution = value if isinstance(value, str) else json.dumps(value)
+            solution = self._json_gold(gold, task)
             return grpo_row(
                 raw, prompt, source=self.NAME, question=question, images=images, solution=solution, task=task
             )
-        row = gold_row(raw, prompt, source=self.NAME, question=question, images=images, gold=gold, choices=choices)
-        if task is None or task == row["task"]:
-            return row
-        return row | {"task": task, "choices": row["choices"] if task == "choice" else None}
+        return gold_row(
+            raw, prompt, source=self.NAME, question=question, images=images, gold=gold, choices=choices, task=task
+        )
+
+    def _json_gold(self, gold: Any, task: str) -> str:
+        value = json.loads(gold) if isinstance(gold, str) and gold.strip() in ("null", "{}") else gold
+        if value is None or value == "" or value == {} or value != value:
+            raise RowError(self.columns["solution"], "no gold answer", found=shown(gold), expected=f"{task} as JSON")
+        if task == "boxes":
+            value = labelled_boxes(value, "object")
+        # Parquet has the counts of a compressed run-length code as bytes
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=bytes.decode)
 
     def _get(self, example: Mapping[str, Any], field: str) -> Any:
         return read(example, self.columns[field], object, f"the {field}") if field in self.columns else None
@@ -127,12 +134,12 @@ class ColumnsAdapter:
                 raise RowError(
                     self.columns["choices"], "not a list", found=shown(choices), expected='["red", "blue"]'
                 ) from error
-        return [str(choice) for choice in choices] if isinstance(choices, list) and choices else None
-
-
-def _with_choices(question: str, choices: list[str] | None) -> str:
-    """The question with its options, unless it shows them already: the model must see what it can choose."""
-    if not choices or all(choice in question for choice in choices):
-        return question
-    lines = [f"{chr(ord('A') + index)}. {choice}" for index, choice in enumerate(choices)]
-    return "\n".join([question, "Choices:", *lines])
+        if isinstance(choices, Mapping):  # parquet gives every row the keys of all
+            given = {label: text for label, text in choices.items() if text is not None}
+            in_order = [given.get(chr(ord("A") + index)) for index in range(len(given))]
+            choices = choices if None in in_order else in_order
+        if choices is not None and not isinstance(choices, list):
+            raise RowError(
+                self.columns["choices"], "not a list", found=shown(choices), expected='["red", "blue"] or {"A": "red"}'
+            )
+        return [str(choice) for choice in choices] if choices else None

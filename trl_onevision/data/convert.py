@@ -27,6 +27,11 @@ from trl_onevision.data.schema import (
 BoxFrame = Literal["pixel", "norm1000", "norm1"]
 BoxFormat = Literal["xyxy", "xywh"]
 
+_BOX_KEYS = ("bbox_2d", "bbox", "box_2d", "box")
+_POINT_KEYS = ("point_2d", "point", "points", "coordinate", "coordinates", "coordinate2", "position")
+_PLACE_KEYS = (*_BOX_KEYS, *_POINT_KEYS, "polygon", "segmentation", "mask")
+_AXIS_OF_KEY = {"x": 0, "x1": 0, "x2": 0, "y": 1, "y1": 1, "y2": 1}
+
 
 @dataclass(frozen=True)
 class Conversion:
@@ -95,9 +100,9 @@ def _on_stored_image(solution: str, task: str, stored: list[StoredImage], conver
         raise RowError("images", "places without their image", found=f"{len(stored)} images", expected="exactly one")
     (image,) = stored
     gold = read_json(solution)
+    if conversion.box_format == "xywh":
+        gold = _with_corners(gold)
     if task == "boxes":
-        if conversion.box_format == "xywh":
-            gold = [box | {"bbox_2d": _xyxy(box.get("bbox_2d"))} for box in gold]
         check_boxes(gold, size=image.original_size if conversion.box_frame == "pixel" else None)
     frames = {"pixel": image.original_size, "norm1000": (1000, 1000), "norm1": (1, 1)}
     width, height = frames[conversion.box_frame]
@@ -110,27 +115,61 @@ def scaled(gold: Any, x: float, y: float) -> Any:
     >>> scaled([{"bbox_2d": [10, 10, 20, 20], "label": "cat"}, {"point_2d": [3, 4]}], 0.5, 2.0)
     [{'bbox_2d': [5.0, 20.0, 10.0, 40.0], 'label': 'cat'}, {'point_2d': [1.5, 8.0]}]
 
-    Coordinates are lists of numbers that alternate between x and y (boxes, points, polygons), and the values of `x`
-    and `y`. Run-length codes count pixels: they stay valid where nothing moves, and are a `RowError` elsewhere.
+    Coordinates are bare lists, those under `bbox_2d`, `point_2d`, `polygon` and the like, whose numbers alternate
+    between x and y, and the values of `x`, `y`, `x1`, …. Other lists stay. Run-length codes count pixels: they stay
+    valid where nothing moves, and are a `RowError` elsewhere, as is an odd number of coordinates.
     """
+    if (x, y) == (1, 1):
+        return gold
+    if isinstance(gold, list):
+        return [scaled(item, x, y) for item in gold] if _holds_objects(gold) else _moved(gold, x, y)
+    if not isinstance(gold, dict):
+        return gold
+    if "counts" in gold:
+        raise RowError(
+            "solution",
+            "run-length code of a resized image",
+            found=shown(gold.get("size")),
+            expected="polygons, or an image that is on the grid already",
+        )
+    moved = {}
+    for key, value in gold.items():
+        if key in _AXIS_OF_KEY and _is_number(value):
+            moved[key] = round(value * (x, y)[_AXIS_OF_KEY[key]], 2)
+        elif isinstance(value, dict) or key in _PLACE_KEYS or _holds_objects(value):
+            moved[key] = scaled(value, x, y)
+        else:
+            moved[key] = value
+    return moved
+
+
+def _moved(numbers: Any, x: float, y: float) -> Any:
+    """Lists of lists of numbers with each list moved; what is no list stays."""
+    if not isinstance(numbers, list):
+        return numbers
+    if not any(map(_is_number, numbers)):
+        return [_moved(item, x, y) for item in numbers]
+    if len(numbers) % 2 or not all(map(_is_number, numbers)):
+        raise RowError("solution", "not coordinates", found=shown(numbers), expected="pairs of x and y")
+    return [round(value * (x, y)[index % 2], 2) for index, value in enumerate(numbers)]
+
+
+def _with_corners(gold: Any) -> Any:
+    """A gold whose boxes, `[x, y, width, height]`, have two corners."""
     if isinstance(gold, dict):
-        if "counts" in gold and (x, y) != (1, 1):
-            raise RowError(
-                "solution",
-                "run-length code of a resized image",
-                found=shown(gold.get("size")),
-                expected="polygons, or an image that is on the grid already",
-            )
-        own = {"x": x, "y": y}
         return {
-            key: round(value * own[key], 2) if key in own and _is_number(value) else scaled(value, x, y)
+            key: _xyxy(value) if key in _BOX_KEYS else _with_corners(value) if _holds_objects(value) else value
             for key, value in gold.items()
         }
     if not isinstance(gold, list):
         return gold
-    if gold and len(gold) % 2 == 0 and all(map(_is_number, gold)):
-        return [round(value * (x, y)[index % 2], 2) for index, value in enumerate(gold)]
-    return [scaled(item, x, y) for item in gold]
+    if len(gold) == 4 and all(map(_is_number, gold)):
+        return _xyxy(gold)
+    return [_with_corners(item) for item in gold]
+
+
+def _holds_objects(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
 
 
 def _is_number(value: Any) -> bool:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from trl_onevision.data.answers import read_choices
 from trl_onevision.data.schema import RowError
 
 IMAGE = "<image>"
@@ -18,7 +19,6 @@ class Prompt:
 
     template: str
     source: str
-    system: str | None = None
 
 
 PROMPTS: dict[str, Prompt] = {
@@ -81,24 +81,35 @@ def user_messages(question: str, prompt: Prompt, n_images: int = 0) -> list[dict
     """
     if not question.replace(IMAGE, "").strip():
         raise RowError("prompt", "no question", found=repr(question), expected="a question in words")
-    body = prompt.template.replace("{question}", _LEADING_IMAGES.sub("", question).strip())
-    texts = body.split(IMAGE)
-    leading = n_images - (len(texts) - 1)
-    if leading < 0:
+    if (marks := question.count(IMAGE)) > n_images:
         raise RowError(
             "prompt",
             "more image marks than images",
-            found=f"{len(texts) - 1} {IMAGE} and {n_images} images",
+            found=f"{marks} {IMAGE} and {n_images} images",
             expected="at most one mark per image",
         )
-    content: list[dict[str, Any]] = [{"type": "image"}] * leading
+    body = prompt.template.replace("{question}", _LEADING_IMAGES.sub("", question).strip())
+    texts = body.split(IMAGE)
+    content: list[dict[str, Any]] = [{"type": "image"}] * (n_images - (len(texts) - 1))
     for index, text in enumerate(texts):
         content += [{"type": "image"}] if index else []
         content += [{"type": "text", "text": text}] if text.strip() else []
-    system = (
-        [] if prompt.system is None else [{"role": "system", "content": [{"type": "text", "text": prompt.system}]}]
-    )
-    return [*system, {"role": "user", "content": content}]
+    return [{"role": "user", "content": content}]
+
+
+def with_choices(question: str, choices: list[str] | None) -> str:
+    """The question with its options, unless it lists them already: the model must see what it can choose.
+
+    >>> print(with_choices("Which colour?", ["red", "blue"]))
+    Which colour?
+    Choices:
+    A. red
+    B. blue
+    """
+    if not choices or read_choices(question) == [choice.strip() for choice in choices]:
+        return question
+    lines = [f"{chr(ord('A') + index)}. {choice}" for index, choice in enumerate(choices)]
+    return "\n".join([question, "Choices:", *lines])
 
 
 def assistant_messages(text: str) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,17 +62,18 @@ def gold_row(
     images: list[Any],
     gold: object,
     choices: list[str] | None = None,
+    task: Task | None = None,
 ) -> dict[str, Any]:
-    """A GRPO row around a short gold answer; options are read from the question, the task from the answer.
+    """A GRPO row around a short gold answer; what is not given, options and task, is read from question and answer.
 
     A list is several accepted answers, or of a question with options all that are right.
     """
-    choices = choices or read_choices(question)
+    choices = choices or read_choices(question) if task in (None, "choice") else None
     golds = gold if isinstance(gold, list) and gold else [gold]
-    read = [classify(_short_answer(one), question, choices) for one in golds]
-    solution, task = read[0]
-    if len(read) > 1:
-        solution = json.dumps([answer for answer, _ in read], ensure_ascii=False)
+    classified = [classify(_short_answer(one), question, choices) for one in golds]
+    solution, likely_task = classified[0]
+    if len(classified) > 1:
+        solution = json.dumps([answer for answer, _ in classified], ensure_ascii=False)
     return grpo_row(
         example,
         prompt,
@@ -79,7 +81,7 @@ def gold_row(
         question=question,
         images=images,
         solution=solution,
-        task=task,
+        task=task or likely_task,
         choices=choices,
     )
 
@@ -121,7 +123,10 @@ def solved_row(
 
 
 def conversation_turns(example: Mapping[str, Any]) -> tuple[str, str]:
-    """The question and the answer of `[{"from": "human", "value": …}, {"from": "gpt", "value": …}]`."""
+    """The question and the answer of `[{"from": "human", "value": …}, {"from": "gpt", "value": …}]`.
+
+    An answer that is a list is given as JSON.
+    """
     expected = "one turn from 'human' and one from 'gpt', each with a text as 'value'"
     turns = read(example, "conversations", list, expected)
     if not all(isinstance(turn, Mapping) for turn in turns):
@@ -130,10 +135,27 @@ def conversation_turns(example: Mapping[str, Any]) -> tuple[str, str]:
         raise RowError("conversations", "not one question and one answer", found=shown(turns), expected=expected)
     question, answer = (turn.get("value") for turn in turns)
     if isinstance(answer, int | float | list):
-        answer = str(answer)
+        answer = json.dumps(answer, ensure_ascii=False, default=str)
     if not isinstance(question, str) or not isinstance(answer, str):
         raise RowError("conversations", "wrong type", found=shown(turns), expected=expected)
     return question, answer
+
+
+def labelled_boxes(value: Any, label: str) -> list[dict[str, Any]]:
+    """A box or boxes in any of the raw forms, as `[{"bbox_2d": …, "label": …}]`.
+
+    >>> labelled_boxes("<answer>[[1, 2, 3, 4]]</answer>", "cat")
+    [{'bbox_2d': [1, 2, 3, 4], 'label': 'cat'}]
+    """
+    if isinstance(value, str):
+        try:
+            value = json.loads(re.sub(r"</?answer>|```(?:json)?", "", value))
+        except json.JSONDecodeError as error:
+            raise RowError("solution", "not boxes", found=shown(value), expected="[x1, y1, x2, y2]") from error
+    boxes = value if isinstance(value, list) else [value]
+    if len(boxes) == 4 and all(isinstance(number, int | float) for number in boxes):
+        boxes = [boxes]
+    return [{"label": label, **box} if isinstance(box, Mapping) else {"bbox_2d": box, "label": label} for box in boxes]
 
 
 def row_id(example: Mapping[str, Any]) -> str:

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from trl_onevision.data.prompts import Prompt
-from trl_onevision.data.rows import conversation_turns, grpo_row
-from trl_onevision.data.schema import Purpose, RowError, read, shown
+from trl_onevision.data.rows import conversation_turns, grpo_row, labelled_boxes
+from trl_onevision.data.schema import Purpose, read
 
 NAME = "refcoco"
 SOURCE = None
@@ -49,20 +49,3 @@ def to_row(example: Mapping[str, Any], purpose: Purpose, prompt: Prompt) -> dict
         solution=json.dumps(labelled_boxes(boxes, label)),
         task="boxes",
     )
-
-
-def labelled_boxes(value: Any, label: str) -> list[dict[str, Any]]:
-    """A box or boxes in any of the raw forms, as `[{"bbox_2d": …, "label": …}]`.
-
-    >>> labelled_boxes("<answer>[[1, 2, 3, 4]]</answer>", "cat")
-    [{'bbox_2d': [1, 2, 3, 4], 'label': 'cat'}]
-    """
-    if isinstance(value, str):
-        try:
-            value = json.loads(re.sub(r"</?answer>|```(?:json)?", "", value))
-        except json.JSONDecodeError as error:
-            raise RowError("solution", "not boxes", found=shown(value), expected="[x1, y1, x2, y2]") from error
-    boxes = value if isinstance(value, list) else [value]
-    if len(boxes) == 4 and all(isinstance(number, int | float) for number in boxes):
-        boxes = [boxes]
-    return [{"label": label, **box} if isinstance(box, Mapping) else {"bbox_2d": box, "label": label} for box in boxes]

@@ -9,10 +9,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from trl_onevision.data.adapters.refcoco import labelled_boxes
 from trl_onevision.data.prompts import Prompt
-from trl_onevision.data.rows import conversation_turns, gold_row, grpo_row
-from trl_onevision.data.schema import Purpose, read
+from trl_onevision.data.rows import conversation_turns, gold_row, grpo_row, labelled_boxes
+from trl_onevision.data.schema import Purpose, Task, read
 
 NAME = "vlm-r1"
 SOURCE = None
@@ -38,7 +37,5 @@ def to_row(example: Mapping[str, Any], purpose: Purpose, prompt: Prompt) -> dict
     if '"bbox_2d"' in gold:
         boxes = json.dumps(labelled_boxes(gold, "object"))
         return grpo_row(example, prompt, source=NAME, question=question, images=images, solution=boxes, task="boxes")
-    row = gold_row(example, prompt, source=NAME, question=question, gold=gold, images=images)
-    if example.get("accu_reward_method") == "mcq":
-        row["task"] = "choice"
-    return row
+    task: Task | None = "choice" if example.get("accu_reward_method") == "mcq" else None
+    return gold_row(example, prompt, source=NAME, question=question, gold=gold, images=images, task=task)
