@@ -16,9 +16,6 @@ from transformers.trainer_utils import load_sharded_checkpoint
 from trl_onevision import OneVisionGRPOConfig, OneVisionGRPOTrainer
 from trl_onevision.grpo.checkpoint import accept_published_names
 
-# Under other names than their modules': all but Qwen3-VL's
-FAMILIES = ["qwen2_5_vl", "qwen2_vl", "qwen3_vl", "llava_onevision", "internvl"]
-
 
 @pytest.mark.parametrize(
     "setting",
@@ -42,7 +39,7 @@ def test_a_resumed_run_ends_as_if_it_had_never_stopped(
 
 
 @pytest.mark.parametrize("shard_size", ["1GB", "100KB"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_what_is_saved_is_loaded(family: str, shard_size: str, tmp_path: Path) -> None:
     model, _ = tiny.build(family)
     model.save_pretrained(tmp_path, max_shard_size=shard_size)

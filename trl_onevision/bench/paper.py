@@ -1,6 +1,6 @@
 """What the paper reports (R1-Onevision, arXiv 2503.10615): percent right, overall, by level and by category.
 
-Its answers were extracted by GPT-4o-mini and compared by a judge; `None` stands for what was not at hand.
+Its answers were extracted by GPT-4o-mini and compared by a judge.
 """
 
 ROWS = 942

@@ -14,7 +14,6 @@ from rich.table import Table
 from trl_onevision.bench import paper
 from trl_onevision.bench.score import Scored
 
-Z = 1.959963984540054  # the normal quantile of 95 %
 RUN = "this run"
 
 
@@ -24,12 +23,12 @@ def wilson(right: int, n: int) -> tuple[float, float]:
     >>> [round(bound, 3) for bound in wilson(36, 100)], [round(bound, 3) for bound in wilson(0, 10)]
     ([0.273, 0.458], [0.0, 0.278])
     """
+    from scipy.stats import binomtest  # seconds to import, and only a report needs it
+
     if n == 0:
         return 0.0, 1.0
-    share, spread = right / n, Z * Z / n
-    centre = share + spread / 2
-    half = math.sqrt(spread * share * (1 - share) + spread * spread / 4)
-    return max(0.0, (centre - half) / (1 + spread)), min(1.0, (centre + half) / (1 + spread))
+    interval = binomtest(right, n).proportion_ci(confidence_level=0.95, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def cell(verdicts: Iterable[bool]) -> dict[str, Any]:

@@ -6,12 +6,13 @@ TRL's sampler makes the loader fetch a whole generation batch at every micro-ste
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datasets import Dataset, Image, IterableDataset, List
+
+from trl_onevision.data.images import decode_image
 
 IMAGE_COLUMNS = ("image", "images")
 
@@ -65,23 +66,26 @@ def decode_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         key = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else value
         key = key if isinstance(value, (dict, bytes, str)) else id(value)
         if key not in decoded:
-            decoded[key] = decode_image(value)
+            decoded[key] = decode_column_value(value)
         return decoded[key]
 
     return [{k: decode(v) if k in IMAGE_COLUMNS and v is not None else v for k, v in row.items()} for row in rows]
 
 
-def decode_image(value: Any) -> Any:
+def decode_column_value(value: Any) -> Any:
     """A PIL image from a `datasets` image mapping, bytes, a path, base64 or a data URL; others are left to TRL.
+
+    Raises `RowError` on a text that is no image and names no file.
 
     Example:
 
     ```python
-    >>> import io
+    >>> import base64, io
     >>> from PIL import Image as PILImage
     >>> buffer = io.BytesIO()
     >>> PILImage.new("RGB", (4, 2)).save(buffer, format="PNG")
-    >>> decode_image(buffer.getvalue()).size, decode_image(base64.b64encode(buffer.getvalue()).decode()).size
+    >>> text = base64.b64encode(buffer.getvalue()).decode()
+    >>> decode_column_value(buffer.getvalue()).size, decode_column_value(text).size
     ((4, 2), (4, 2))
 
     ```
@@ -90,18 +94,9 @@ def decode_image(value: Any) -> Any:
         return Image().decode_example({"bytes": value.get("bytes"), "path": value.get("path")})
     if isinstance(value, bytes):
         return Image().decode_example({"bytes": value, "path": None})
-    if isinstance(value, Path) or (isinstance(value, str) and _is_path(value)):
-        return Image().decode_example({"bytes": None, "path": str(value)})
-    if isinstance(value, str):
-        return decode_image(base64.b64decode(value.removeprefix("data:").split("base64,")[-1]))
-    return value
-
-
-def _is_path(text: str) -> bool:
-    if "://" in text:
-        return True
-    # A path is short; asking the file system about a megabyte of base64 is an error of its own.
-    return len(text) < 4096 and not text.startswith("data:") and Path(text).exists()
+    if isinstance(value, str) and "://" in value:
+        return Image().decode_example({"bytes": None, "path": value})
+    return decode_image(value) if isinstance(value, (str, Path)) else value
 
 
 def _same(a: Any, b: Any) -> bool:

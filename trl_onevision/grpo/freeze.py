@@ -8,7 +8,7 @@ PARTS = ("vision", "language")
 
 
 def freeze(model: Any, part: str) -> None:
-    """Take one half of `model` out of training; adapters in it rest too.
+    """Take one half of `model` out of training; adapters in it are frozen too.
 
     `language` is the decoder with its embeddings and its head, `vision` all the rest: the tower and the projector.
     Raises `ValueError` where that half is empty, or where nothing is left to train.

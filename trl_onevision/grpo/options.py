@@ -23,8 +23,8 @@ class Options:
 
     Args:
         share_prompt: `"auto"` scores a group as one sequence where that is cheaper than TRL's G copies, `True` does
-            so wherever the model allows it, `False` never. One prefill a prompt and one preprocess an image come
-            with it.
+            so wherever the model allows it, `False` never. Each prompt is then also prefilled once and each
+            image preprocessed once.
         loss: `"trl"` keeps TRL's chunked head and loss; `"liger"` computes head and loss with Liger's kernels.
         skip_zero_advantages: Leave completions whose advantage is exactly zero out of the policy pass, where their
             gradient is exactly zero. The `entropy` metric is then the mean over the completions that were scored.
@@ -84,7 +84,7 @@ class Options:
         return cls.parse(os.environ[VARIABLE]) if _requested() else Options()
 
     def check(self, args: GRPOConfig) -> None:
-        """Raise where an option cannot hold together with one of TRL's, before anything is loaded."""
+        """Raise where an option conflicts with one of TRL's, before anything is loaded."""
         if self.loss == "liger":
             # Imported here: reading options is all that most of its callers do
             from trl_onevision.grpo.loss import head
@@ -95,7 +95,7 @@ class Options:
                 f"share_prompt: true expands a dynamic cache, which cannot hold with cache_implementation: "
                 f"{args.cache_implementation}. Drop one of the two, or set share_prompt: auto."
             )
-        if self.share_prompt is True and (getattr(args, "router_aux_loss_coef", None) or 0) != 0:
+        if self.share_prompt is True and args.router_aux_loss_coef:
             raise ValueError(
                 "share_prompt: true counts a prompt's tokens once, which cannot hold with router_aux_loss_coef: the "
                 "auxiliary loss counts them once a completion. Drop one of the two, or set share_prompt: auto."

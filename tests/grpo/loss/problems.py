@@ -10,8 +10,6 @@ from torch.nn import functional as F
 
 from trl_onevision.grpo.loss.reference import LOSS_TYPES, LossOptions, LossOutput, TokenBatch
 
-CLIPPED = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo")
-
 # Every loss type plain, and every knob with each loss type whose formula it enters in a way of its own
 CASES: dict[str, dict[str, Any]] = {
     **{name: {"loss_type": name, "epsilon_high": 1.2 if name == "cispo" else 0.28} for name in LOSS_TYPES},

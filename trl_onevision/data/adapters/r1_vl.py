@@ -1,7 +1,7 @@
 """R1-VL-10K: questions with the key steps of a solution, for StepGRPO.
 
 Raw rows: `image_path`, `problem`, `solution`, `key_steps` (`{"Steps": [wording or list of equivalent wordings]}`).
-The schema is the one that the released training code reads; the dataset's page was not at hand.
+The schema is the one that the released training code reads; it was not checked against the dataset itself.
 """
 
 from collections.abc import Mapping

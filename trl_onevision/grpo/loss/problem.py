@@ -64,7 +64,7 @@ class Problem:
 
 
 def by_dimension(is_ratio: torch.Tensor | None) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """vLLM's ratio as (one a token, one a sequence), of which at least one is `None`.
+    """vLLM's ratio as (per token, per sequence), of which at least one is `None`.
 
     >>> by_dimension(torch.ones(2, 1))
     (None, tensor([1., 1.]))

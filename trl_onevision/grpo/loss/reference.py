@@ -251,7 +251,7 @@ def gamma_weights(log_ratio_N: torch.Tensor, batch: TokenBatch, options: LossOpt
     >>> gamma_weights(torch.zeros(3), batch, LossOptions(loss_type="vespo"))
     tensor([1., 1.])
     """
-    lowest, highest = math.log(1e-8), 20.0
+    lowest, highest = math.log(1e-8), 20.0  # these bounds and 1e-4 below: GRPOTrainer.get_gamma_weights
     log_w_B = batch.sum_by_sequence(log_ratio_N.clamp(-20.0, highest))
     if batch.is_ratio is not None:
         log_is_ratio = batch.is_ratio.log().clamp(lowest, highest)
