@@ -7,16 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import logps, update
+from compare import OURS, logps, update
 from tiny import completions
-
-from trl_onevision import OneVisionGRPOConfig, OneVisionGRPOTrainer
-
-OURS: dict[str, Any] = {
-    "kind": OneVisionGRPOTrainer,
-    "config": OneVisionGRPOConfig,
-    "options": {"share_prompt": True},
-}
 
 
 def in_bf16(model: Any) -> None:

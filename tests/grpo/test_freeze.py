@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from conftest import assert_same, update
+from compare import assert_same, update
 from peft import LoraConfig
 from tiny import completions
 from transformers import Qwen3Config, Qwen3ForCausalLM

@@ -11,7 +11,7 @@ import datasets
 import pytest
 import tiny
 import torch
-from conftest import update
+from compare import OURS, update
 from peft import LoraConfig
 from PIL import Image
 from tiny import completions
@@ -19,14 +19,8 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from trl import GRPOTrainer
 
-from trl_onevision import OneVisionGRPOConfig, OneVisionGRPOTrainer
+from trl_onevision.data.schema import RowError
 from trl_onevision.grpo.collator import GroupCollator, decode_rows, keep_encoded
-
-OURS: dict[str, Any] = {
-    "kind": OneVisionGRPOTrainer,
-    "config": OneVisionGRPOConfig,
-    "options": {"share_prompt": True},
-}
 
 
 @pytest.fixture
@@ -161,6 +155,11 @@ def test_images_of_every_form_are_one_picture(tmp_path: Path) -> None:
     row = decode_rows([{"images": forms, "image": encoded, "solution": text}])[0]
     assert all(decoded.tobytes() == image.tobytes() for decoded in [*row["images"], row["image"]])
     assert row["solution"] == text
+
+
+def test_a_path_without_a_file_is_named() -> None:
+    with pytest.raises(RowError, match=r"missing file; found no file photos/cat\.png"):
+        decode_rows([{"images": ["photos/cat.png"]}])
 
 
 def test_datasets_keep_their_images_encoded_and_nothing_else_changes() -> None:

@@ -7,19 +7,11 @@ from typing import Any
 
 import pytest
 import tiny
-from conftest import assert_same, logps, update
+from compare import ONE_BATCH, OURS, assert_same, logps, update
 from peft import LoraConfig
 from tiny import completions
 
-from trl_onevision import OneVisionGRPOConfig, OneVisionGRPOTrainer
-
 LENGTHS = [5, 9, 3, 16, 7, 7, 12, 1]
-OURS: dict[str, Any] = {
-    "kind": OneVisionGRPOTrainer,
-    "config": OneVisionGRPOConfig,
-    "options": {"share_prompt": True},
-}
-ONE_BATCH = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}
 
 
 def pair(make: Callable[..., Any], **settings: Any) -> tuple[Any, Any]:

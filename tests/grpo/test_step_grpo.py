@@ -11,7 +11,7 @@ import pytest
 import tiny
 import torch
 import yaml
-from conftest import update
+from compare import update
 from datasets import Dataset, load_dataset
 from trl import SFTConfig, SFTTrainer
 

@@ -9,19 +9,12 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from conftest import assert_same, update
+from compare import ONE_BATCH, OURS, assert_same, update
 from peft import LoraConfig
 from tiny import completions
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from trl_onevision import OneVisionGRPOConfig, OneVisionGRPOTrainer
-
-OURS: dict[str, Any] = {
-    "kind": OneVisionGRPOTrainer,
-    "config": OneVisionGRPOConfig,
-    "options": {"share_prompt": True},
-}
-ONE_BATCH = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}
 
 
 def first_group_only(completion_ids: list[list[int]], **kwargs: Any) -> list[float]:

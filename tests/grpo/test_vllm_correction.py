@@ -10,21 +10,16 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
+import compare
 import pytest
 import tiny
 import torch
-from conftest import assert_same, update
+from compare import ONE_BATCH, assert_same, update
 from tiny import completions
 from trl.trainer import grpo_trainer
 
-from trl_onevision import OneVisionGRPOConfig, OneVisionGRPOTrainer
-
 LENGTHS = [5, 9, 3, 16, 7, 7, 12, 1]
-OURS: dict[str, Any] = {
-    "kind": OneVisionGRPOTrainer,
-    "config": OneVisionGRPOConfig,
-    "options": {"share_prompt": True, "skip_zero_advantages": False},
-}
+OURS: dict[str, Any] = compare.OURS | {"options": {"share_prompt": True, "skip_zero_advantages": False}}
 VLLM: dict[str, Any] = {"use_vllm": True, "vllm_mode": "colocate"}
 
 
@@ -68,8 +63,7 @@ def test_ratio_loss_gradients_and_metrics_are_trls_with_one_pass_less(
     make: Callable[..., Any], mode: str, bounds: dict[str, float]
 ) -> None:
     settings = {**VLLM, "vllm_importance_sampling_mode": mode, "vllm_importance_sampling_clip_max": 3.0, **bounds}
-    settings |= {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}
-    ours, stock = make(**OURS, **settings), make(**settings)
+    ours, stock = make(**OURS, **settings, **ONE_BATCH), make(**settings, **ONE_BATCH)
     counted = passes(ours), passes(stock)
     expected = update(stock)
     assert expected.metrics["sampling/importance_sampling_ratio/max"] > 0
@@ -79,8 +73,8 @@ def test_ratio_loss_gradients_and_metrics_are_trls_with_one_pass_less(
 
 @pytest.mark.parametrize("setting", [{"loss_type": "grpo"}, {"loss_type": "vespo"}, {"beta": 0.1}], ids=str)
 def test_the_ratio_reaches_every_term_of_the_loss(make: Callable[..., Any], setting: dict[str, Any]) -> None:
-    settings = {**VLLM, "vllm_importance_sampling_mode": "token_truncate", **setting}
-    settings |= {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "off_policy_mask_threshold": 0.3}
+    settings = {**VLLM, **ONE_BATCH, "vllm_importance_sampling_mode": "token_truncate", **setting}
+    settings |= {"off_policy_mask_threshold": 0.3}
     assert_same(update(make(**OURS, **settings)), update(make(**settings)))
 
 
@@ -99,8 +93,7 @@ def test_completions_without_advantage_leave_the_pass_and_nothing_becomes_nan(ma
     def first_group_only(completion_ids: list[list[int]], **kwargs: Any) -> list[float]:
         return [sum(ids) % 17 / 17 if i < 4 else 1.0 for i, ids in enumerate(completion_ids)]
 
-    settings = {**VLLM, "rewards": first_group_only, "shuffle_dataset": False}
-    settings |= {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}
+    settings = {**VLLM, **ONE_BATCH, "rewards": first_group_only, "shuffle_dataset": False}
     ours = make(**{**OURS, "options": {"share_prompt": True}}, **settings)
     stock = make(**settings)
     found = update(ours)
@@ -111,8 +104,7 @@ def test_completions_without_advantage_leave_the_pass_and_nothing_becomes_nan(ma
 
 @pytest.mark.parametrize("options", [{"share_prompt": True}, {"share_prompt": True, "loss": "liger"}], ids=str)
 def test_a_second_iteration_keeps_the_ratio_of_the_first(make: Callable[..., Any], options: dict[str, Any]) -> None:
-    settings = {**VLLM, "num_iterations": 2, "max_steps": 4, "lr_scheduler_type": "constant"}
-    settings |= {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}
+    settings = {**VLLM, **ONE_BATCH, "num_iterations": 2, "max_steps": 4, "lr_scheduler_type": "constant"}
     ours = make(**{**OURS, "options": {**options, "skip_zero_advantages": False}}, **settings)
     stock = make(**settings)
     for trainer in (ours, stock):
