@@ -14,7 +14,7 @@ import pytest
 import tiny
 import yaml
 from datasets import load_dataset
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig, GRPOTrainer, TrlParser
 
 from trl_onevision import OneVisionGRPOConfig, OneVisionGRPOTrainer
 from trl_onevision.grpo.activate import activate, deactivate
@@ -30,6 +30,20 @@ def undone() -> Iterator[None]:
     deactivate()
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([], ("auto", "trl", True, None)),
+        (["--share_prompt", "true", "--loss", "liger"], ("true", "liger", True, None)),
+        (["--share_prompt", "False", "--skip_zero_advantages", "false"], ("false", "trl", False, None)),
+        (["--freeze", "vision"], ("auto", "trl", True, "vision")),
+    ],
+)
+def test_the_options_are_read_from_a_command_line_too(given: list[str], expected: tuple[Any, ...]) -> None:
+    (args,) = TrlParser(OneVisionGRPOConfig).parse_args_and_config([*given, "--bf16", "false", "--use_cpu", "true"])
+    assert (args.share_prompt, args.loss, args.skip_zero_advantages, args.freeze) == expected
+
+
 def test_activation_is_idempotent_undoable_and_says_so_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
@@ -40,7 +54,7 @@ def test_activation_is_idempotent_undoable_and_says_so_once(
         activate()
     assert [record.getMessage() for record in caplog.records] == [
         "TRL_ONEVISION is set: GRPOTrainer is OneVisionGRPOTrainer, with "
-        "share_prompt=True, loss='trl', skip_zero_advantages=True, freeze=None."
+        "share_prompt='true', loss='trl', skip_zero_advantages=True, freeze=None."
     ]
     assert isinstance(build(GRPOTrainer, tmp_path), OneVisionGRPOTrainer)
 
@@ -153,7 +167,7 @@ def test_trl_grpo_trains_with_the_recipe_alone(tmp_path: Path, options: dict[str
         recipe(tmp_path, options), cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
     )
     assert run.returncode == 0, run.stderr[-2000:]
-    said = "GRPOTrainer is OneVisionGRPOTrainer, with share_prompt=True" in run.stderr
+    said = "GRPOTrainer is OneVisionGRPOTrainer, with share_prompt='true'" in run.stderr
     assert said == (options is not None)
     assert "Training completed" in run.stdout
     # The attention this package registers is no part of what is saved.

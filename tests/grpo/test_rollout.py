@@ -69,6 +69,11 @@ def test_one_prefill_a_prompt_generates_what_trl_generates(make: Callable[..., A
     assert torch.equal(generated[0][1], generated[1][1])
 
 
+def without_cache(model: Any) -> None:
+    """As in a checkpoint that was trained with gradient checkpointing, and has no generation_config.json."""
+    model.generation_config.use_cache = False
+
+
 @pytest.mark.parametrize(
     "setting",
     [
@@ -78,8 +83,12 @@ def test_one_prefill_a_prompt_generates_what_trl_generates(make: Callable[..., A
         {"gradient_checkpointing": True},
         {"generation_kwargs": {"do_sample": False}, "repetition_penalty": 1.2},
         {"data": tiny.dataset(2, per_row=2), "pad_to_multiple_of": 8},
+        {"generation_kwargs": {"use_cache": False, "do_sample": False}},
+        {"generation_kwargs": {"num_beams": 2, "do_sample": False}},
+        {"generation_kwargs": {"cache_implementation": "static", "do_sample": False}},
+        {"prepare": without_cache},
     ],
-    ids=lambda setting: "-".join(setting),
+    ids=lambda setting: "-".join(map(str, setting.values())) if "generation_kwargs" in setting else "-".join(setting),
 )
 def test_settings_of_generation_hold(make: Callable[..., Any], setting: dict[str, Any]) -> None:
     stock_setting = {key: value for key, value in setting.items() if key != "options"}
@@ -160,6 +169,50 @@ def test_images_of_every_form_are_one_picture(tmp_path: Path) -> None:
 def test_a_path_without_a_file_is_named() -> None:
     with pytest.raises(RowError, match=r"missing file; found no file photos/cat\.png"):
         decode_rows([{"images": ["photos/cat.png"]}])
+
+
+def test_a_batch_without_an_image_says_so_with_an_empty_list() -> None:
+    for rows in ([{"image": None}], [{"images": None}, {"images": None}], [{"images": []}]):
+        assert [row["images"] for row in decode_rows(rows)] == [[]] * len(rows)
+    assert decode_rows([{"prompt": "How many?"}]) == [{"prompt": "How many?"}]
+    mixed = decode_rows([{"image": None}, {"image": tiny.png(tiny.picture(1))}])
+    assert ["images" in row for row in mixed] == [False, False]
+
+
+@pytest.mark.parametrize("column", ["image", "images"])
+def test_rows_without_an_image_fill_a_batch_of_their_own(make: Callable[..., Any], column: str) -> None:
+    data = tiny.dataset(2)
+    data = data.add_column(column + "_", [None, None]).remove_columns("images").rename_column(column + "_", column)
+    ours, stock = make(**OURS, data=data), make(data=tiny.dataset(2, text_rows=(0, 1)))
+    batches = [t._generate_and_score_completions(next(iter(t.get_train_dataloader()))) for t in (ours, stock)]
+    assert batches[0]["prompt_ids"].shape == batches[1]["prompt_ids"].shape
+    assert "pixel_values" not in batches[0]
+
+
+def test_a_transform_and_a_mode_of_the_users_own_are_kept(make: Callable[..., Any]) -> None:
+    seen: list[Any] = []
+
+    def look(completions: list[Any], images: list[Any], **kwargs: Any) -> list[float]:
+        seen.append([(image.mode, image.size) for row in images for image in row])
+        return [float(i % 2) for i in range(len(completions))]
+
+    def half(batch: dict[str, Any]) -> dict[str, Any]:
+        return batch | {"images": [[image.resize((56, 28)) for image in images] for images in batch["images"]]}
+
+    grey = tiny.dataset(2).cast_column("images", datasets.List(datasets.Image(mode="L")))
+    for data in (grey, tiny.dataset(2).with_transform(half)):
+        for kind in (OURS, {}):
+            trainer = make(**kind, data=data, rewards=look, max_completion_length=2, shuffle_dataset=False)
+            trainer._generate_and_score_completions(next(iter(trainer.get_train_dataloader())))
+        assert seen[-1] == seen[-2]
+
+
+def test_internvl_takes_a_row_without_an_image_in_any_place(make: Callable[..., Any]) -> None:
+    for text_row in (0, 1):
+        data = tiny.dataset(2, text_rows=(text_row,))
+        trainer = make(**OURS, family="internvl", data=data, shuffle_dataset=False, max_completion_length=2)
+        batch = trainer._generate_and_score_completions(next(iter(trainer.get_train_dataloader())))
+        assert [count > 0 for count in batch["num_images"]].index(True) == (4 if text_row == 0 else 0)
 
 
 def test_datasets_keep_their_images_encoded_and_nothing_else_changes() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import tiny
+import torch
 from compare import ONE_BATCH, OURS, assert_same, logps, update
 from peft import LoraConfig
 from tiny import completions
@@ -73,6 +74,61 @@ def test_every_case_updates_as_trl_does(make: Callable[..., Any], case: str) -> 
     ours, stock = pair(make, **CASES[case])
     assert_same(update(ours), update(stock))
     assert ours.model.is_gradient_checkpointing == ("checkpointing" in case)
+
+
+@pytest.mark.parametrize("setting", [{"beta": 0.1}, {"steps_per_generation": 2}], ids=str)
+def test_llava_onevision_has_reference_and_old_passes(make: Callable[..., Any], setting: dict[str, Any]) -> None:
+    """TRL's own trainer hands those passes a field that the model's processor adds, and fails on it."""
+    settings = {"family": "llava_onevision", "given": completions(LENGTHS), **ONE_BATCH, **setting}
+    if "steps_per_generation" in setting:
+        settings |= {"per_device_train_batch_size": 4}
+    ours, stock = make(**OURS, **settings), make(**settings)
+    score = type(stock)._get_per_token_logps_and_entropies
+    stock._get_per_token_logps_and_entropies = lambda *args, batch_num_images=None, **kwargs: score(
+        stock, *args, **kwargs
+    )
+    for trainer in (ours, stock):
+        trainer.model.train()
+    first, second = (t._generate_and_score_completions(next(iter(t.get_train_dataloader()))) for t in (ours, stock))
+    name = "ref_per_token_logps" if "beta" in setting else "old_per_token_logps"
+    assert (first[name] - second[name]).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("share", ["true", "auto"])
+def test_llava_onevision_takes_several_images_a_row(make: Callable[..., Any], share: str) -> None:
+    data = tiny.dataset(1, per_row=2)
+    settings = {"family": "llava_onevision", "data": data, **ONE_BATCH, "num_generations": 8}
+    ours = make(**{**OURS, "options": {"share_prompt": share}}, given=completions([30] * 8), **settings)
+    found, _ = logps(ours)
+    batch = ours._generate_and_score_completions(next(iter(ours.get_train_dataloader())))
+    with torch.no_grad():  # each copy with its own images, by the model itself
+        count = len(batch["completion_ids"])
+        images = {
+            key: batch[key].repeat(count, *[1] * (batch[key].ndim - 1)) for key in ("pixel_values", "image_sizes")
+        }
+        logits = ours.model(
+            input_ids=torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1),
+            attention_mask=torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1),
+            batch_num_images=torch.tensor([2] * count),
+            **images,
+        ).logits[:, batch["prompt_ids"].size(1) - 1 : -1]
+    expected = logits.log_softmax(-1).gather(-1, batch["completion_ids"][..., None])[..., 0]
+    assert ((found - expected) * batch["completion_mask"]).abs().max() < 1e-5
+
+
+def test_a_window_of_the_old_pass_is_bounded_by_the_rows_of_a_training_pass(make: Callable[..., Any]) -> None:
+    rows = []
+    for batch_size in (1, 2, 4):
+        settings = {"per_device_train_batch_size": batch_size, "gradient_accumulation_steps": 8 // batch_size}
+        settings |= {"num_generations": 8, "beta": 0.1, "data": tiny.dataset(1)}
+        trainer = make(**OURS, given=completions([5] * 8), **settings)
+        widths: list[int] = []
+        trainer.ref_model.get_decoder().register_forward_pre_hook(
+            lambda module, args, kwargs, widths=widths: widths.append(1), with_kwargs=True
+        )
+        trainer._generate_and_score_completions(next(iter(trainer.get_train_dataloader())))
+        rows.append(8 // len(widths))
+    assert rows == [2, 4, 8]
 
 
 def test_text_rows_stand_beside_image_rows(make: Callable[..., Any]) -> None:

@@ -46,13 +46,20 @@ def keep_encoded(dataset: Any) -> Any:
         return type(dataset)({name: keep_encoded(split) for name, split in dataset.items()})
     if not isinstance(dataset, (Dataset, IterableDataset)) or dataset.features is None:
         return dataset
+    if isinstance(dataset, Dataset) and dataset.format["type"] == "custom":
+        return dataset  # a transform of the user's own, which expects decoded images
     for column in IMAGE_COLUMNS:
         feature = dataset.features.get(column)
-        if isinstance(feature, Image) and feature.decode:
-            dataset = dataset.cast_column(column, Image(mode=feature.mode, decode=False))
-        elif isinstance(feature, List) and isinstance(feature.feature, Image) and feature.feature.decode:
-            dataset = dataset.cast_column(column, List(Image(mode=feature.feature.mode, decode=False)))
+        if _decodes(feature):
+            dataset = dataset.cast_column(column, Image(decode=False))
+        elif isinstance(feature, List) and _decodes(feature.feature):
+            dataset = dataset.cast_column(column, List(Image(decode=False)))
     return dataset
+
+
+def _decodes(feature: Any) -> bool:
+    """Whether a feature decodes images, to the mode of their file: another mode is `datasets`' to convert to."""
+    return isinstance(feature, Image) and feature.decode and feature.mode is None
 
 
 def decode_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -69,7 +76,11 @@ def decode_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             decoded[key] = decode_column_value(value)
         return decoded[key]
 
-    return [{k: decode(v) if k in IMAGE_COLUMNS and v is not None else v for k, v in row.items()} for row in rows]
+    rows = [{k: decode(v) if k in IMAGE_COLUMNS and v is not None else v for k, v in row.items()} for row in rows]
+    if any(row.get(column) is not None for row in rows for column in IMAGE_COLUMNS):
+        return rows
+    # Of a batch without an image TRL understands the empty list, but not None
+    return [{**row, "images": []} if row.keys() & set(IMAGE_COLUMNS) else row for row in rows]
 
 
 def decode_column_value(value: Any) -> Any:

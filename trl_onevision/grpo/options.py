@@ -22,8 +22,8 @@ class Options:
     """The options this package adds to TRL's; every default is the one to keep unless you measure otherwise.
 
     Args:
-        share_prompt: `"auto"` scores a group as one sequence where that is cheaper than TRL's G copies, `True` does
-            so wherever the model allows it, `False` never. Each prompt is then also prefilled once and each
+        share_prompt: `"auto"` scores a group as one sequence where that is cheaper than TRL's G copies, `"true"` (or
+            `True`) wherever the model allows it, `"false"` never. Each prompt is then also prefilled once and each
             image preprocessed once.
         loss: `"trl"` keeps TRL's chunked head and loss; `"liger"` computes head and loss with Liger's kernels.
         skip_zero_advantages: Leave completions whose advantage is exactly zero out of the policy pass, where their
@@ -34,7 +34,7 @@ class Options:
 
     ```python
     >>> Options.parse("{share_prompt: true, loss: trl}")
-    Options(share_prompt=True, loss='trl', skip_zero_advantages=True, freeze=None)
+    Options(share_prompt='true', loss='trl', skip_zero_advantages=True, freeze=None)
     >>> Options.parse("{share_promt: true}")
     Traceback (most recent call last):
     ValueError: Unknown option 'share_promt' of TRL_ONEVISION. Known options: share_prompt, loss, skip_zero_advantages,
@@ -43,7 +43,8 @@ class Options:
     ```
     """
 
-    share_prompt: bool | str = field(
+    # `str` and no union with bool, which `TrlParser` would take for a bool alone
+    share_prompt: str = field(
         default="auto", metadata={"help": "Score a group as one sequence: 'auto' (where it pays), true or false."}
     )
     loss: str = field(default="trl", metadata={"help": "Who computes head and loss: 'trl' or 'liger'."})
@@ -53,8 +54,9 @@ class Options:
     freeze: str | None = field(default=None, metadata={"help": "What not to train: 'vision' or 'language'."})
 
     def __post_init__(self) -> None:
-        if isinstance(self.share_prompt, str) and self.share_prompt != "auto":
-            self.share_prompt = _as_bool("share_prompt", self.share_prompt, " or 'auto'")
+        given, self.share_prompt = self.share_prompt, str(self.share_prompt).lower()
+        if self.share_prompt not in ("auto", "true", "false"):
+            raise ValueError(f"share_prompt must be true or false or 'auto', not {given!r}.")
         if self.loss not in ("trl", "liger"):
             raise ValueError(f"loss must be 'trl' or 'liger', not {self.loss!r}.")
         if not isinstance(self.skip_zero_advantages, bool):
@@ -90,12 +92,12 @@ class Options:
             from trl_onevision.grpo.loss import head
 
             head.check(head.refused_options(args))
-        if self.share_prompt is True and args.cache_implementation is not None:
+        if self.share_prompt == "true" and args.cache_implementation is not None:
             raise ValueError(
                 f"share_prompt: true expands a dynamic cache, which cannot hold with cache_implementation: "
                 f"{args.cache_implementation}. Drop one of the two, or set share_prompt: auto."
             )
-        if self.share_prompt is True and args.router_aux_loss_coef:
+        if self.share_prompt == "true" and args.router_aux_loss_coef:
             raise ValueError(
                 "share_prompt: true counts a prompt's tokens once, which cannot hold with router_aux_loss_coef: the "
                 "auxiliary loss counts them once a completion. Drop one of the two, or set share_prompt: auto."
@@ -115,7 +117,7 @@ class OneVisionGRPOConfig(Options, GRPOConfig):
     ```python
     >>> config = OneVisionGRPOConfig(output_dir="runs/clevr", share_prompt=True, bf16=False, report_to="none")
     >>> config.share_prompt, config.loss, config.num_generations
-    (True, 'trl', 8)
+    ('true', 'trl', 8)
 
     ```
     """
@@ -126,8 +128,8 @@ class OneVisionGRPOConfig(Options, GRPOConfig):
         self.check(self)
 
 
-def _as_bool(name: str, value: Any, also: str = "") -> bool:
+def _as_bool(name: str, value: Any) -> bool:
     words = {"true": True, "false": False}
     if str(value).lower() not in words:
-        raise ValueError(f"{name} must be true or false{also}, not {value!r}.")
+        raise ValueError(f"{name} must be true or false, not {value!r}.")
     return words[str(value).lower()]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import BatchFeature, DynamicCache
+from transformers import BatchFeature, DynamicCache, GenerationConfig
 from trl.trainer.utils import pad
 
 PER_TOKEN_FIELDS = ("token_type_ids", "mm_token_type_ids")
@@ -89,8 +89,15 @@ class ProcessOnce:
 
     def image_processor(self, images: Any, **kwargs: Any) -> Any:
         """TRL counts an image's tiles with a second look at it; the copies that hold no images are left out."""
-        flat = [image for row in images if row for image in row] if isinstance(images[0], list) else images
+        rows = [row if isinstance(row, list) else [row] for row in images]
+        flat = [image for row in rows for image in row if image is not None]
         return self._processor.image_processor(images=flat, **kwargs)
+
+
+def can_expand(config: GenerationConfig, longest_prompt: int) -> bool:
+    """Whether `generate` under `config` can start from a cache that holds all but the last token of each prompt."""
+    caches = bool(config.use_cache) and config.cache_implementation is None
+    return caches and config.num_beams in (None, 1) and longest_prompt > 1
 
 
 @contextmanager

@@ -41,6 +41,10 @@ class Group:
     unpad: torch.Tensor
     seen: int  # S: the prompt without its last token, and the longest branch
 
+    def to(self, device: torch.device, **kwargs: Any) -> Group:
+        """The same with its indices on `device`; accelerate calls it where a model's layers lie on several."""
+        return replace(self, pad_GC=self.pad_GC.to(device), unpad=self.unpad.to(device))
+
 
 @dataclass(frozen=True)
 class PackedRow:
@@ -113,8 +117,9 @@ def _group(start: int, prompt_length: int, lengths: list[int]) -> Group:
     steps_GC = torch.arange(width).expand(len(lengths), width)
     real_GC = steps_GC < torch.tensor(lengths)[:, None]
     branches = slice(start + prompt_length, start + prompt_length + int(ends[-1]))
-    # Padding repeats the branch's first token: it comes after every real one, so no real token sees it.
-    pad_GC = begins[:, None] + steps_GC * real_GC
+    # Padding is whatever comes next: behind every real token, so that none sees it, and no index many times, which
+    # the backward pass would add up one by one.
+    pad_GC = (begins[:, None] + steps_GC) % ends[-1]
     prompt = slice(start, start + prompt_length)
     return Group(prompt, branches, pad_GC, real_GC.flatten().nonzero()[:, 0], prompt_length + width)
 
@@ -128,7 +133,7 @@ def saves(prompt_lengths: list[int], completion_lengths: list[int], first: list[
 
 def to_device(row: PackedRow, device: torch.device) -> PackedRow:
     """The same layout with its indices on `device`."""
-    groups = [replace(g, pad_GC=g.pad_GC.to(device), unpad=g.unpad.to(device)) for g in row.groups]
+    groups = [group.to(device) for group in row.groups]
     indices = (row.token_L, row.position_L, row.offset_L, row.target_L)
     return PackedRow(groups, *(index.to(device) for index in indices))
 

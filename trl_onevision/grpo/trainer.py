@@ -18,7 +18,7 @@ from trl_onevision.grpo.freeze import freeze
 from trl_onevision.grpo.loss.head import LigerLoss
 from trl_onevision.grpo.options import Options
 from trl_onevision.grpo.raw_rows import adapt
-from trl_onevision.grpo.rollout import ProcessOnce, Prompts, prefill_once, unique_rows
+from trl_onevision.grpo.rollout import ProcessOnce, Prompts, can_expand, prefill_once, unique_rows
 from trl_onevision.grpo.rows import IMAGE_FIELDS, first_copies, micro_batches, take_rows
 from trl_onevision.grpo.signatures import check_signatures
 from trl_onevision.grpo.vllm_correction import VLLMCorrection
@@ -105,7 +105,7 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         return True
 
     def _why_not_shared(self) -> str | None:
-        if self.options.share_prompt is False:
+        if self.options.share_prompt == "false":
             return "share_prompt is false"
         if self.tools or self.environment_factories or self.rollout_func is not None:
             return "tools, environments and rollout functions may put images into completions"
@@ -113,7 +113,7 @@ class OneVisionGRPOTrainer(GRPOTrainer):
             return "the mixture-of-experts auxiliary loss counts a prompt's tokens once a completion"
         if isinstance(self.model, PeftModel) and self.model.active_peft_config.is_prompt_learning:
             return "prompt-learning adapters add tokens of their own"
-        return shared_prompt.why_not(self._base_model(self.model), allow_dropout=self.options.share_prompt is True)
+        return shared_prompt.why_not(self._base_model(self.model), allow_dropout=self.options.share_prompt == "true")
 
     def _first_logps_are_old_logps(self) -> bool:
         """Whether the first use of a generation, before any step, gives what TRL runs an old-policy pass for."""
@@ -183,7 +183,8 @@ class OneVisionGRPOTrainer(GRPOTrainer):
             return super()._generate_single_turn(prompt_ids, known.all_images, multimodal_fields, num_generations)
         if len(known.first_rows) == len(known.every):
             return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations)
-        if self.args.cache_implementation is not None:
+        config, _ = self._base_model(self.model)._prepare_generation_config(self.generation_config)
+        if not can_expand(config, max(map(len, prompt_ids))):
             _, _, every_field = super()._tokenize_prompts(known.every)
             return super()._generate_single_turn(prompt_ids, known.all_images, every_field, num_generations)
         with prefill_once(self.accelerator.unwrap_model(self.model_wrapped), known):
@@ -213,6 +214,7 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         compute_aux_loss: bool = False,
         **fields: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        fields.pop("batch_num_images", None)  # of LLaVA-OneVision's processor, and not by row as TRL takes it to be
         if not self._shares:
             scores = super()._get_per_token_logps_and_entropies(
                 model,
@@ -245,8 +247,9 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         """Score the rows that matter, window by window; every rank makes the same number of passes."""
         count, P = batch["input_ids"].size(0), batch["input_ids"].size(1) - T
         first = first_copies(batch["input_ids"][:, :P], batch["attention_mask"][:, :P], batch.get("num_images"))
-        # A window holds whole groups, which packed are no longer than the few copies TRL would take at a time.
-        window = count if batch_size is None else -(-batch_size // self.num_generations) * self.num_generations
+        # Whole groups, but no more than twice the rows of a training pass, which keeps activations besides.
+        G = self.num_generations
+        window = count if batch_size is None else min(-(-batch_size // G) * G, 2 * batch_size)
         logps, entropies = [], []
         for start in range(0, count, window):
             rows = list(range(start, min(start + window, count)))
@@ -289,7 +292,9 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         prompt_mask, completion_mask = batch["attention_mask"].split([P, T], dim=1)
         first = first_copies(batch["input_ids"][:, :P], prompt_mask, batch.get("num_images"))
         lengths = prompt_mask.sum(1).tolist(), completion_mask.sum(1).tolist()
-        if self.options.share_prompt is True or shared_prompt.saves(*lengths, first, P, T):
+        # TRL's pass does not tell LLaVA-OneVision how many images a prompt has
+        must_pack = "image_sizes" in batch and max(batch["num_images"]) > 1
+        if must_pack or self.options.share_prompt == "true" or shared_prompt.saves(*lengths, first, P, T):
             row = shared_prompt.to_device(shared_prompt.pack(*lengths, first, P, T), prompt_mask.device)
             outputs = self._forward_packed(model, batch, row, sorted(set(first)), P)
             shape = completion_mask.shape
@@ -315,6 +320,9 @@ class OneVisionGRPOTrainer(GRPOTrainer):
             None if token_types is None else token_types[leaders, :P],
             batch.get("image_grid_thw"),
         )
+        images = {key: batch[key] for key in IMAGE_FIELDS if key in batch}
+        if "image_sizes" in images:
+            images["batch_num_images"] = torch.tensor([count for count in batch["num_images"] if count])
         with self.accelerator.autocast():
             return model(
                 input_ids=batch["input_ids"].flatten()[row.token_L][None],
@@ -324,7 +332,7 @@ class OneVisionGRPOTrainer(GRPOTrainer):
                 shift_labels=row.labels(batch["input_ids"][:, P:]),
                 fused_lm_head=True,
                 shared_prompt=row.groups,
-                **{key: batch[key] for key in IMAGE_FIELDS if key in batch},
+                **images,
             )
 
     # Work that changes nothing is not done

@@ -48,6 +48,14 @@ def test_the_ratio_of_vllm(case, is_ratio):
     assert_same(options, *problem(options, is_ratio=is_ratio), tile_tokens=8)
 
 
+def test_a_compiled_model_calls_it_as_it_is():
+    inputs = problem(LossOptions())
+    compiled = torch.compile(lambda *args: liger.grpo_loss(*args), backend="eager")
+    expected, found = (run(compute, *inputs, LossOptions())[1] for compute in (liger.grpo_loss, compiled))
+    for name, gradient in expected.items():
+        assert torch.equal(found[name], gradient), name
+
+
 @pytest.mark.parametrize("frozen", [(), ("weight", "bias"), ("hidden",), ("bias",)], ids=str)
 @pytest.mark.parametrize("bias", [False, True], ids=["no bias", "bias"])
 def test_frozen_and_trainable_parts(frozen, bias):

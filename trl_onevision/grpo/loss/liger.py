@@ -42,6 +42,7 @@ def runs_on_triton(device: torch.device) -> bool:
     return device.type in ("cuda", "xpu") or triton.knobs.runtime.interpret
 
 
+@torch.compiler.disable
 def grpo_loss(
     hidden_NH: torch.Tensor,
     weight_VH: torch.Tensor,
