@@ -11,6 +11,10 @@ from compare import OURS, logps, update
 from tiny import completions
 
 
+def ours_on(loss: str) -> dict[str, Any]:
+    return OURS | {"options": {"share_prompt": True, "loss": loss}}
+
+
 def in_bf16(model: Any) -> None:
     model.to(torch.bfloat16)
 
@@ -26,14 +30,25 @@ WEIGHTS = {"prepare": in_bf16}
 AUTOCAST = {"prepare": rounded, "bf16": True}
 
 
+ON_CUDA = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device: its kernels, in the whole trainer"),
+]
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=ON_CUDA)])
+@pytest.mark.parametrize("loss", ["trl", pytest.param("liger", marks=ON_CUDA)])
 @pytest.mark.parametrize("precision", [WEIGHTS, AUTOCAST], ids=["weights", "autocast"])
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "internvl"])
-def test_bf16_is_no_further_from_fp32_than_trl(make: Callable[..., Any], family: str, precision: Any) -> None:
+def test_bf16_is_no_further_from_fp32_than_trl(
+    make: Callable[..., Any], family: str, precision: Any, loss: str, device: str
+) -> None:
     settings: dict[str, Any] = {"family": family, "given": completions([24, 16, 20, 24, 9, 24, 24, 13])}
+    settings |= {"use_cpu": device == "cpu"}
     settings |= {"build": {"hidden": 64, "layers": 4}, "gradient_accumulation_steps": 1, "max_completion_length": 24}
     settings |= {"per_device_train_batch_size": 8}
     truth = make(**settings, prepare=rounded)
-    stock, ours = make(**settings, **precision), make(**OURS, **settings, **precision)
+    stock, ours = make(**settings, **precision), make(**ours_on(loss), **settings, **precision)
     expected = logps(truth)[0]
     errors = [(logps(trainer)[0] - expected).square().mean().sqrt() for trainer in (ours, stock)]
     assert 0 < errors[0] < 1.1 * errors[1]
