@@ -197,13 +197,45 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(tmp_path, mon
     assert done == summary
 
 
+def test_a_second_run_into_the_same_output_is_refused_and_takes_nothing_from_the_first(tmp_path, monkeypatch):
+    import trl_onevision.data.prepare as module
+
+    rows, problems = raw_rows(40, broken_share=0.1)
+    options = {"source": str(write_parquet(rows, tmp_path / "raw.parquet")), "conversion": SMALL, "console": QUIET}
+    publish, refused = module.publish, []
+
+    def publish_late(*arguments):
+        for resume in (False, True):
+            with pytest.raises(OutputExists, match=r"out\.partial: found another run that is writing there"):
+                prepare("r1-onevision", tmp_path / "out", **options, resume=resume)
+            refused.append(resume)
+        return publish(*arguments)
+
+    def start_second(*arguments):  # while no shard is closed yet, as in a run that has kept no row
+        if not refused:
+            refused.append(None)
+            with pytest.raises(OutputExists, match="another run"):
+                prepare("r1-onevision", tmp_path / "out", **options)
+        return convert_row(*arguments)
+
+    convert_row = module.convert_row
+    monkeypatch.setattr(module, "convert_row", start_second)
+    monkeypatch.setattr(module, "publish", publish_late)
+    assert prepare("r1-onevision", tmp_path / "out", **options, workers=1).kept == 36
+    assert refused == [None, False, True]
+    assert rejected(tmp_path / "out") == problems
+    assert ids(tmp_path / "out", tmp_path) == [row["id"] for row in rows if row["id"] not in problems]
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "cache", "raw.parquet"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"data", "prepare.json", "rejected.jsonl"}
+
+
 def test_another_folder_of_that_name_is_left_alone(tmp_path):
     (tmp_path / "out.partial").mkdir()
     (tmp_path / "out.partial" / "thesis.tex").write_text("…")
     for resume in (False, True):
         with pytest.raises(OutputExists, match=r"out\.partial: found an unfinished run"):
             prepare("clevr", tmp_path / "out", source=str(FIXTURES / "clevr.parquet"), resume=resume, console=QUIET)
-    assert (tmp_path / "out.partial" / "thesis.tex").exists()
+    assert [path.name for path in tmp_path.rglob("*")] == ["out.partial", "thesis.tex"]
 
 
 RUN = """

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
-import shutil
 import signal
 import threading
 from collections import Counter, deque
@@ -34,6 +35,7 @@ from trl_onevision.data.writer import OutputExists, ShardWriter, publish, refuse
 
 PROGRESS = "progress.part"
 REJECTED = "rejected.part"
+LOCK = "lock.part"
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -105,12 +107,15 @@ def prepare(
     if resume and (summary := _finished(output, description)):
         return summary
     refuse_used(output)
-    run = _Run(output, description, resume=resume)
-    rows = islice(opened.rows(skip=run.summary.read), None if limit is None else limit - run.summary.read)
-    converted = ordered_map(partial(_convert, adapter=adapter, conversion=conversion), rows, workers)
-    run.write(converted, min(filter(None, (len(opened), limit)), default=None), strict, console)
-    publish(run.work, output, split)
-    (output / PROGRESS).unlink()
+    work = output.with_name(output.name + ".partial")  # beside the output, so that the final rename is atomic
+    with _alone_in(work):
+        run = _Run(work, description, resume=resume)
+        rows = islice(opened.rows(skip=run.summary.read), None if limit is None else limit - run.summary.read)
+        converted = ordered_map(partial(_convert, adapter=adapter, conversion=conversion), rows, workers)
+        run.write(converted, min(filter(None, (len(opened), limit)), default=None), strict, console)
+        publish(work, output, split)
+        for name in (PROGRESS, LOCK):
+            (output / name).unlink()
     return run.summary
 
 
@@ -168,12 +173,39 @@ def _convert(raw: RawRow, adapter: Adapter, conversion: Conversion) -> tuple[Raw
         return raw, error
 
 
+@contextmanager
+def _alone_in(work: Path) -> Iterator[None]:
+    """Hold the work folder for one run: a second one would clear away what the first has under way.
+
+    The lock ends with the process, however that ends; its file moves with the folder.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / LOCK).open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = os.fstat(lock.fileno()).st_nlink == 0  # a run that ended just now has removed the file
+        except BlockingIOError:
+            held = True
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
+                raise
+            held = False  # a file system without locks, as some clusters mount theirs
+        if held:
+            raise OutputExists(
+                f"{work}: found another run that is writing there, expected none. Wait for it, or choose another "
+                "--output."
+            )
+        try:
+            yield
+        finally:
+            (work / LOCK).unlink(missing_ok=True)
+
+
 class _Run:
     """The work folder of one run: shards, rejected rows and how far it has come."""
 
-    def __init__(self, output: Path, description: dict[str, Any], *, resume: bool) -> None:
-        # Beside the output, so that the final rename is atomic.
-        self.work, self.description = output.with_name(output.name + ".partial"), description
+    def __init__(self, work: Path, description: dict[str, Any], *, resume: bool) -> None:
+        self.work, self.description = work, description
         self.summary, self.shards = Summary(), 0
         if resume and (self.work / PROGRESS).exists():
             self._restore()
@@ -183,16 +215,16 @@ class _Run:
         self.rejected = (self.work / REJECTED).open("a", encoding="utf-8")
 
     def _make_room(self) -> None:
-        """A new work folder. What another run has kept is not thrown away; a run that kept no row is."""
-        if self.work.exists():
-            progress = self.work / PROGRESS
-            saved = json.loads(progress.read_text(encoding="utf-8")) if progress.exists() else {"kept": "unknown"}
-            if saved["kept"]:
-                raise OutputExists(
-                    f"{self.work}: found an unfinished run, expected none. Go on with --resume, or remove the folder."
-                )
-            shutil.rmtree(self.work)
-        self.work.mkdir(parents=True)
+        """An empty work folder. What another run has kept is not thrown away; a run that kept no row is."""
+        held = [path for path in self.work.iterdir() if path.name != LOCK]
+        progress = self.work / PROGRESS
+        saved = json.loads(progress.read_text(encoding="utf-8")) if progress.exists() else {"kept": bool(held)}
+        if saved["kept"] or not all(path.name.endswith(".part") for path in held):
+            raise OutputExists(
+                f"{self.work}: found an unfinished run, expected none. Go on with --resume, or remove the folder."
+            )
+        for path in held:
+            path.unlink()
 
     def _restore(self) -> None:
         saved = json.loads((self.work / PROGRESS).read_text(encoding="utf-8"))
