@@ -21,6 +21,7 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
+from trl_onevision.data import convert
 from trl_onevision.data.convert import Conversion
 from trl_onevision.data.images import PixelGrid
 from trl_onevision.data.prepare import Interrupted, prepare, prepare_command
@@ -135,6 +136,44 @@ def test_rows_of_wrong_types_in_jsonl(tmp_path):
     }
 
 
+def test_half_a_surrogate_pair_anywhere_is_a_broken_row(tmp_path):
+    good = {"problem": "6 x 7?", "solution": "#### 42"}
+    lines = [good, good | {"id": "a\ud83d"}, good | {"problem": "\ud83d?"}, {"id": "b\ude00", "problem": 3}, good]
+    source = write_jsonl(lines, tmp_path / "raw.jsonl")
+    summary = prepare("text-math", tmp_path / "out", source=str(source), console=QUIET)
+    assert (summary.kept, summary.dropped["id: not Unicode text"]) == (2, 1)
+    assert rejected(tmp_path / "out") == {
+        "a\ud83d": "not Unicode text",
+        "raw.jsonl:2": "not Unicode text",
+        "b\ude00": "wrong type",
+    }
+
+
+def test_a_file_name_that_is_not_utf8(tmp_path):
+    source = tmp_path / os.fsdecode(b"caf\xe9.jsonl")
+    write_jsonl([{"id": "1", "problem": "6 x 7?", "solution": "#### 42"}, {"id": "2"}], source)
+    assert prepare("text-math", tmp_path / "out", source=str(source), console=QUIET).kept == 1
+    assert json.loads((tmp_path / "out" / "prepare.json").read_text())["source"] == str(source)
+
+
+def test_a_row_that_no_check_foresaw_is_listed_with_its_reason(tmp_path, monkeypatch):
+    def convert_row(example, *arguments):
+        return json.dumps({"counts": b"PPYo1"}) if example["id"] == 1 else known(example, *arguments)
+
+    known = convert.convert_row
+    monkeypatch.setattr("trl_onevision.data.prepare.convert_row", convert_row)
+    source = write_jsonl(
+        [{"id": index, "problem": "6 x 7?", "solution": "#### 42"} for index in range(3)], tmp_path / "a.jsonl"
+    )
+    summary = prepare("text-math", tmp_path / "out", source=str(source), console=QUIET)
+    assert (summary.kept, dict(summary.dropped)) == (2, {"row: cannot be converted": 1})
+    (record,) = map(json.loads, (tmp_path / "out" / "rejected.jsonl").read_text().splitlines())
+    assert (record["id"], record["place"]) == ("1", "a.jsonl:1")
+    assert "found TypeError: 'Object of type bytes is not JSON serializable'" in record["reason"]
+    with pytest.raises(RowError, match="row '1', column 'row': cannot be converted; found TypeError"):
+        prepare("text-math", tmp_path / "strict", source=str(source), strict=True, console=QUIET)
+
+
 def test_text_that_is_not_utf8_is_a_broken_row_and_a_byte_order_mark_is_none(tmp_path):
     good = json.dumps({"problem": "Was ist 6 × 7?", "solution": "#### 42"}, ensure_ascii=False)
     lines = b"\xef\xbb\xbf" + good.encode() + b"\n" + good.encode("latin-1") + b"\n" + b"[" * 100_000 + b"\n"
@@ -243,6 +282,7 @@ import sys
 from rich.console import Console
 import trl_onevision.data.writer as writer
 from trl_onevision.data.prepare import prepare
+from trl_onevision.data import convert
 from trl_onevision.data.convert import Conversion
 from trl_onevision.data.images import PixelGrid
 writer.SHARD_ROWS = 40

@@ -92,7 +92,15 @@ def test_rows_that_keep_the_contract(change):
         (boxes([1, 2, 3, None]), "solution", "not a box"),
         (boxes([5, 2, 3, 4]), "solution", "empty box"),
         (boxes([1, 2, 300, 40]), "solution", r"box outside the image; found \[1, 2, 300, 40\] in an image of 84x56"),
+        ({"task": "masks", "solution": "1" * 5000}, "solution", "not JSON; found .*Exceeds the limit"),
+        ({"task": "masks", "solution": "[" * 100_000}, "solution", "not JSON"),
         ({"id": ""}, "id", "no name"),
+        ({"id": "a\ud800"}, "id", r"not Unicode text; found 'a\\ud800', expected no half of a surrogate pair"),
+        ({"solution": "x" * 99 + "\udcff"}, "solution", r"not Unicode text; found 'x{20}\\udcff'"),
+        ({"prompt": [{"role": "user", "content": "\ud800?"}]}, "prompt", "not Unicode text"),
+        ({"prompt": [{"role": "user", "content": [IMAGE, TEXT | {"text": "\ud800"}]}]}, "prompt", "not Unicode text"),
+        ({"task": "choice", "choices": ["a", "\ud800"], "solution": "A"}, "choices", "not Unicode text"),
+        ({"key_steps": [["\ud800"]]}, "key_steps", "not Unicode text"),
         ({"source": 3}, "source", "no name"),
     ],
 )
@@ -101,6 +109,7 @@ def test_a_broken_row_is_named_with_its_column(change, column, message):
         validate_row(GRPO | change)
     assert caught.value.column == column
     assert str(caught.value).startswith(f"row {str((GRPO | change)['id'])!r}, column {column!r}")
+    str(caught.value).encode()
 
 
 @pytest.mark.parametrize("column", ["prompt", "images", "solution", "task", "id", "source"])

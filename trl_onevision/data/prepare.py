@@ -29,7 +29,8 @@ from trl_onevision.data.columns import ColumnsAdapter
 from trl_onevision.data.convert import BoxFormat, BoxFrame, Conversion, convert_row
 from trl_onevision.data.images import PixelGrid
 from trl_onevision.data.prompts import PROMPTS
-from trl_onevision.data.schema import Purpose, RowError
+from trl_onevision.data.rows import row_id
+from trl_onevision.data.schema import Purpose, RowError, shown
 from trl_onevision.data.sources import RawRow, Source, SourceError, open_source
 from trl_onevision.data.writer import OutputExists, ShardWriter, publish, refuse_used, shard_path
 
@@ -171,6 +172,12 @@ def _convert(raw: RawRow, adapter: Adapter, conversion: Conversion) -> tuple[Raw
         return raw, convert_row(raw.example, adapter, conversion)
     except RowError as error:
         return raw, error
+    except Exception as error:  # raw rows hold anything: one that no check foresaw must not end the run
+        found = f"{type(error).__name__}: {shown(str(error))}"
+        name = row_id(raw.example)
+        return raw, RowError(
+            "row", "cannot be converted", found=found, expected="a row in the dataset's own form", row_id=name
+        )
 
 
 @contextmanager
@@ -212,7 +219,8 @@ class _Run:
         else:
             self._make_room()
             self._save()
-        self.rejected = (self.work / REJECTED).open("a", encoding="utf-8")
+        # Half a surrogate pair has no UTF-8; with a backslash it is JSON's own way to write it.
+        self.rejected = (self.work / REJECTED).open("a", encoding="utf-8", errors="backslashreplace")
 
     def _make_room(self) -> None:
         """An empty work folder. What another run has kept is not thrown away; a run that kept no row is."""
@@ -389,7 +397,8 @@ def _progress(console: Console) -> Progress:
 def _write_json(path: Path, value: dict[str, Any]) -> None:
     """All or nothing: a crash leaves the previous file."""
     new = path.with_name(path.name + ".new.part")
-    new.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    new.write_text(text, encoding="utf-8", errors="backslashreplace")  # file names may hold bytes that are no UTF-8
     new.replace(path)
 
 

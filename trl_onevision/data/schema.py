@@ -177,6 +177,25 @@ def validate_row(row: Mapping[str, Any], purpose: Purpose = "grpo") -> None:
             _check_completion(row["completion"])
         else:
             _check_gold(row)
+        for column in COLUMNS[purpose]:
+            _check_texts(column, row.get(column))
+
+
+def _check_texts(column: str, value: Any) -> None:
+    """Raise `RowError` where a text of the column, at any depth, cannot be stored."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            around = value[max(0, error.start - 20) : error.end + 20]
+            raise RowError(
+                column, "not Unicode text", found=shown(around), expected="no half of a surrogate pair"
+            ) from error
+    elif isinstance(value, Mapping):
+        _check_texts(column, list(value.values()))
+    elif isinstance(value, list):
+        for item in value:
+            _check_texts(column, item)
 
 
 def _check_names(row: Mapping[str, Any], purpose: Purpose) -> None:
@@ -321,7 +340,7 @@ def read_json(solution: str) -> Any:
     """The gold of a row whose task is one of `JSON_TASKS`."""
     try:
         return json.loads(solution)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also of a number with thousands of digits
         raise RowError("solution", "not JSON", found=shown(solution), expected=f"JSON ({error})") from error
 
 
