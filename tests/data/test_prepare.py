@@ -466,6 +466,126 @@ def test_a_folder_of_images_yields_images_and_labels(tmp_path):
     assert [(Path(row["image"]).name, row["label"]) for row in rows] == [("1.png", "cat"), ("1.png", "dog")]
 
 
+def files_read(folder: Path, split: str = "train") -> list[str]:
+    return [str(path.relative_to(folder)) for path in open_source(str(folder), split=split).files]
+
+
+def touch(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+def test_images_are_known_by_every_suffix_that_pillow_reads(tmp_path):
+    names = ["a.JPG", "b.jfif", "c.jpe", "d.j2k", "e.tif", "f.pgm", "g.png"]
+    assert files_read(touch(tmp_path, *names, "notes.txt", "h.eps")) == names
+
+
+def test_linked_folders_are_read_once_more_but_not_in_circles(tmp_path):
+    touch(tmp_path, "elsewhere/b.jsonl", "raw/a.jsonl", "raw/sub/c.jsonl")
+    (tmp_path / "raw" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "raw" / "sub" / "up").symlink_to(tmp_path / "raw")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "raw")
+    assert files_read(tmp_path / "raw") == ["a.jsonl", "linked/b.jsonl", "sub/c.jsonl"]
+
+
+def test_a_link_to_a_missing_file_is_not_left_out(tmp_path):
+    (tmp_path / "a.jsonl").symlink_to(tmp_path / "gone.jsonl")
+    with pytest.raises(SourceError, match=r"a.jsonl: cannot be read .*No such file"):
+        list(open_source(str(tmp_path)).rows())
+
+
+@pytest.mark.parametrize(
+    ("names", "train", "test"),
+    [
+        ("data/train-00000-of-00002.parquet data/train-00001-of-00002.parquet data/test-0.parquet", (0, 1), (2,)),
+        ("train.jsonl test.jsonl", (0,), (1,)),
+        ("train.json test.json README.json dataset_infos.json", (0,), (1,)),
+        ("train/metadata.jsonl eval/metadata.jsonl", (0,), (1,)),
+        ("default/train/0000.parquet default/test/0000.parquet", (0,), (1,)),
+        ("train_test_split/train.csv train_test_split/test.csv", (0,), (1,)),
+        ("a.jsonl b/c.jsonl", (0, 1), (0, 1)),
+        ("train/cat/1.png train/dog/2.png test/cat/3.png", (0, 1), (2,)),
+        ("raw/train/cat/1.png raw/test/cat/1.png", (0,), (1,)),
+        ("train/1.png test/1.png", (0,), (1,)),
+        ("car/test_1.png train/2.png ship/3.png", (0, 1, 2), (0, 1, 2)),
+        ("train/car/1.png train/train/2.png test/test_tube/3.png", (0, 1), (2,)),
+    ],
+)
+def test_the_split_is_read_from_the_names_of_files_and_folders(tmp_path, names, train, test):
+    names = names.split()
+    touch(tmp_path, *names)
+    for split, places in (("train", train), ("test", test)):
+        assert files_read(tmp_path, split) == sorted(names[place] for place in places)
+
+
+@pytest.mark.parametrize(
+    ("names", "unclear"),
+    [
+        ("clevr_train.jsonl geometry.jsonl", "geometry.jsonl"),
+        ("train.csv train/eval.csv", "train/eval.csv"),
+        ("train_val.json", "train_val.json"),
+        ("train/cat/1.png extra/cat/2.png", "extra/cat/2.png"),
+    ],
+)
+def test_files_whose_split_is_not_clear_are_not_left_out(tmp_path, names, unclear):
+    touch(tmp_path, *names.split())
+    with pytest.raises(SourceError, match=rf"speak of splits \(.*\), but {unclear} of none .* Give the file or the"):
+        open_source(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[{"id": 1}]\n[{"id": 2}]', r"at line 2 \(found '\[' behind its '\]'\); expected one array, and nothing"),
+        ('[\n{"id": 1}\n{"id": 2}]', r"at line 3 \(found '{'\); expected ',' or '\]' behind an element"),
+        ('[{"id": 1},\n]', "at line 2 .Expecting value"),
+        ('[\n{"id": 1},\n{"id": ', "at line 3 .Expecting value"),
+        ('[{"id": 1}', "found ''"),
+        ('[{"id": 1}, ' + "1" * 5000 + "]", r"at line 1 \(Exceeds the limit"),
+        ("[\n" + ('{"id": "' + "x" * 900 + '"},\n') * 999 + '{"id" 3}]', r"at line 1001 \(Expecting ':' delimiter\)"),
+    ],
+)
+def test_a_json_array_is_read_to_its_end_or_refused_with_its_line(tmp_path, text, message):
+    (tmp_path / "raw.json").write_text(text)
+    with pytest.raises(SourceError, match=f"raw.json: broken JSON array .*{message}"):
+        list(open_source(str(tmp_path / "raw.json")).rows())
+
+
+def test_json_arrays_of_one_line_and_of_none(tmp_path):
+    for text, count in (("[]", 0), (" [ ] \n", 0), ('\ufeff[{"id": 1},{"id": 2}]\n\n', 2)):
+        (tmp_path / "raw.json").write_text(text)
+        assert len(list(open_source(str(tmp_path / "raw.json")).rows())) == count
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+@pytest.mark.parametrize("later", ['say "hi"', '"quoted, as it should be"', "nothing"])
+def test_a_stray_quote_is_refused_with_its_line_and_swallows_nothing(tmp_path, suffix, later):
+    rows = [["id", "problem", "solution"], *([str(index), "Why?", "x"] for index in range(300))]
+    rows[10][1], rows[200][1] = '"Why?', later
+    comma = "," if suffix == "csv" else "\t"
+    (tmp_path / f"raw.{suffix}").write_text("".join(comma.join(row) + "\n" for row in rows))
+    with pytest.raises(SourceError, match=rf"raw.{suffix}: the row that starts at line 11 cannot be read \(at line"):
+        list(open_source(str(tmp_path / f"raw.{suffix}")).rows())
+
+
+@pytest.mark.parametrize("apart", [1, 2, 100])
+def test_rows_between_two_stray_quotes_of_a_tsv_are_said(tmp_path, apart):
+    rows = [["id", "problem", "solution"], *([str(index), "How long?", "x"] for index in range(200))]
+    rows[10][1], rows[10 + apart][1] = '"How long?', '5"'
+    (tmp_path / "raw.tsv").write_text("".join("\t".join(row) + "\n" for row in rows))
+    found = [row.error for row in open_source(str(tmp_path / "raw.tsv")).rows() if row.error]
+    assert [error.problem for error in found] == ["rows within a cell"]
+    assert found[0].found.startswith(r"'How long?\tx\n")
+
+
+def test_a_table_in_a_quoted_cell_of_a_tsv_is_a_text(tmp_path):
+    row = {"id": "1", "problem": "Which?\na\tb\n1\t2", "solution": "2"}
+    write_table([row], tmp_path / "raw.tsv")
+    assert [found.example for found in open_source(str(tmp_path / "raw.tsv")).rows()] == [row]
+
+
 def command(*arguments: object) -> Result:
     app = typer.Typer()
     app.command("prepare")(prepare_command)

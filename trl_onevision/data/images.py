@@ -240,6 +240,16 @@ def _known_formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)  # AVIF depends on the build
 
 
+@cache
+def image_suffixes() -> frozenset[str]:
+    """The file suffixes, in small letters, of the formats that are read.
+
+    >>> sorted(image_suffixes() & {".png", ".jfif", ".tif", ".eps", ".txt"})
+    ['.jfif', '.png', '.tif']
+    """
+    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in _known_formats())
+
+
 def _open(data: bytes) -> Image.Image:
     image = _checked(Image.open(BytesIO(data), formats=_known_formats()))
     image.load()

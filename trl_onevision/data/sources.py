@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,14 +16,16 @@ from typing import Any, TextIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trl_onevision.data.images import FORMATS
+from trl_onevision.data.images import image_suffixes
 from trl_onevision.data.schema import RowError, shown
 
 DATA_SUFFIXES = (".parquet", ".jsonl", ".json", ".csv", ".tsv")
-IMAGE_SUFFIXES = (*(f".{name.lower()}" for name in FORMATS), ".jpg", ".jp2")
+# What hubs and publishers lay beside the data
+SIDE_FILES = ("readme.json", "dataset_info.json", "dataset_infos.json", "dataset-metadata.json", "croissant.json")
 _SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test", "eval")}
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 _CHUNK = 2**16
+_DECODER = json.JSONDecoder()
 
 
 class SourceError(ValueError):
@@ -57,7 +60,7 @@ class Source:
             return 0
         if all(path.suffix.lower() == ".parquet" for path in self.files):
             return sum(_row_count(path) for path in self.files)
-        return len(self.files) if self.files[0].suffix.lower() in IMAGE_SUFFIXES else 0
+        return len(self.files) if self.files[0].suffix.lower() not in DATA_SUFFIXES else 0
 
     def rows(self, skip: int = 0) -> Iterator[RawRow]:
         """The raw rows in a fixed order, without the first `skip`."""
@@ -113,8 +116,8 @@ def open_source(
     Traceback (most recent call last):
     trl_onevision.data.sources.SourceError: no/such/file.jsonl: no such file or folder; expected a .parquet, ...
 
-    Of a folder whose file names speak of splits, the files of `split` are taken; without such names, all. A folder
-    of images without data files yields `image` and `label` (the name of the image's folder).
+    Of a folder where the names of files or subfolders speak of splits, the files of `split` are taken; without such
+    names, all. A folder of images without data files yields `image` and `label` (the name of the image's folder).
     """
     path = Path(source)
     if path.is_file():
@@ -136,31 +139,68 @@ def open_source(
 
 
 def _files_of(folder: Path, split: str) -> tuple[Path, ...]:
-    visible = [path for path in sorted(folder.rglob("*")) if path.is_file() and not _hidden(path, folder)]
-    files = [path for path in visible if path.suffix.lower() in DATA_SUFFIXES]
+    visible = _visible_files(folder)
+    files = [path for path in visible if path.suffix.lower() in DATA_SUFFIXES and path.name.lower() not in SIDE_FILES]
     kinds = sorted({path.suffix.lower() for path in files})
     if len(kinds) > 1:
         raise SourceError(f"{folder}: holds {' and '.join(kinds)} files; expected one kind (name the file to read)")
-    files = files or [path for path in visible if path.suffix.lower() in IMAGE_SUFFIXES]
+    if files:
+        splits = {path: _splits_of(path.relative_to(folder).parts) for path in files}
+    else:
+        files = [path for path in visible if path.suffix.lower() in image_suffixes()]
+        splits = _splits_of_images(files, folder)
     if not files:
         raise SourceError(f"{folder}: holds no {', '.join(DATA_SUFFIXES)} and no image files; expected some")
-    splits = {path: _split_of(path.relative_to(folder)) for path in files}
     if not any(splits.values()):
         return tuple(files)
-    chosen = tuple(path for path in files if splits[path] == split)
+    known = ", ".join(sorted(set().union(*splits.values())))
+    unclear = [str(path.relative_to(folder)) for path in files if len(splits[path]) != 1]
+    if unclear:
+        few = ", ".join(unclear[:5]) + (f" and {len(unclear) - 5} more" if len(unclear) > 5 else "")
+        raise SourceError(
+            f"{folder}: its names speak of splits ({known}), but {few} of none or of several, and would be left out; "
+            "expected one split by file, or none by any. Give the file or the folder to read itself as --source"
+        )
+    chosen = tuple(path for path in files if splits[path] == {split})
     if not chosen:
-        known = ", ".join(sorted({name for name in splits.values() if name}))
         raise SourceError(f"{folder}: no files of split {split!r}; found {known} (choose with --split)")
     return chosen
 
 
-def _hidden(path: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+def _visible_files(folder: Path) -> list[Path]:
+    """The files below a folder, in a fixed order; links to folders are followed, but not back to where they lie."""
+
+    def refuse(error: OSError) -> None:
+        raise SourceError(f"{error.filename}: cannot be read ({error.strerror}); expected a folder that can be listed")
+
+    def leads_back(link: Path) -> bool:
+        return link.is_symlink() and link.resolve() in {path.resolve() for path in link.absolute().parents}
+
+    files: list[Path] = []
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
+        folders[:] = [name for name in folders if name[0] != "." and not leads_back(Path(parent, name))]
+        files += [Path(parent, name) for name in names if name[0] != "."]
+    return sorted(files)
 
 
-def _split_of(path: Path) -> str | None:
-    words = set(re.split(r"[^a-z]+", str(path).lower()))
-    return next((split for split, keywords in _SPLITS.items() if words & set(keywords)), None)
+def _splits_of(names: Iterable[str]) -> set[str]:
+    """The splits that the names on the way to a file speak of; `train_test/test.json` is of one."""
+    spoken = [_splits_in(name) for name in names]
+    return set().union(*(splits for splits in spoken if len(splits) == 1)) or set().union(*spoken)
+
+
+def _splits_of_images(files: list[Path], folder: Path) -> dict[Path, set[str]]:
+    """The splits by the folders above the labels, else by the images' own folders where these are no labels."""
+    places = {path: path.relative_to(folder).parts[:-1] for path in files}
+    above = {path: _splits_of(folders[:-1]) for path, folders in places.items()}
+    own = {path: _splits_of(folders[-1:]) for path, folders in places.items()}
+    # A folder `train` beside `car` and `ship` is the vehicle.
+    return own if all(own.values()) and not any(above.values()) else above
+
+
+def _splits_in(name: str) -> set[str]:
+    words = set(re.split(r"[^a-z]+", name.lower()))
+    return {split for split, keywords in _SPLITS.items() if words & set(keywords)}
 
 
 def _raw_row(place: str, row: Any) -> RawRow:
@@ -217,46 +257,122 @@ def _jsonl_rows(path: Path, skip: int) -> Iterator[tuple[int, Any]]:
 def _json_rows(path: Path, skip: int) -> Iterator[tuple[int, Any]]:
     """A JSON array, one element at a time; a file of JSON lines under this name is read as such."""
     with path.open(encoding="utf-8-sig") as file:
-        first = next((char for char in iter(lambda: file.read(1), "") if not char.isspace()), "")
-        if first == "[":
-            yield from islice(enumerate(_array_elements(file, path)), skip, None)
+        text = _GrowingText(file)
+        if text.next_char() == "[":
+            yield from islice(enumerate(_array_elements(text, path)), skip, None)
             return
     yield from _jsonl_rows(path, skip)
 
 
-def _array_elements(file: TextIO, path: Path) -> Iterator[Any]:
-    """The elements behind an opening bracket. `json` has no incremental reader: decode from a growing buffer."""
-    decoder, buffer, position, ended = json.JSONDecoder(), "", 0, False
-    while True:
-        while position < len(buffer) and buffer[position] in ", \t\r\n":
-            position += 1
-        if buffer.startswith("]", position):
-            return
+def _array_elements(text: _GrowingText, path: Path) -> Iterator[Any]:
+    """The elements of the array that the text is, to its very end."""
+    text.position += 1
+    closing = text.next_char() == "]"
+    while not closing:
         try:
-            element, end = decoder.raw_decode(buffer, position)
-            # A number at the end of the buffer may go on in the next chunk.
-            if end < len(buffer) or ended:
-                position = end
-                yield element
+            yield text.element()
+        except (ValueError, RecursionError) as error:
+            place = error.pos if isinstance(error, json.JSONDecodeError) else text.position
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+            raise _broken_array(path, text.line(place), reason, "'[…]' to its end") from error
+        found = text.next_char()
+        closing = found == "]"
+        if found not in ("]", ","):
+            raise _broken_array(path, text.line(), f"found {found!r}", "',' or ']' behind an element")
+        if not closing:
+            text.position += 1
+    text.position += 1
+    if found := text.next_char():
+        raise _broken_array(path, text.line(), f"found {found!r} behind its ']'", "one array, and nothing behind it")
+
+
+def _broken_array(path: Path, line: int, reason: str, expected: str) -> SourceError:
+    return SourceError(f"{path}: broken JSON array at line {line} ({reason}); expected {expected}")
+
+
+class _GrowingText:
+    """A file's text from a position on. `json` has no incremental reader: it decodes from a buffer that grows."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.file, self.buffer, self.position, self.lines_before = file, "", 0, 0
+
+    def line(self, position: int | None = None) -> int:
+        """The file's line at a position of the buffer."""
+        return self.lines_before + self.buffer.count("\n", 0, self.position if position is None else position) + 1
+
+    def next_char(self) -> str:
+        """The next character that is no white space, '' at the end of the file; the position is then at it."""
+        while True:
+            while self.position < len(self.buffer) and self.buffer[self.position] in " \t\r\n":
+                self.position += 1
+            if self.position < len(self.buffer):
+                return self.buffer[self.position]
+            if not self._grow():
+                return ""
+
+    def element(self) -> Any:
+        """The JSON value at the position, which moves behind it."""
+        self.next_char()
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self.buffer, self.position)
+            except json.JSONDecodeError:
+                if not self._grow():
+                    raise
                 continue
-        except json.JSONDecodeError as error:
-            if ended:
-                raise SourceError(f"{path}: broken JSON array ({error}); expected '[…]' to its end") from error
-        chunk = file.read(max(_CHUNK, len(buffer)))  # doubling keeps long elements linear
-        buffer, position, ended = buffer[position:] + chunk, 0, not chunk
+            # A number at the end of the buffer may go on in the next chunk.
+            if end == len(self.buffer) and self._grow():
+                continue
+            self.position = end
+            return value
+
+    def _grow(self) -> bool:
+        """Read on, and let go of what lies before the position; false at the end of the file."""
+        rest = self.buffer[self.position :]
+        chunk = self.file.read(max(_CHUNK, len(rest)))  # doubling keeps long elements linear
+        if chunk:
+            self.lines_before = self.line() - 1
+            self.buffer, self.position = rest + chunk, 0
+        return bool(chunk)
 
 
 def _csv_rows(path: Path, skip: int) -> Iterator[tuple[int, Any]]:
     csv.field_size_limit(sys.maxsize)  # images in base64 are longer than the default of 131,072
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-        for number, row in enumerate(islice(reader, skip, None), start=skip):
-            if None in row or None in row.values():
-                found = f"{len([v for v in row.values() if v is not None])} cells"
-                expected = f"{len(reader.fieldnames or [])} cells"
+        records = _csv_records(file, delimiter, path)
+        columns = next(records, [])
+        for number, cells in enumerate(islice(records, skip, None), start=skip):
+            if len(cells) != len(columns):
+                found, expected = f"{len(cells)} cells", f"{len(columns)} cells"
                 yield number, RowError("row", "wrong number of cells", found=found, expected=expected)
+            elif delimiter == "\t" and (swallowed := _swallowed_rows(cells)):
+                expected = "no tabs and lines in it as of whole rows (is there a stray quote?)"
+                yield number, RowError("row", "rows within a cell", found=shown(swallowed), expected=expected)
             else:
-                yield number, dict(row)
+                yield number, dict(zip(columns, cells, strict=True))
+
+
+def _csv_records(file: TextIO, delimiter: str, path: Path) -> Iterator[list[str]]:
+    """The header and the rows, without empty lines."""
+    # Strict: a stray quote at the start of a cell would swallow the lines up to the next quote.
+    reader, start = csv.reader(file, delimiter=delimiter, strict=True), 1
+    try:
+        for cells in reader:
+            if cells:
+                yield cells
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise SourceError(
+            f"{path}: the row that starts at line {start} cannot be read (at line {reader.line_num}: {error}); "
+            'expected "…" around a cell that starts with a quote or holds several lines, and "" for a quote within'
+        ) from error
+
+
+def _swallowed_rows(cells: list[str]) -> str | None:
+    """The cell of a TSV where one stray quote opened and another happened to close: it holds the tabs of its lines."""
+    tabs = len(cells) - 1
+    return next((cell for cell in cells if cell.count("\t") == tabs * cell.count("\n") > 0), None)
 
 
 def _image_rows(path: Path, skip: int) -> Iterator[tuple[int, Any]]:
