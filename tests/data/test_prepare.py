@@ -27,7 +27,7 @@ from trl_onevision.data.images import PixelGrid
 from trl_onevision.data.prepare import Interrupted, prepare, prepare_command
 from trl_onevision.data.schema import RowError
 from trl_onevision.data.sources import Source, SourceError, open_source
-from trl_onevision.data.writer import OutputExists
+from trl_onevision.data.writer import OutputExists, write_dataset
 
 FIXTURES = Path(__file__).parent / "fixtures"
 QUIET = Console(quiet=True)
@@ -349,6 +349,35 @@ def test_a_used_output_is_refused_and_left_alone(tmp_path):
     with pytest.raises(OutputExists, match=r"holds thesis\.tex"):
         prepare("clevr", tmp_path / "out", source=str(FIXTURES / "clevr.parquet"), console=QUIET)
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "thesis.tex"]
+
+
+def test_an_output_that_links_to_an_empty_folder_is_written_there(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk")
+    prepare("clevr", tmp_path / "out", source=str(FIXTURES / "clevr.parquet"), console=QUIET)
+    assert (tmp_path / "out").is_symlink() and (tmp_path / "disk" / "prepare.json").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"disk", "out"}
+
+
+@pytest.mark.parametrize("write", ["prepare", "write_dataset"])
+def test_an_output_that_cannot_be_replaced_is_refused_before_a_row_is_read(tmp_path, monkeypatch, write):
+    def call(output, split="train"):
+        if write == "prepare":
+            prepare("clevr", output, source="no/such/source", split=split, console=QUIET)
+        else:
+            write_dataset(iter(lambda: pytest.fail("a row was read"), None), output, split=split)
+
+    (tmp_path / "disk").mkdir()
+    monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "disk")
+    with pytest.raises(OutputExists, match=r"disk: found a mount point, which cannot be replaced, expected a new or"):
+        call(tmp_path / "disk")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputExists, match=r"\.: found the folder that the command runs in, which cannot be replaced"):
+        call(".")
+    for split in ("a/b", "my-split", "train[:5]", "", "train\n"):
+        with pytest.raises(ValueError, match=r"--split: found .*, expected letters, digits and underscores"):
+            call("out", split)
+    assert [path.name for path in tmp_path.rglob("*")] == ["disk"]
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from trl_onevision.data.prompts import PROMPTS
 from trl_onevision.data.rows import row_id
 from trl_onevision.data.schema import Purpose, RowError, shown
 from trl_onevision.data.sources import RawRow, Source, SourceError, open_source
-from trl_onevision.data.writer import OutputExists, ShardWriter, publish, refuse_used, shard_path
+from trl_onevision.data.writer import OutputExists, ShardWriter, output_folder, publish, refuse_used, shard_path
 
 PROGRESS = "progress.part"
 REJECTED = "rejected.part"
@@ -100,11 +100,11 @@ def prepare(
     """
     console = console or Console()
     conversion = conversion or Conversion()
+    output = output_folder(output, split)
     adapter = ColumnsAdapter.parse(columns, name=dataset) if columns else find(dataset)
     opened = _open(adapter, dataset, source, split, config)
     conversion = replace(conversion, image_root=conversion.image_root or opened.root)
     description = _describe(dataset, adapter, opened, conversion, columns, limit)
-    output = Path(output)
     if resume and (summary := _finished(output, description)):
         return summary
     refuse_used(output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ SHARD_BYTES = 256 * 2**20
 SHARD_ROWS = 5_000
 ROW_GROUP_BYTES = 16 * 2**20
 ROW_GROUP_ROWS = 100
+_SPLIT = re.compile(r"\w+(\.\w+)*")  # what `datasets` takes for the name of a split
 
 
 class OutputExists(FileExistsError):
@@ -46,7 +48,7 @@ def write_dataset(
     with boxes should hold images that are on the grid already (`store_image`). The folder appears under its name only
     when it is whole. Raises `OutputExists` when `output` already holds something, `RowError` on a bad row.
     """
-    output = Path(output)
+    output = output_folder(output, split)
     refuse_used(output)
     work = output.with_name(f"{output.name}.{os.getpid()}.partial")  # beside it, so that the rename is atomic
     try:
@@ -57,6 +59,22 @@ def write_dataset(
         return publish(work, output, split)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def output_folder(output: str | Path, split: str) -> Path:
+    """The folder behind links, where it can be replaced and the split can name its files: known before any row is."""
+    if not _SPLIT.fullmatch(split):
+        raise ValueError(
+            f"--split: found {split!r}, expected letters, digits and underscores, as in 'train' (fewer rows: --limit)"
+        )
+    folder = Path(output).resolve()
+    if folder == Path.cwd() or folder.is_mount():
+        found = "the folder that the command runs in" if folder == Path.cwd() else "a mount point"
+        raise OutputExists(
+            f"{output}: found {found}, which cannot be replaced, expected a new or empty folder. Choose another "
+            "--output, as a folder in it."
+        )
+    return folder
 
 
 def refuse_used(output: Path) -> None:
