@@ -236,6 +236,41 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(tmp_path, mon
     assert done == summary
 
 
+def test_a_source_that_has_changed_since_is_refused_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.setattr("trl_onevision.data.writer.SHARD_ROWS", 5)
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for name in ("a.jsonl", "b.jsonl"):
+        write_jsonl([raw_row(index, GOOD[0]) for index in range(20)], raw / name)
+    options = {"source": str(raw), "conversion": SMALL, "console": QUIET, "resume": True}
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 12)
+        with pytest.raises(Interrupted):
+            prepare("r1-onevision", tmp_path / "out", **options)
+    times = (raw / "a.jsonl").stat().st_atime_ns, (raw / "a.jsonl").stat().st_mtime_ns
+    os.utime(raw / "a.jsonl", ns=(times[0], times[1] + 1))
+    (raw / "c.jsonl").touch()
+    with pytest.raises(
+        OutputExists, match=r"a run with other options \(changed files a.jsonl, c.jsonl\), expected the"
+    ):
+        prepare("r1-onevision", tmp_path / "out", **options)
+    os.utime(raw / "a.jsonl", ns=times)
+    (raw / "c.jsonl").unlink()
+    assert prepare("r1-onevision", tmp_path / "out", **options).kept == 40
+    (raw / "b.jsonl").unlink()
+    with pytest.raises(OutputExists, match=r"out: found a finished run with other options \(changed files b.jsonl\)"):
+        prepare("r1-onevision", tmp_path / "out", **options)
+
+
+def test_images_that_have_changed_are_told_by_their_folder(tmp_path):
+    touch(tmp_path, "cat/1.png", "cat/2.png", "dog/1.png")
+    before = open_source(str(tmp_path)).stamps()
+    assert list(before) == ["cat", "dog"] and before == open_source(str(tmp_path)).stamps()
+    (tmp_path / "cat" / "1.png").rename(tmp_path / "cat" / "3.png")
+    after = open_source(str(tmp_path)).stamps()
+    assert after["cat"] != before["cat"] and after["dog"] == before["dog"]
+
+
 def test_a_second_run_into_the_same_output_is_refused_and_takes_nothing_from_the_first(tmp_path, monkeypatch):
     import trl_onevision.data.prepare as module
 
@@ -631,6 +666,8 @@ def test_the_command_line(tmp_path):
     rows = load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
     assert rows[0]["images"][0].size == (168, 112)
     assert rows[0]["prompt"][0]["content"][1]["text"] == "How many different items are there in the image?"
+    found = command(*CLEVR, "--output", tmp_path / "out", *options, "--resume")
+    assert found.exit_code == 0 and "complete already, with 2 rows" in found.output and "Wrote" not in found.output
     again = command(*CLEVR, "--output", tmp_path / "out")
     assert again.exit_code == 1
     assert "found a folder that holds data, prepare.json, rejected.jsonl" in again.output.replace("\n", " ")

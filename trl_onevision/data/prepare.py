@@ -48,6 +48,7 @@ class Summary:
     read: int = 0
     kept: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
+    found: bool = field(default=False, compare=False)  # of a run that had ended before
 
     def table(self, title: str) -> Table:
         """Kept, dropped and why, for a terminal."""
@@ -146,6 +147,7 @@ def _describe(
         "split": source.split,
         "config": source.config,
         "revision": source.revision,
+        "files": source.stamps(),
         "license": adapter.LICENSE,
         "columns": columns,
         "limit": limit,
@@ -154,14 +156,33 @@ def _describe(
 
 
 def _finished(output: Path, description: dict[str, Any]) -> Summary | None:
-    """The summary of a run that has ended already, if it was this one."""
+    """The summary of a run that has ended already, which must have been this one."""
     path = output / "prepare.json"
     if not path.is_file():
         return None
     saved = json.loads(path.read_text(encoding="utf-8"))
-    if any(saved.get(key) != value for key, value in description.items()):
-        return None
-    return Summary(saved["read"], saved["kept"], Counter(saved["dropped"]))
+    if changed := _changes(saved, description):
+        raise OutputExists(
+            f"{output}: found a finished run with other options ({changed}), expected the same. Choose another "
+            "--output, or move what is there."
+        )
+    return Summary(saved["read"], saved["kept"], Counter(saved["dropped"]), found=True)
+
+
+def _changes(saved: dict[str, Any], description: dict[str, Any]) -> str:
+    """What is not as it was when a run began, '' for nothing; of the source's files the names."""
+    changes = [
+        f"{key} {saved.get(key)!r} -> {value!r}"
+        for key, value in description.items()
+        if key != "files" and saved.get(key) != value
+    ]
+    before, now = saved.get("files", {}), description["files"]
+    files = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    if files:
+        changes.append(
+            f"changed files {', '.join(files[:5])}" + (f" and {len(files) - 5} more" if len(files) > 5 else "")
+        )
+    return "; ".join(changes)
 
 
 def _convert(raw: RawRow, adapter: Adapter, conversion: Conversion) -> tuple[RawRow, dict[str, Any] | RowError]:
@@ -236,11 +257,9 @@ class _Run:
 
     def _restore(self) -> None:
         saved = json.loads((self.work / PROGRESS).read_text(encoding="utf-8"))
-        changed = [key for key, value in self.description.items() if saved["run"].get(key) != value]
-        if changed:
-            differences = "; ".join(f"{key} {saved['run'].get(key)!r} -> {self.description[key]!r}" for key in changed)
+        if changed := _changes(saved["run"], self.description):
             raise OutputExists(
-                f"{self.work}: found a run with other options ({differences}), expected the same. Repeat the command "
+                f"{self.work}: found a run with other options ({changed}), expected the same. Repeat the command "
                 "as it was, or remove the folder to start over."
             )
         self.summary = Summary(saved["read"], saved["kept"], Counter(saved["dropped"]))
@@ -460,4 +479,6 @@ def prepare_command(
         )
     except (ValueError, OSError, Interrupted) as error:
         fail(error)
-    typer.echo(f"Wrote {summary.kept:,} rows to {output}. A recipe reads them as `dataset_name: {output}`.")
+    rows = f"{summary.kept:,} rows"
+    did = f"Found {output} complete already, with {rows}" if summary.found else f"Wrote {rows} to {output}"
+    typer.echo(f"{did}. A recipe reads them as `dataset_name: {output}`.")

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -62,6 +63,25 @@ class Source:
             return sum(_row_count(path) for path in self.files)
         return len(self.files) if self.files[0].suffix.lower() not in DATA_SUFFIXES else 0
 
+    def stamps(self) -> dict[str, list[int]]:
+        """What tells that local files have changed: size and time of each; of images, one number by folder."""
+        stamps: dict[str, list[int]] = {}
+        for path in self.files:
+            try:
+                status = path.stat()
+            except OSError:  # said when its rows are read
+                continue
+            stamp = [status.st_size, status.st_mtime_ns]
+            if path.suffix.lower() in DATA_SUFFIXES:
+                stamps[self._named(path)] = stamp
+            else:  # there may be millions
+                (before,) = stamps.get(folder := self._named(path.parent), [0])
+                stamps[folder] = [zlib.crc32(repr((path.name, stamp)).encode(), before)]
+        return stamps
+
+    def _named(self, path: Path) -> str:
+        return str(path.relative_to(self.root)) if self.root else path.name
+
     def rows(self, skip: int = 0) -> Iterator[RawRow]:
         """The raw rows in a fixed order, without the first `skip`."""
         if self.hub_id is not None:
@@ -76,10 +96,9 @@ class Source:
             skip = 0
 
     def _file_rows(self, path: Path, skip: int) -> Iterator[RawRow]:
-        name = path.relative_to(self.root) if self.root else path.name
         try:
             for number, row in _reader(path)(path, skip):
-                yield _raw_row(f"{name}:{number}", row)
+                yield _raw_row(f"{self._named(path)}:{number}", row)
         except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
             raise _unreadable(path, error) from error
 
