@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from io import BytesIO
 from pathlib import Path
 
@@ -16,7 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 import typer
 from click.testing import Result
-from datasets import load_dataset
+from datasets import Dataset, DatasetDict, Features, List, Value, load_dataset
+from datasets import Image as ImageFeature
 from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
@@ -467,6 +469,56 @@ def test_a_stream_of_datasets_keeps_broken_images_as_rows(tmp_path):
     assert [row.place for row in found] == ["owner/name:0", "owner/name:1", "owner/name:2"]
     assert [row.example["image"]["bytes"][:4] for row in found] == [b"\x89PNG", b"rubb", b"\x89PNG"]
     assert [row.place for row in source.rows(skip=2)] == ["owner/name:2"]
+
+
+def test_images_in_an_archive_of_the_hub_are_fetched(tmp_path):
+    (tmp_path / "hub").mkdir()
+    questions = [{"file_name": f"{index}.png", "problem": "How many?", "solution": "3"} for index in range(3)]
+    with zipfile.ZipFile(tmp_path / "hub" / "train.zip", "w") as archive:
+        archive.writestr("metadata.jsonl", "".join(json.dumps(question) + "\n" for question in questions))
+        for index in range(3):
+            archive.writestr(f"{index}.png", base64.b64decode(picture()))
+    rows = [row.example for row in Source("owner/name", hub_id=str(tmp_path / "hub")).rows()]
+    assert [row["image"]["bytes"][:4] for row in rows] == [b"\x89PNG"] * 3
+    assert all(row["image"]["path"].startswith("zip://") for row in rows)
+
+
+def test_a_file_that_the_hub_lacks_is_its_rows_trouble_and_urls_are_not_fetched(tmp_path, monkeypatch):
+    import fsspec
+
+    (tmp_path / "hub").mkdir()
+    zipfile.ZipFile(tmp_path / "a.zip", "w").close()
+    paths = [f"zip://2.png::{tmp_path / 'a.zip'}", "nowhere://a.png", "https://x.org/a.png"]
+    rows = [{"image": {"bytes": None, "path": path}} for path in paths]
+    schema = pa.schema({"image": pa.struct({"bytes": pa.binary(), "path": pa.string()})})
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), tmp_path / "hub" / "train.parquet")
+    opened = []
+    fsspec_open = fsspec.open
+    monkeypatch.setattr(fsspec, "open", lambda path, *a, **b: opened.append(path) or fsspec_open(path, *a, **b))
+    found = [row.example["image"] for row in Source("owner/name", hub_id=str(tmp_path / "hub")).rows()]
+    assert [image["path"] for image in found] == paths
+    assert [path for path in opened if path in paths] == paths[:2]
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_folder_of_save_to_disk_is_read_as_such(tmp_path, split):
+    features = Features({"id": Value("string"), "images": List(ImageFeature()), "problem": Value("string")})
+    (tmp_path / "a.png").write_bytes(base64.b64decode(picture()))
+    rows = [{"id": str(index), "images": [str(tmp_path / "a.png")], "problem": "?"} for index in range(40)]
+    dataset = Dataset.from_list(rows, features=features)
+    dataset.save_to_disk(tmp_path / "one")
+    DatasetDict(train=dataset, test=dataset.select([4, 2])).save_to_disk(tmp_path / "more")
+    for folder, place, expected in (("one", "one", 40), ("more", f"more/{split}", 40 if split == "train" else 2)):
+        source = open_source(str(tmp_path / folder), split=split)
+        found = list(source.rows())
+        assert len(source) == len(found) == expected and list(source.stamps()) == [place]
+        assert found[1].place == f"{place}:1" and found[1].example["images"][0]["bytes"][:4] == b"\x89PNG"
+        assert list(source.rows(skip=1)) == found[1:]
+    with pytest.raises(SourceError, match=r"more: no split 'dev'; found train, test \(choose with --split\)"):
+        open_source(str(tmp_path / "more"), split="dev")
+    next((tmp_path / "one").glob("*.arrow")).write_bytes(b"rubbish")
+    with pytest.raises(SourceError, match=r"one: cannot be read .*; expected a whole folder of `save_to_disk`"):
+        list(open_source(str(tmp_path / "one")).rows())
 
 
 @pytest.mark.parametrize(

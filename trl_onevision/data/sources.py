@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,11 +20,15 @@ import pyarrow.parquet as pq
 from trl_onevision.data.images import image_suffixes
 from trl_onevision.data.schema import RowError, shown
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 DATA_SUFFIXES = (".parquet", ".jsonl", ".json", ".csv", ".tsv")
 # What hubs and publishers lay beside the data
 SIDE_FILES = ("readme.json", "dataset_info.json", "dataset_infos.json", "dataset-metadata.json", "croissant.json")
 _SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test", "eval")}
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+_OF_THE_HUB = re.compile(r"(?!https?:)\w+://")  # not any URL that a row holds
 _CHUNK = 2**16
 _DECODER = json.JSONDecoder()
 
@@ -56,27 +60,27 @@ class Source:
     split: str = "train"
 
     def __len__(self) -> int:
-        """The number of rows where parquet footers or a folder of images tell it, else 0."""
+        """The number of rows where parquet footers, a saved dataset or a folder of images tell it, else 0."""
         if not self.files:
             return 0
-        if all(path.suffix.lower() == ".parquet" for path in self.files):
+        if all(path.suffix.lower() == ".parquet" or path.is_dir() for path in self.files):
             return sum(_row_count(path) for path in self.files)
-        return len(self.files) if self.files[0].suffix.lower() not in DATA_SUFFIXES else 0
+        return len(self.files) if _is_image(self.files[0]) else 0
 
     def stamps(self) -> dict[str, list[int]]:
         """What tells that local files have changed: size and time of each; of images, one number by folder."""
         stamps: dict[str, list[int]] = {}
         for path in self.files:
             try:
-                status = path.stat()
+                status = (path / "state.json" if path.is_dir() else path).stat()  # written anew with a saved dataset
             except OSError:  # said when its rows are read
                 continue
             stamp = [status.st_size, status.st_mtime_ns]
-            if path.suffix.lower() in DATA_SUFFIXES:
-                stamps[self._named(path)] = stamp
-            else:  # there may be millions
+            if _is_image(path):  # there may be millions
                 (before,) = stamps.get(folder := self._named(path.parent), [0])
                 stamps[folder] = [zlib.crc32(repr((path.name, stamp)).encode(), before)]
+            else:
+                stamps[self._named(path)] = stamp
         return stamps
 
     def _named(self, path: Path) -> str:
@@ -123,7 +127,8 @@ class Source:
 
 
 def _unreadable(path: Path, error: Exception) -> SourceError:
-    return SourceError(f"{path}: cannot be read ({error}); expected a whole {path.suffix} file")
+    expected = "a whole folder of `save_to_disk`" if path.is_dir() else f"a whole {path.suffix} file"
+    return SourceError(f"{path}: cannot be read ({error}); expected {expected}")
 
 
 def open_source(
@@ -136,7 +141,8 @@ def open_source(
     trl_onevision.data.sources.SourceError: no/such/file.jsonl: no such file or folder; expected a .parquet, ...
 
     Of a folder where the names of files or subfolders speak of splits, the files of `split` are taken; without such
-    names, all. A folder of images without data files yields `image` and `label` (the name of the image's folder).
+    names, all. A folder of images without data files yields `image` and `label` (the name of the image's folder). A
+    folder that `datasets` wrote by `save_to_disk` is read as such.
     """
     path = Path(source)
     if path.is_file():
@@ -144,6 +150,8 @@ def open_source(
             raise SourceError(f"{source}: unknown kind {path.suffix!r}; expected one of {', '.join(DATA_SUFFIXES)}")
         return Source(source, files=(path,), root=path.parent)
     if path.is_dir():
+        if saved := _saved_folder(path, split):
+            return Source(source, files=(saved,), root=path.parent)
         return Source(source, files=_files_of(path, split), root=path)
     if source.startswith("hf://datasets/"):
         owner, name, *rest = source.removeprefix("hf://datasets/").split("/", 2)
@@ -157,6 +165,18 @@ def open_source(
     )
 
 
+def _saved_folder(folder: Path, split: str) -> Path | None:
+    """The folder of one dataset that `save_to_disk` wrote, of a dictionary of them that of the split."""
+    if (folder / "dataset_info.json").is_file() and (folder / "state.json").is_file():
+        return folder
+    if not (folder / "dataset_dict.json").is_file():
+        return None
+    splits = json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
+    if split not in splits:
+        raise SourceError(f"{folder}: no split {split!r}; found {', '.join(splits)} (choose with --split)")
+    return folder / split
+
+
 def _files_of(folder: Path, split: str) -> tuple[Path, ...]:
     visible = _visible_files(folder)
     files = [path for path in visible if path.suffix.lower() in DATA_SUFFIXES and path.name.lower() not in SIDE_FILES]
@@ -166,7 +186,7 @@ def _files_of(folder: Path, split: str) -> tuple[Path, ...]:
     if files:
         splits = {path: _splits_of(path.relative_to(folder).parts) for path in files}
     else:
-        files = [path for path in visible if path.suffix.lower() in image_suffixes()]
+        files = [path for path in visible if _is_image(path)]
         splits = _splits_of_images(files, folder)
     if not files:
         raise SourceError(f"{folder}: holds no {', '.join(DATA_SUFFIXES)} and no image files; expected some")
@@ -240,10 +260,18 @@ def _row_count(path: Path) -> int:
             return int(pq.read_metadata(path).num_rows)
         except (OSError, pa.ArrowException) as error:
             raise _unreadable(path, error) from error
+    if path.is_dir():
+        return _saved_dataset(path).num_rows
     return sum(1 for _ in _reader(path)(path, 0))
 
 
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in image_suffixes()
+
+
 def _reader(path: Path) -> Callable[[Path, int], Iterator[tuple[int, Any]]]:
+    if path.is_dir():
+        return _saved_rows
     return _READERS.get(path.suffix.lower(), _image_rows)
 
 
@@ -260,6 +288,22 @@ def _parquet_rows(path: Path, skip: int) -> Iterator[tuple[int, Any]]:
                 if number >= skip:
                     yield number, row
                 number += 1
+
+
+def _saved_rows(path: Path, skip: int) -> Iterator[tuple[int, Any]]:
+    # As Arrow, images are the bytes or the path that they were saved as, not decoded.
+    dataset = _saved_dataset(path).with_format("arrow")
+    rows = (row for batch in dataset.skip(skip).iter(batch_size=16) for row in batch.to_pylist())
+    yield from enumerate(rows, start=skip)
+
+
+def _saved_dataset(path: Path) -> Dataset:
+    from datasets import load_from_disk
+
+    try:
+        return load_from_disk(path)
+    except Exception as error:  # its files are JSON, Arrow and paths between them
+        raise _unreadable(path, error) from error
 
 
 def _jsonl_rows(path: Path, skip: int) -> Iterator[tuple[int, Any]]:
@@ -408,12 +452,15 @@ _READERS = {
 
 
 def _fetched(value: Any) -> Any:
-    """The bytes of an image that the hub keeps as a file beside the table."""
+    """The bytes of an image that the hub keeps as a file beside the table, or in an archive (`zip://1.png::hf://…`)."""
     if isinstance(value, list):
         return [_fetched(item) for item in value]
-    if isinstance(value, dict) and value.get("bytes") is None and str(value.get("path")).startswith("hf://"):
+    if isinstance(value, dict) and value.get("bytes") is None and _OF_THE_HUB.match(str(value.get("path"))):
         import fsspec
 
-        with fsspec.open(value["path"], "rb") as file:
-            return {"bytes": file.read(), "path": value["path"]}
+        try:
+            with fsspec.open(value["path"], "rb") as file:
+                return {"bytes": file.read(), "path": value["path"]}
+        except (FileNotFoundError, ValueError):  # no such file, no such scheme: named when the row is converted
+            return value
     return value
