@@ -69,6 +69,14 @@ def test_jpeg_in_base64_is_not_taken_for_a_path():
     assert decode_image(text).size == (84, 56)
 
 
+def test_a_short_text_with_a_slash_may_be_an_image():
+    small = [encoded(Image.new("RGB", (2, 2), (red, 0, 0))) for red in range(256)]
+    texts = [text for data in small if "/" in (text := base64.b64encode(data).decode()) and len(text) < 256]
+    assert texts
+    for text in texts:
+        assert decode_image(text).size == (2, 2)
+
+
 def test_exif_orientation_is_applied_and_does_not_survive():
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: width and height change places
@@ -130,6 +138,10 @@ def bomb(width: int, height: int) -> bytes:
         ("x" * 300 + ".png", "missing file; found .*File name too long"),
         ("A" * 1000, "cannot be decoded"),
         (".", "missing file"),
+        ("images/0001", "missing file; found no file images/0001, expected a readable image file"),
+        ("images/00012", "missing file; found no file images/00012"),
+        ("https://x.org/a.png", "a URL; found 'https://x.org/a.png', expected a file, since URLs are not fetched"),
+        ({"path": "HTTP://x.org/a", "bytes": None}, "a URL"),
         (None, "no image; found None, expected a path, base64"),
         ("", "no image"),
         ({"bytes": None, "path": None}, "no image"),

@@ -186,9 +186,12 @@ def test_text_that_is_not_utf8_is_a_broken_row_and_a_byte_order_mark_is_none(tmp
 
 def test_strict_stops_at_the_first_broken_row(tmp_path):
     source = write_jsonl([raw_row(0, GOOD[0]), raw_row(1, "missing.png")], tmp_path / "raw.jsonl")
-    with pytest.raises(RowError, match=r"row 'row-1', column 'images': missing file; found no file .*missing.png"):
+    with pytest.raises(RowError, match=r"^raw.jsonl:1: row 'row-1', column 'images': missing file; found no file"):
         prepare("r1-onevision", tmp_path / "out", source=str(source), strict=True, console=QUIET)
     assert not (tmp_path / "out").exists()
+    write_jsonl(["{broken"], source)  # the place stands for a missing id, and is said once
+    with pytest.raises(RowError, match=r"^row 'raw.jsonl:0', column 'row': not JSON"):
+        prepare("r1-onevision", tmp_path / "out", source=str(source), strict=True, console=QUIET)
 
 
 def test_limit_reads_that_many_rows(tmp_path):

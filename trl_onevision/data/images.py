@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from trl_onevision.data.schema import RowError, shown
 
@@ -197,11 +197,31 @@ def _bytes_of_text(text: str, root: str | Path | None) -> bytes:
     """A text is a data URL, a path or base64. Base64 of a JPEG starts with `/9j/`, so a file is looked for first."""
     if text.startswith("data:"):
         return _from_base64(text.partition(",")[2])
+    if text.lower().startswith(("http://", "https://")):
+        raise RowError(
+            "images",
+            "a URL",
+            found=shown(text),
+            expected="a file, since URLs are not fetched (download the images, and give their folder as --images)",
+        )
     may_be_path = len(text) <= LONGEST_PATH and "\n" not in text and "\0" not in text
     # Base64 has no full stop, and a file name has one.
     if may_be_path and ("." in text or _is_file(Path(root or ".", text))):
         return _read_path(Path(text), root)
+    # `images/0001` is base64 too, but of no image. A file name has at most 255 characters.
+    if may_be_path and "/" in text and len(text) < 256 and not _holds_image(text):
+        return _read_path(Path(text), root)
     return _from_base64(text)
+
+
+def _holds_image(text: str) -> bool:
+    try:
+        Image.open(BytesIO(_from_base64(text)), formats=_known_formats())
+    except (RowError, UnidentifiedImageError):
+        return False
+    except Exception:  # an image, if a broken one: said when it is decoded
+        return True
+    return True
 
 
 def _is_file(path: Path) -> bool:

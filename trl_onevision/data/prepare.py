@@ -319,6 +319,7 @@ class _Run:
     def _take(self, raw: RawRow, row: dict[str, Any] | RowError, writer: ShardWriter, strict: bool) -> None:
         if isinstance(row, RowError):
             if strict:
+                row.place = raw.place
                 raise row
             self._reject(raw, row)
         else:

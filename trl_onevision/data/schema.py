@@ -74,12 +74,14 @@ class RowError(ValueError):
     row 'geo-17', column 'solution': no gold answer; found None, expected a non-empty string
 
     `problem` is a short constant text, so that equal problems can be counted. Whoever knows the row sets `row_id`:
-    code that sees one value only (an image, an answer) raises without it.
+    code that sees one value only (an image, an answer) raises without it. Whoever reads files sets `place`, as
+    `FILE:NUMBER`.
     """
 
     def __init__(self, column: str, problem: str, *, found: str, expected: str, row_id: str | None = None) -> None:
         super().__init__(column, problem, found, expected)
         self.column, self.problem, self.found, self.expected, self.row_id = column, problem, found, expected, row_id
+        self.place: str | None = None
 
     @property
     def reason(self) -> str:
@@ -87,7 +89,8 @@ class RowError(ValueError):
         return f"column {self.column!r}: {self.problem}; found {self.found}, expected {self.expected}"
 
     def __str__(self) -> str:
-        return self.reason if self.row_id is None else f"row {self.row_id!r}, {self.reason}"
+        named = self.reason if self.row_id is None else f"row {self.row_id!r}, {self.reason}"
+        return named if self.place in (None, self.row_id) else f"{self.place}: {named}"  # an id may be the place
 
 
 def shown(value: object, limit: int = 80) -> str:
