@@ -520,8 +520,12 @@ def test_a_folder_of_save_to_disk_is_read_as_such(tmp_path, split):
     with pytest.raises(SourceError, match=r"more: no split 'dev'; found train, test \(choose with --split\)"):
         open_source(str(tmp_path / "more"), split="dev")
     next((tmp_path / "one").glob("*.arrow")).write_bytes(b"rubbish")
-    with pytest.raises(SourceError, match=r"one: cannot be read .*; expected a whole folder of `save_to_disk`"):
-        list(open_source(str(tmp_path / "one")).rows())
+    (tmp_path / "more" / "dataset_dict.json").write_text("{}")
+    for folder in ("one", "more"):
+        with pytest.raises(
+            SourceError, match=rf"{folder}: cannot be read .*; expected a whole folder of `save_to_disk`"
+        ):
+            list(open_source(str(tmp_path / folder)).rows())
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,10 @@ def _saved_folder(folder: Path, split: str) -> Path | None:
         return folder
     if not (folder / "dataset_dict.json").is_file():
         return None
-    splits = json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
+    try:
+        splits = json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise _unreadable(folder, error) from error
     if split not in splits:
         raise SourceError(f"{folder}: no split {split!r}; found {', '.join(splits)} (choose with --split)")
     return folder / split
