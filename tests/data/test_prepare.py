@@ -491,7 +491,12 @@ def test_a_file_that_the_hub_lacks_is_its_rows_trouble_and_urls_are_not_fetched(
 
     (tmp_path / "hub").mkdir()
     zipfile.ZipFile(tmp_path / "a.zip", "w").close()
-    paths = [f"zip://2.png::{tmp_path / 'a.zip'}", "nowhere://a.png", "https://x.org/a.png"]
+    paths = [
+        f"zip://2.png::{tmp_path / 'a.zip'}",
+        "nowhere://a.png",
+        "https://x.org/a.png",
+        "zip://1.png::http://x.org/a.zip",
+    ]
     rows = [{"image": {"bytes": None, "path": path}} for path in paths]
     schema = pa.schema({"image": pa.struct({"bytes": pa.binary(), "path": pa.string()})})
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), tmp_path / "hub" / "train.parquet")

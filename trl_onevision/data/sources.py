@@ -28,7 +28,7 @@ DATA_SUFFIXES = (".parquet", ".jsonl", ".json", ".csv", ".tsv")
 SIDE_FILES = ("readme.json", "dataset_info.json", "dataset_infos.json", "dataset-metadata.json", "croissant.json")
 _SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test", "eval")}
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
-_OF_THE_HUB = re.compile(r"(?!https?:)\w+://")  # not any URL that a row holds
+_OF_THE_HUB = re.compile(r"(?!.*\bhttps?://)\w+://")  # not any URL that a row holds
 _CHUNK = 2**16
 _DECODER = json.JSONDecoder()
 
