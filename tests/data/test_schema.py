@@ -80,6 +80,11 @@ def test_rows_that_keep_the_contract(change):
         ({"solution": 3}, "solution", "no gold answer; found 3, expected a non-empty string"),
         ({"task": "maths"}, "task", "unknown task; found 'maths', expected one of math, choice"),
         ({"choices": ["a", "b"]}, "choices", "options without a choice"),
+        (
+            {"choices": [str(n) for n in range(12)], "task": "choice", "solution": "L"},
+            "solution",
+            "gold is no option; found 'L', expected a letter of ABCDEFGHIJ",
+        ),
         ({"task": "choice", "choices": ["a"], "solution": "A"}, "choices", "not options"),
         ({"task": "choice", "choices": ["a", "b"], "solution": "C"}, "solution", "gold is no option; found 'C'"),
         ({"task": "choice", "choices": ["a", "b"], "solution": '["A", "C"]'}, "solution", "gold is no option"),

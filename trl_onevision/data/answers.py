@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from trl_onevision.data.schema import RowError, Task, shown
+from trl_onevision.data.schema import LETTERS, RowError, Task, shown
 
 LONGEST_ANSWER = 120  # a longer "answer" is an explanation, and no rule can compare it
 LONGEST_STATEMENT = 500  # an answer with what wraps it; also what keeps hostile text from costing more than a glance
@@ -276,7 +276,7 @@ def _option(answer: str, choices: list[str]) -> str:
     for text in (answer.casefold(), _ARTICLE.sub("", answer).casefold()):
         if folded.count(text) == 1:
             return chr(ord("A") + folded.index(text))
-    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(choices)]
+    letters = LETTERS[: len(choices)]
     match = _LETTER.match(_without_reason(answer))
     several = re.match(r"^\(?[A-Z]\)?\s*(?:,|and|or|&|/)\s*\(?[A-Z]\b", answer)
     if match and match.group(1) in letters and not several:

@@ -19,6 +19,7 @@ PURPOSES: tuple[str, ...] = get_args(Purpose)
 TASKS: tuple[str, ...] = get_args(Task)
 PLACE_TASKS: tuple[str, ...] = get_args(PlaceTask)
 JSON_TASKS = (*PLACE_TASKS, "span")
+LETTERS = "ABCDEFGHIJ"  # of the options that rewards read
 ROLES = ("system", "user", "assistant")
 
 
@@ -311,8 +312,8 @@ def _check_choices(solution: str, task: str, choices: Any) -> None:
         raise RowError(
             "choices", "options without a choice", found=f"task {task!r}", expected="task 'choice', or null"
         )
-    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(choices)]
-    if not all(one in [*letters, *choices] for one in _right_options(solution)):
+    letters = LETTERS[: len(choices)]
+    if not all(one in [*letters, *choices[: len(LETTERS)]] for one in _right_options(solution)):
         raise RowError(
             "solution",
             "gold is no option",
