@@ -30,7 +30,10 @@ def tsv(tmp_path_factory):
 
 
 class ChatServer(ThreadingHTTPServer):
-    """OpenAI's chat completions, answered by `answers`; what contains `fails` is refused for good."""
+    """OpenAI's chat completions, answered by `answers`; what contains `fails` is refused for good.
+
+    An answer is its text, or a mapping of the message's fields; None as text is what a cut-off thought leaves.
+    """
 
     daemon_threads = True
 
@@ -48,9 +51,12 @@ class ChatHandler(BaseHTTPRequestHandler):
         refused = self.server.fails is not None and self.server.fails in text
         if not refused:
             self.server.bodies.append(body)
-        message = {"role": "assistant", "content": self.server.answers(text)}
+        answer = self.server.answers(text)
+        message = {"role": "assistant"} | (answer if isinstance(answer, dict) else {"content": answer})
         reply = {"id": "1", "object": "chat.completion", "created": 0, "model": body["model"]}
-        reply["choices"] = [{"index": 0, "message": message, "finish_reason": "stop"}]
+        reply["choices"] = [
+            {"index": 0, "message": message, "finish_reason": "stop" if message["content"] else "length"}
+        ]
         data = json.dumps({"error": {"message": "no"}} if refused else reply).encode()
         self.send_response(400 if refused else 200)
         self.send_header("Content-Type", "application/json")

@@ -249,6 +249,18 @@ def test_a_server_is_asked_and_asked_again_for_what_failed(tsv, tmp_path, chat_s
     assert scores["1"]["correct"] and scores["2"]["correct"] and not scores["3"]["correct"]
 
 
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
+def test_the_reasoning_that_a_server_splits_off_is_kept(tsv, tmp_path, chat_server, field):
+    """vLLM returns it as `reasoning`, formerly `reasoning_content`; cut off while thinking, there is nothing else."""
+    chat_server.answers = lambda text: {field: "A or B?", "content": None if "How long" in text else "B"}
+    arguments = ["--model", "m", "--server", chat_server.url, "--data", tsv, "--output", tmp_path / "run"]
+    assert command(*arguments, "--limit", 2).exit_code == 0
+    assert [(answer["completion"], answer["finished"]) for answer in answered(tmp_path / "run")] == [
+        ("<think>A or B?</think>B", True),
+        ("<think>A or B?</think>", False),
+    ]
+
+
 def test_odd_text_of_a_server_is_kept(tsv, tmp_path, chat_server):
     """Lone surrogates, NULs and what looks like an end of line, and a question with marks for two images."""
     chat_server.answers = lambda text: "\ud800 \x00 \u2028 \r<answer>B</answer>"

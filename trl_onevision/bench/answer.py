@@ -15,6 +15,7 @@ from PIL import Image
 from trl_onevision.bench.tsv import BenchRow
 from trl_onevision.data.images import PixelGrid, store_image
 from trl_onevision.data.prompts import IMAGE, find_prompt, user_messages
+from trl_onevision.rewards.text import full_text
 
 
 class BenchError(RuntimeError):
@@ -181,12 +182,10 @@ async def _ask_all(
                     ),
                 )
                 choice = reply.choices[0]
-                thinking = getattr(choice.message, "reasoning_content", None)
-                content = choice.message.content or ""
+                completion = full_text(choice.message.model_dump())  # with the reasoning that a server splits off
             except (OpenAIError, AttributeError, IndexError, TypeError) as error:
                 failures.append(f"row {row.index}: {type(error).__name__}: {str(error)[:200]}")
                 return None
-        completion = f"<think>{thinking}</think>{content}" if thinking else content
         return Answer(row.index, completion, choice.finish_reason != "length")
 
     # A model's server is on the caller's own machine or named by the caller; its key comes from the environment.
