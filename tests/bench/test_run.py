@@ -134,6 +134,27 @@ def test_another_runs_folder_is_refused(finished, checkpoint, tsv, tmp_path):
     assert (finished / "predictions.jsonl").read_bytes() == before
 
 
+def test_a_start_that_failed_leaves_the_folder_to_the_next_command(checkpoint, tsv, tmp_path):
+    arguments = ["--data", tsv, "--output", tmp_path / "run", "--limit", "1", *SMALL]
+    failed = command("--model", tmp_path / "misspelt", *arguments)
+    assert failed.exit_code == 1 and "cannot be loaded" in failed.output
+    mended = command("--model", checkpoint, *arguments)
+    assert mended.exit_code == 0, mended.output
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["model"] == str(checkpoint)
+
+
+def test_a_run_json_of_something_else_is_left_alone(checkpoint, tsv, tmp_path):
+    (tmp_path / "run.json").write_text('{"thesis": 1}')
+    result = command("--model", checkpoint, "--data", tsv, "--output", tmp_path)
+    assert result.exit_code == 1 and "no benchmark made" in result.output
+    assert (tmp_path / "run.json").read_text() == '{"thesis": 1}'
+
+
+def test_a_folder_is_one_model_with_and_without_a_slash(finished, checkpoint, tsv):
+    result = command("--model", f"{checkpoint}/", "--data", tsv, "--output", finished, *SMALL)
+    assert result.exit_code == 0, result.output
+
+
 def test_new_weights_under_the_same_name_are_another_model(checkpoint, tsv, tmp_path):
     model = tmp_path / "model"
     shutil.copytree(checkpoint, model)
@@ -184,6 +205,8 @@ def test_what_is_wrong_is_said_before_a_model_is_loaded(tsv, tmp_path):
     assert "one of the two" in both.output and "one of the two" in neither.output
     unknown = command("--model", "m", "--data", tsv, "--output", tmp_path / "c", "--prompt", "think")
     assert unknown.exit_code == 1 and "think-answer" in unknown.output
+    penalty = command("--model", "m", "--data", tsv, "--output", tmp_path / "p", "--repetition-penalty", "0")
+    assert penalty.exit_code == 1 and "repetition_penalty 0.0: expected more than 0" in penalty.output
     wrong = command("--model", "m", "--data", __file__, "--output", tmp_path / "d")
     assert wrong.exit_code == 1 and "row 0" in wrong.output
     assert not list(tmp_path.iterdir())

@@ -41,6 +41,8 @@ class Generation:
         find_prompt(self.prompt)
         if self.dtype not in ("bfloat16", "float16", "float32"):
             raise ValueError(f"dtype {self.dtype!r}: expected bfloat16, float16 or float32")
+        if not self.repetition_penalty > 0:
+            raise ValueError(f"repetition_penalty {self.repetition_penalty}: expected more than 0; 1.0 for none")
 
 
 @dataclass(frozen=True)

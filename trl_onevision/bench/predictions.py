@@ -24,7 +24,8 @@ class Predictions:
     """The answers of one run in its folder, kept as they come; a run of anything else is refused.
 
     `description` is all that decides what the answers are. A folder that holds another one's answers, or files that
-    no benchmark wrote, is left as it is, with a `BenchError` that names the difference.
+    no benchmark wrote, is left as it is, with a `BenchError` that names the difference. One without a single answer is
+    free for any run.
     """
 
     def __init__(self, folder: Path, description: Mapping[str, Any]) -> None:
@@ -73,19 +74,19 @@ def _claim(folder: Path, description: Mapping[str, Any]) -> None:
         raise BenchError(f"{folder}: found a file, expected a folder. Name another with --output.")
     held = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     run = folder / RUN
-    if not run.exists():
-        if held:
-            raise BenchError(
-                f"{folder}: holds {', '.join(held[:5])}, which no benchmark made. Nothing was changed: name a new "
-                "folder with --output."
-            )
+    saved = json.loads(run.read_text(encoding="utf-8")) if run.exists() else {}
+    if held and not saved.keys() >= {"data", "limit"}:  # what every description names; others write a run.json too
+        raise BenchError(
+            f"{folder}: holds {', '.join(held[:5])}, which no benchmark made. Nothing was changed: name a new "
+            "folder with --output."
+        )
+    answers = folder / PREDICTIONS
+    if not answers.exists() or not answers.stat().st_size:  # new, or its first start failed: nothing to keep
         folder.mkdir(parents=True, exist_ok=True)
         beside = folder / f"{RUN}.part"
         beside.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         beside.replace(run)
-        return
-    saved = json.loads(run.read_text(encoding="utf-8"))
-    if changed := [key for key in description if saved.get(key) != description[key]]:
+    elif changed := [key for key in description if saved.get(key) != description[key]]:
         differences = "; ".join(f"{key} {saved.get(key)!r}, now {description[key]!r}" for key in changed)
         raise BenchError(
             f"{folder}: holds answers of another run ({differences}). Nothing was changed: name a new folder with "

@@ -65,12 +65,15 @@ def bench(
     console, settings = console or Console(), settings or Generation()
     rows = read_tsv(data, limit)
     description: dict[str, Any] = {"data": fingerprint(data), "limit": limit}
+    given: list[Answer] = []
     if predictions is not None:
         given = read_predictions(predictions, [row.index for row in rows])
         description |= {"predictions": str(predictions), "predictions_sha256": fingerprint(predictions)}
-    else:
-        given = []
-        weights = fingerprint(Path(str(model))) if Path(str(model)).is_dir() else None
+    elif model is not None:
+        folder = Path(model)
+        weights = fingerprint(folder) if folder.is_dir() else None
+        if weights and server is None:  # a server takes the name that it has and no other
+            model = str(folder)  # `runs/model/` is the model that `runs/model` is
         description |= {"model": model, "weights": weights, "server": server, **_decisive(settings, server)}
     with Predictions(output, description) as kept:
         for answer in given:
