@@ -1,6 +1,7 @@
 """`trl-onevision bench` with a tiny Qwen2.5-VL: what it leaves, how it goes on, what it refuses."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -270,6 +271,28 @@ def test_a_server_is_asked_and_asked_again_for_what_failed(tsv, tmp_path, chat_s
     assert "What share is red?" in content[1]["text"] and "<answer>" in content[1]["text"]
     scores = {one["index"]: one for one in lines(tmp_path / "run" / "scores.jsonl")}
     assert scores["1"]["correct"] and scores["2"]["correct"] and not scores["3"]["correct"]
+
+
+def test_a_server_that_refuses_the_first_rows_is_asked_no_more(tmp_path, chat_server):
+    chat_server.fails = ""  # which every question contains
+    made = [row | {"index": str(number)} for number, row in enumerate(published.rows()[:1] * 40)]
+    data = published.write(tmp_path / "long.tsv", made)
+    arguments = ["--model", "m", "--server", chat_server.url, "--data", data, "--output", tmp_path / "run"]
+    failed = command(*arguments, "--batch-size", "2")
+    assert failed.exit_code == 1
+    (tried,) = re.findall(r"no answer to the first (\d+) of 40 requests", failed.output)
+    assert 8 <= int(tried) <= 10
+    assert "named 'm'" in failed.output and "is kept" not in failed.output
+    chat_server.fails = None
+    assert command(*arguments).exit_code == 0
+    assert len(answered(tmp_path / "run")) == 40
+
+
+def test_a_dead_server_is_reported_in_one_sentence(tsv, tmp_path, monkeypatch):
+    monkeypatch.setattr("openai._base_client.MAX_RETRY_DELAY", 0.0, raising=False)  # seconds, to save them
+    arguments = ["--server", "http://127.0.0.1:1/v1", "--data", tsv, "--output", tmp_path / "run", "--limit", "1"]
+    failed = command("--model", "m", *arguments)
+    assert "Connection error. Check" in failed.output
 
 
 @pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])

@@ -17,6 +17,8 @@ from trl_onevision.data.images import PixelGrid, store_image
 from trl_onevision.data.prompts import IMAGE, find_prompt, user_messages
 from trl_onevision.rewards.text import full_text
 
+FAIR_TRIAL = 8  # requests: a row may fail by itself, for its length say, but a wrong address fails for every row
+
 
 class BenchError(RuntimeError):
     """The benchmark cannot go on; the message says why and what to do."""
@@ -140,6 +142,7 @@ def answer_by_server(
     """Answers of a server that speaks OpenAI's chat completions (vLLM, SGLang, a hosted one), as they arrive.
 
     `batch_size` requests run at a time; a failed one is retried by the client and then left for the next run.
+    Where the first ones all fail, the others are not sent.
     """
     try:
         import openai  # noqa: F401
@@ -186,7 +189,7 @@ async def _ask_all(
                 choice = reply.choices[0]
                 completion = full_text(choice.message.model_dump())  # with the reasoning that a server splits off
             except (OpenAIError, AttributeError, IndexError, TypeError) as error:
-                failures.append(f"row {row.index}: {type(error).__name__}: {str(error)[:200]}")
+                failures.append(f"row {row.index}: {type(error).__name__}: {str(error)[:200].rstrip('.')}")
                 return None
         return Answer(row.index, completion, choice.finish_reason != "length")
 
@@ -194,18 +197,27 @@ async def _ask_all(
     key = os.environ.get("OPENAI_API_KEY") or "none"
     async with AsyncOpenAI(api_key=key, base_url=server, max_retries=4, timeout=600.0) as client:
         tasks = [asyncio.create_task(ask(client, row)) for row in rows]
+        answered = 0
         try:
             for task in asyncio.as_completed(tasks):
                 if (answer := await task) is not None:
+                    answered += 1
                     yield answer
+                elif not answered and len(failures) >= max(settings.batch_size, FAIR_TRIAL):
+                    break
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-    if failures:
+    if failures and answered:
         raise BenchError(
             f"{server}: {len(failures)} of {len(rows)} requests failed, the first: {failures[0]}. What was answered "
             "is kept; the same command asks for the rest."
+        )
+    if failures:
+        raise BenchError(
+            f"{server}: no answer to the first {len(failures)} of {len(rows)} requests, the first: {failures[0]}. "
+            f"Check that the server is up and has a model named {model!r}; the same command asks again."
         )
 
 
