@@ -17,7 +17,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from typer.testing import CliRunner
 
 from trl_onevision.bench.answer import BenchError, Generation, answer_locally
-from trl_onevision.bench.run import bench
+from trl_onevision.bench.run import JudgeServer, bench
 from trl_onevision.bench.tsv import read_tsv
 from trl_onevision.cli import app
 
@@ -321,6 +321,26 @@ def test_odd_text_of_a_server_is_kept(tsv, tmp_path, chat_server):
     assert answer["completion"].endswith("\r<answer>B</answer>")
     (part,) = [part for part in chat_server.bodies[0]["messages"][0]["content"] if part["type"] == "text"]
     assert part["text"].startswith("Is this like ?")
+
+
+@pytest.mark.parametrize("asked", [["--server", "http://127.0.0.1:1/v1"], ["--judge", "j"]])
+def test_what_needs_openai_is_refused_before_anything_is_asked(tsv, tmp_path, monkeypatch, asked):
+    monkeypatch.setitem(sys.modules, "openai", None)
+    result = command("--model", "m", "--data", tsv, "--output", tmp_path / "run", *asked)
+    assert result.exit_code == 1
+    assert "openai not found. Install: pip install 'trl-onevision[bench]'" in result.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_judge_sees_options_that_stand_beside_the_question(tmp_path, chat_server):
+    asked = []
+    chat_server.answers = lambda text: asked.append(text) or '{"score": 1}'
+    made = [published.rows()[2] | {"question": "Which colour?"}]
+    (tmp_path / "p.jsonl").write_text('{"index": 3, "completion": "<answer>crimson</answer>"}\n')
+    data = published.write(tmp_path / "one.tsv", made)
+    judge = JudgeServer("j", chat_server.url)
+    bench(data, tmp_path / "run", predictions=tmp_path / "p.jsonl", judge=judge)
+    assert len(asked) == 1 and "A. red\\nB. blue" in asked[0], asked
 
 
 def test_a_judge_sees_what_the_rules_read(tsv, tmp_path, chat_server):

@@ -14,7 +14,7 @@ from PIL import Image
 
 from trl_onevision.bench.tsv import BenchRow
 from trl_onevision.data.images import PixelGrid, store_image
-from trl_onevision.data.prompts import IMAGE, find_prompt, user_messages
+from trl_onevision.data.prompts import IMAGE, find_prompt, user_messages, with_choices
 from trl_onevision.rewards.text import full_text
 
 FAIR_TRIAL = 8  # requests: a row may fail by itself, for its length say, but a wrong address fails for every row
@@ -67,14 +67,8 @@ def question_of(row: BenchRow) -> str:
     B. blue
     """
     question = row.question.replace(IMAGE, "").strip()
-    if not row.choices or all(_bare(option, label) in question for label, option in _labelled(row.choices)):
-        return question
-    lines = [f"{label}. {_bare(option, label)}" for label, option in _labelled(row.choices)]
-    return "\n".join([question, "Choices:", *lines])
-
-
-def _labelled(options: Sequence[str]) -> Iterator[tuple[str, str]]:
-    return ((chr(ord("A") + number), option) for number, option in enumerate(options))
+    options = [_bare(option, chr(ord("A") + number)) for number, option in enumerate(row.choices or [])]
+    return question if all(option in question for option in options) else with_choices(question, options)
 
 
 def _bare(option: str, label: str) -> str:
@@ -144,10 +138,6 @@ def answer_by_server(
     `batch_size` requests run at a time; a failed one is retried by the client and then left for the next run.
     Where the first ones all fail, the others are not sent.
     """
-    try:
-        import openai  # noqa: F401
-    except ImportError as error:
-        raise BenchError('--server needs openai: pip install "trl-onevision[bench]"') from error
     todo = [row for row in rows if row.index not in done]
     with asyncio.Runner() as runner:
         answers = _ask_all(server, model, todo, settings)

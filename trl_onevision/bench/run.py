@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from trl_onevision.bench import report
-from trl_onevision.bench.answer import Answer, BenchError, Generation, answer_by_server, answer_locally
+from trl_onevision.bench.answer import Answer, BenchError, Generation, answer_by_server, answer_locally, question_of
 from trl_onevision.bench.predictions import Predictions, fingerprint, read_predictions
 from trl_onevision.bench.score import Scored, score
 from trl_onevision.bench.tsv import BenchRow, read_tsv
@@ -60,8 +60,9 @@ def bench(
     """
     if (model is None) == (predictions is None):
         raise BenchError("Give --model to answer the questions, or --predictions to score answers; one of the two.")
-    if find_spec("matplotlib") is None:
-        raise BenchError("matplotlib not found. Install: pip install 'trl-onevision[bench]'")
+    needed = ["matplotlib", "openai"] if server or judge else ["matplotlib"]
+    if missing := [module for module in needed if find_spec(module) is None]:
+        raise BenchError(f"{' and '.join(missing)} not found. Install: pip install 'trl-onevision[bench]'")
     console, settings = console or Console(), settings or Generation()
     rows = read_tsv(data, limit)
     description: dict[str, Any] = {"data": fingerprint(data), "limit": limit}
@@ -149,7 +150,7 @@ def judge_answers(
         reward(
             [one.answer or "" for one in scored],
             solution=[row.answer for row in rows],
-            prompts=[row.question for row in rows],
+            prompts=[question_of(row) for row in rows],
         )
     )
     return {one.index: verdict for one, verdict in zip(scored, verdicts, strict=True) if verdict is not None}
