@@ -34,7 +34,9 @@ def test_leaves_a_table_of_before_and_after(finished):
     for moment in ("before", "after"):
         assert set(results[moment]) == {"accuracy", "mean_iou", "format"}
         assert all(0 <= value <= 1 for value in results[moment].values())
-    assert results["seconds"] > 0
+    stages = json.loads((folder / "quickstart.json").read_text())
+    assert results["seconds"] == pytest.approx(sum(stages.values()))
+    assert set(stages) == set(STAGES)
 
 
 def test_leaves_pictures_that_open(finished):
