@@ -118,6 +118,14 @@ def test_recipes_copies_one_and_overwrites_nothing(tmp_path):
     assert target.read_text() == "mine: 1\n"
 
 
+def test_a_recipe_that_cannot_be_written_is_an_error_in_a_line(tmp_path):
+    (tmp_path / "notes").write_text("mine")
+    target = tmp_path / "notes" / "mine.yaml"
+    result = CliRunner().invoke(app, ["recipes", "quickstart-grpo", "--output", str(target)])
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: ") and str(tmp_path / "notes") in result.output
+
+
 def test_an_unknown_recipe_names_the_known_ones():
     result = CliRunner().invoke(app, ["recipes", "quickstart-grop"])
     assert result.exit_code == 1

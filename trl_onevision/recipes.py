@@ -85,7 +85,7 @@ def recipes_command(
         else:
             copy_recipe(name, output)
             typer.echo(f"{recipe_path(name).stem} -> {output}")
-    except RecipeError as error:
+    except (RecipeError, OSError) as error:
         fail(error)
 
 

@@ -144,11 +144,31 @@ def test_a_start_that_failed_leaves_the_folder_to_the_next_command(checkpoint, t
     assert json.loads((tmp_path / "run" / "run.json").read_text())["model"] == str(checkpoint)
 
 
-def test_a_run_json_of_something_else_is_left_alone(checkpoint, tsv, tmp_path):
-    (tmp_path / "run.json").write_text('{"thesis": 1}')
+def test_a_folder_that_cannot_be_written_is_an_error_in_a_line(checkpoint, tsv, tmp_path):
+    (tmp_path / "notes").write_text("mine")
+    result = command("--model", checkpoint, "--data", tsv, "--output", tmp_path / "notes" / "run")
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: ") and str(tmp_path / "notes" / "run") in result.output
+
+
+def test_a_cut_run_json_is_named_with_what_to_do(finished, checkpoint, tsv, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    (folder / "run.json").write_text('{"data": "1')
+    result = command("--model", checkpoint, "--data", tsv, "--output", folder, *SMALL)
+    assert result.exit_code == 1
+    assert f"{folder}/run.json: found no JSON" in result.output and "--predictions" in result.output
+    scored = command("--predictions", folder / "predictions.jsonl", "--data", tsv, "--output", tmp_path / "again")
+    assert scored.exit_code == 0
+    assert (tmp_path / "again" / "scores.jsonl").read_bytes() == (finished / "scores.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("other", ['{"thesis": 1}', "[1]"])
+def test_a_run_json_of_something_else_is_left_alone(checkpoint, tsv, tmp_path, other):
+    (tmp_path / "run.json").write_text(other)
     result = command("--model", checkpoint, "--data", tsv, "--output", tmp_path)
     assert result.exit_code == 1 and "no benchmark made" in result.output
-    assert (tmp_path / "run.json").read_text() == '{"thesis": 1}'
+    assert (tmp_path / "run.json").read_text() == other
 
 
 def test_a_folder_is_one_model_with_and_without_a_slash(finished, checkpoint, tsv):

@@ -93,6 +93,30 @@ def test_a_file_is_no_output_folder(tmp_path):
     assert file.read_text() == "mine"
 
 
+def test_a_folder_that_cannot_be_written_is_an_error_in_a_line(tmp_path):
+    (tmp_path / "notes").write_text("mine")
+    result = command("--output", tmp_path / "notes" / "run")
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: ") and str(tmp_path / "notes" / "run") in result.output
+
+
+def test_a_full_disk_names_the_stage(tmp_path, monkeypatch):
+    def fail(run):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setitem(STAGES, "Render digits", fail)
+    with pytest.raises(QuickstartError, match=r"Stage 1, Render digits: .*No space left.*--resume"):
+        quickstart(tmp_path / "run")
+
+
+@pytest.mark.parametrize("cut", ["", '{"Render di', "[1.0]"])
+def test_a_cut_state_is_named_with_what_to_do(tmp_path, cut):
+    (tmp_path / "quickstart.json").write_text(cut)
+    result = command("--output", tmp_path, "--resume")
+    assert result.exit_code == 1
+    assert "quickstart.json: found no JSON object" in result.output and "--overwrite" in result.output
+
+
 def test_resume_needs_a_run_and_excludes_overwrite(tmp_path):
     assert "no quickstart to go on with" in command("--output", tmp_path / "new", "--resume").output
     both = command("--output", tmp_path / "new", "--resume", "--overwrite")

@@ -53,6 +53,6 @@ def bench_command(
             judge=JudgeServer(judge, judge_url) if judge else None,
             limit=limit,
         )
-    except (BenchError, TsvError, ValueError) as error:
+    except (BenchError, TsvError, ValueError, OSError) as error:
         fail(error)
     typer.echo(f"{output}/report.md, results.json, heatmap.png, scores.jsonl, predictions.jsonl")

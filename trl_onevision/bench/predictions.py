@@ -74,7 +74,7 @@ def _claim(folder: Path, description: Mapping[str, Any]) -> None:
         raise BenchError(f"{folder}: found a file, expected a folder. Name another with --output.")
     held = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     run = folder / RUN
-    saved = json.loads(run.read_text(encoding="utf-8")) if run.exists() else {}
+    saved = _description(run) if run.exists() else {}
     if held and not saved.keys() >= {"data", "limit"}:  # what every description names; others write a run.json too
         raise BenchError(
             f"{folder}: holds {', '.join(held[:5])}, which no benchmark made. Nothing was changed: name a new "
@@ -92,6 +92,17 @@ def _claim(folder: Path, description: Mapping[str, Any]) -> None:
             f"{folder}: holds answers of another run ({differences}). Nothing was changed: name a new folder with "
             "--output, or repeat that run's command to go on with it."
         )
+
+
+def _description(run: Path) -> dict[str, Any]:
+    try:
+        saved = json.loads(run.read_bytes())
+    except ValueError as error:
+        raise BenchError(
+            f"{run}: found no JSON ({error}), expected the description of a run. Nothing was changed: name a new "
+            f"folder with --output. A whole {PREDICTIONS} can be scored with --predictions."
+        ) from error
+    return saved if isinstance(saved, dict) else {}
 
 
 def read_predictions(path: Path, indices: Sequence[str]) -> list[Answer]:

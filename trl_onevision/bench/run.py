@@ -55,8 +55,8 @@ def bench(
     and how it was scored), `results.json`, `report.md` and `heatmap.png`. Called again with the same arguments it
     answers what is missing. Returns what `results.json` holds.
 
-    Raises `TsvError` for a file that is not the benchmark's and `BenchError` for all else, before a model is loaded
-    where that can be known.
+    Raises `TsvError` for a file that is not the benchmark's, `OSError` where nothing can be written and `BenchError`
+    for all else, before a model is loaded where that can be known.
     """
     if (model is None) == (predictions is None):
         raise BenchError("Give --model to answer the questions, or --predictions to score answers; one of the two.")

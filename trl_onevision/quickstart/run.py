@@ -165,7 +165,8 @@ def quickstart(
     mean IoU and format on the held-out rows before and after GRPO, all from 0 to 1, and the seconds taken.
 
     Raises `QuickstartError` when `output` holds something and neither `resume` nor `overwrite` is given, when what it
-    holds is no quickstart's, and when a run of `trl` fails. What was finished is kept.
+    holds is no quickstart's, and when a stage fails; `OSError` when `output` cannot be written. What was finished is
+    kept.
     """
     missing = [module for module in ("sklearn", "matplotlib") if find_spec(module) is None]
     if missing:
@@ -182,6 +183,8 @@ def quickstart(
             detail = stage(run)
         except KeyboardInterrupt:
             raise QuickstartError(f"Interrupted in stage {number}, {title}. {_how_to_go_on(output)}") from None
+        except OSError as error:  # a full disk
+            raise QuickstartError(f"Stage {number}, {title}: {error}. {_how_to_go_on(output)}") from error
         run.seconds[title] = round(time.perf_counter() - started, 1)
         _write_json(output / STATE, run.seconds)
         run.console.print(f"    {detail} · {run.seconds[title]:.0f} s", highlight=False, soft_wrap=True)
@@ -200,7 +203,7 @@ def quickstart_command(
     """Train a small vision-language model on real images, end to end, on this machine's CPU in minutes."""
     try:
         quickstart(output, resume=resume, overwrite=overwrite)
-    except QuickstartError as error:
+    except (QuickstartError, OSError) as error:
         fail(error)
 
 
@@ -226,7 +229,13 @@ def _open(output: Path, *, resume: bool, overwrite: bool) -> dict[str, float]:
     output.mkdir(parents=True, exist_ok=True)
     if not (output / STATE).exists():
         _write_json(output / STATE, {})
-    seconds: dict[str, float] = json.loads((output / STATE).read_text())
+    try:
+        seconds: dict[str, float] = dict(json.loads((output / STATE).read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise QuickstartError(
+            f"{output / STATE}: found no JSON object ({error}), expected the seconds of each finished stage. Start "
+            "over with --overwrite, or name a new folder."
+        ) from error
     return seconds
 
 
