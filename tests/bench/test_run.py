@@ -271,6 +271,24 @@ def test_predictions_that_do_not_fit_are_refused(tsv, tmp_path, change, said):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    "name, second, said",
+    [
+        ("p.jsonl", b'{"index": 2, "completion": "4.5', "line 2, character 28: "),
+        ("p.jsonl", b"[2]", r"line 2: found \[2\], expected a JSON object"),
+        ("p.jsonl", b'{"index": 2, "completion": "\xe9"}', "line 2: .*0xe9.*expected UTF-8"),
+        ("p.csv", b'2,"4.5', "row 2: .*expected whole rows"),
+        ("p.csv", b"2,\xe9", "row 1 or after: .*0xe9.*expected UTF-8"),
+        ("missing.jsonl", b"", "cannot be read .*No such file"),
+    ],
+)
+def test_predictions_that_cannot_be_read_are_named_by_their_place(tsv, tmp_path, name, second, said):
+    first = b"index,completion\n1,B" if name == "p.csv" else b'{"index": 1, "completion": "B"}'
+    (tmp_path / name.replace("missing", "other")).write_bytes(first + b"\n" + second + b"\n")
+    with pytest.raises(BenchError, match=rf"{name}: {said}"):
+        bench(tsv, tmp_path / "run", predictions=tmp_path / name)
+
+
 def test_a_server_is_asked_and_asked_again_for_what_failed(tsv, tmp_path, chat_server):
     """A real server on this machine: it sees image and question, fails for one row, and is asked for it later."""
     chat_server.answers = lambda text: "4.5" if "How long" in text else "<answer>B</answer>"

@@ -104,6 +104,16 @@ def test_another_table_is_refused_by_its_header(tmp_path):
         read_tsv(tmp_path / "missing.tsv")
 
 
+@pytest.mark.parametrize("row, column", [(1, "question"), (6, "answer"), (8, "category")])
+def test_bytes_that_are_not_utf8_are_named_by_row_and_column(tmp_path, row, column):
+    made = published.rows()
+    made[row - 1][column] += "HERE"
+    path = published.write(tmp_path / "latin.tsv", made)
+    path.write_bytes(path.read_bytes().replace(b"HERE", "é".encode("latin-1")))
+    with pytest.raises(TsvError, match=rf"row {row}, column '{column}': found the byte 0xe9, expected UTF-8"):
+        read_tsv(path)
+
+
 def test_the_limit_of_csv_fields_is_left_as_it_was(tsv):
     import csv
 

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -135,23 +135,45 @@ def read_predictions(path: Path, indices: Sequence[str]) -> list[Answer]:
     return [answers[index] for index in indices]
 
 
-def _records(path: Path) -> list[tuple[str, dict[str, Any]]]:
+def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each record with its place."""
     try:
-        if path.suffix not in (".tsv", ".csv"):
-            lines = path.read_text(encoding="utf-8").split("\n")
-            found = [(f"line {number}", json.loads(line)) for number, line in enumerate(lines, 1) if line.strip()]
-            if not all(isinstance(record, dict) for _, record in found):
-                raise ValueError("a line is no JSON object")
-            return found
-        limit = csv.field_size_limit(sys.maxsize)
+        yield from _table(path) if path.suffix in (".tsv", ".csv") else _json_lines(path)
+    except OSError as error:
+        raise BenchError(f"{path}: cannot be read ({error.strerror}), expected JSONL, TSV or CSV.") from error
+
+
+def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+        if not line.strip():
+            continue
         try:
-            with path.open(encoding="utf-8", newline="") as file:
-                reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
-                return [(f"row {number}", dict(record)) for number, record in enumerate(reader, 1)]
-        finally:
-            csv.field_size_limit(limit)
-    except (OSError, ValueError, csv.Error) as error:
-        raise BenchError(f"{path}: cannot be read as JSONL, TSV or CSV: {error}") from error
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise BenchError(
+                f"{path}: line {number}, character {error.colno}: {error.msg}, expected a JSON object."
+            ) from error
+        except UnicodeDecodeError as error:
+            raise BenchError(f"{path}: line {number}: {error}, expected UTF-8.") from error
+        if not isinstance(record, dict):
+            raise BenchError(f"{path}: line {number}: found {shown(record)}, expected a JSON object.")
+        yield f"line {number}", record
+
+
+def _table(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    limit = csv.field_size_limit(sys.maxsize)
+    number = 0
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+            for number, record in enumerate(reader, 1):
+                yield f"row {number}", dict(record)
+    except csv.Error as error:
+        raise BenchError(f"{path}: row {number + 1}: {error}, expected whole rows.") from error
+    except UnicodeDecodeError as error:  # a file is read in blocks, ahead of its rows
+        raise BenchError(f"{path}: row {number + 1} or after: {error}, expected UTF-8.") from error
+    finally:
+        csv.field_size_limit(limit)
 
 
 def fingerprint(path: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import csv
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,9 +74,11 @@ def _cells(path: Path) -> Iterator[dict[str, str]]:
     limit = csv.field_size_limit(sys.maxsize)  # an image is one field
     number = 0
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        # What is not UTF-8 is looked for cell by cell: a decoder that stops at it has read ahead of the row.
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             reader = csv.reader(file, delimiter="\t", strict=True)
             header = next(reader, [])
+            _refuse_other_bytes(header, header, f"{path}: row 0 (the header)")
             missing = [column for column in COLUMNS if column not in header]
             if missing:
                 raise TsvError(
@@ -90,18 +92,28 @@ def _cells(path: Path) -> Iterator[dict[str, str]]:
                         f"{path}: row {number}, column {column!r}: found {len(fields)} fields, expected "
                         f"{len(header)}. {_AGAIN}"
                     )
+                _refuse_other_bytes(header, fields, f"{path}: row {number}")
                 yield dict(zip(header, fields, strict=True))
     except csv.Error as error:
         raise TsvError(
             f"{path}: row {number + 1}, column {COLUMNS[-1]!r} or before: found text that ends inside a quoted field "
             f"({error}), expected whole rows. {_AGAIN}"
         ) from error
-    except UnicodeDecodeError as error:
-        raise TsvError(f"{path}: row {number + 1}: found bytes that are not UTF-8 ({error}). {_AGAIN}") from error
     except OSError as error:
         raise TsvError(f"{path}: cannot be read ({error.strerror}), expected the file r1-onevision.tsv.") from error
     finally:
         csv.field_size_limit(limit)
+
+
+def _refuse_other_bytes(header: Sequence[str], fields: Sequence[str], place: str) -> None:
+    for column, cell in zip(header, fields, strict=True):
+        try:
+            cell.encode()
+        except UnicodeEncodeError as error:
+            byte = ord(cell[error.start]) - 0xDC00  # as `surrogateescape` keeps it
+            raise TsvError(
+                f"{place}, column {column!r}: found the byte 0x{byte:02x}, expected UTF-8. {_AGAIN}"
+            ) from error
 
 
 def _image(cell: str, images: dict[str, str], place: str) -> str:
