@@ -224,6 +224,10 @@ def test_what_is_wrong_is_said_before_a_model_is_loaded(tsv, tmp_path):
     neither = command("--data", tsv, "--output", tmp_path / "b")
     assert both.exit_code == neither.exit_code == 1
     assert "one of the two" in both.output and "one of the two" in neither.output
+    served = command("--server", "http://a", "--predictions", tsv, "--data", tsv, "--output", tmp_path / "s")
+    assert served.exit_code == 1 and "--server answers questions" in served.output
+    unnamed = command("--model", "m", "--judge-url", "http://a", "--data", tsv, "--output", tmp_path / "j")
+    assert unnamed.exit_code == 1 and "name its model with --judge" in unnamed.output
     unknown = command("--model", "m", "--data", tsv, "--output", tmp_path / "c", "--prompt", "think")
     assert unknown.exit_code == 1 and "think-answer" in unknown.output
     penalty = command("--model", "m", "--data", tsv, "--output", tmp_path / "p", "--repetition-penalty", "0")

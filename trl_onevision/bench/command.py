@@ -42,6 +42,8 @@ def bench_command(
     from trl_onevision.bench.tsv import TsvError
 
     try:
+        if judge_url is not None and judge is None:
+            raise BenchError("--judge-url is the server of a judge: name its model with --judge, or leave both out.")
         settings = Generation(prompt, max_new_tokens, repetition_penalty, max_pixels, batch_size, dtype)
         bench(
             data,

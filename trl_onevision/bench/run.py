@@ -60,6 +60,8 @@ def bench(
     """
     if (model is None) == (predictions is None):
         raise BenchError("Give --model to answer the questions, or --predictions to score answers; one of the two.")
+    if server is not None and predictions is not None:
+        raise BenchError("--server answers questions and --predictions scores answers: give one of the two.")
     needed = ["matplotlib", "openai"] if server or judge else ["matplotlib"]
     if missing := [module for module in needed if find_spec(module) is None]:
         raise BenchError(f"{' and '.join(missing)} not found. Install: pip install 'trl-onevision[bench]'")
