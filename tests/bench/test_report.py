@@ -72,6 +72,12 @@ def test_a_judge_stands_beside_the_rules(scored):
     assert figures["unjudged"] == 2
 
 
+def test_a_judge_without_a_verdict_has_no_figure(scored):
+    figures = report.results(scored, "m", judged={})
+    assert figures["judge"] is None and figures["unjudged"] == 5
+    assert "Judged by a model: no verdict came." in report.markdown(figures)
+
+
 def test_names_of_the_data_are_text_and_no_markup(tmp_path):
     odd = [("[/bold]", "$x^", True), ("[red]a|b", "$x^", False)]
     scored = [

@@ -275,6 +275,17 @@ def test_predictions_that_do_not_fit_are_refused(tsv, tmp_path, change, said):
     assert not (tmp_path / "run").exists()
 
 
+def test_the_first_rows_alone_take_a_whole_file_of_predictions(tsv, tmp_path):
+    records = [{"index": n, "completion": text} for n, text in enumerate(RIGHT, 1)]
+    path = tmp_path / "p.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    figures = bench(tsv, tmp_path / "run", predictions=path, limit=2)
+    assert (figures["overall"]["right"], figures["overall"]["n"]) == (2, 2)
+    path.write_text(path.read_text() + '{"index": 99, "completion": "A"}\n')
+    with pytest.raises(BenchError, match=r"1 answers to no row \['99'\].* each of the 2 rows"):
+        bench(tsv, tmp_path / "other", predictions=path, limit=2)
+
+
 @pytest.mark.parametrize(
     "name, second, said",
     [
@@ -383,6 +394,21 @@ def test_a_judge_sees_options_that_stand_beside_the_question(tmp_path, chat_serv
     judge = JudgeServer("j", chat_server.url)
     bench(data, tmp_path / "run", predictions=tmp_path / "p.jsonl", judge=judge)
     assert len(asked) == 1 and "A. red\\nB. blue" in asked[0], asked
+
+
+def test_a_judge_that_fails_for_every_answer_has_no_figure(tsv, tmp_path, chat_server):
+    """Most answers equal the gold and need no judge: they are no verdicts of one that never replied."""
+    chat_server.fails = "Groundtruth"
+    records = [{"index": n, "completion": f"<answer>{text}</answer>"} for n, text in enumerate(RIGHT, 1)]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    judge = JudgeServer("j", chat_server.url)
+    figures = bench(tsv, tmp_path / "run", predictions=tmp_path / "p.jsonl", judge=judge)
+    assert figures["judge"] is None and figures["unjudged"] == 8
+    assert "no verdict came" in (tmp_path / "run" / "report.md").read_text()
+    assert {one["judge"] for one in lines(tmp_path / "run" / "scores.jsonl")} == {None}
+    chat_server.fails, chat_server.answers = None, lambda text: '{"score": 1}'
+    figures = bench(tsv, tmp_path / "run", predictions=tmp_path / "p.jsonl", judge=judge)
+    assert figures["judge"]["right"] == 8, "the same command asks again"
 
 
 def test_a_judge_sees_what_the_rules_read(tsv, tmp_path, chat_server):

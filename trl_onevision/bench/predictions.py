@@ -105,11 +105,12 @@ def _description(run: Path) -> dict[str, Any]:
     return saved if isinstance(saved, dict) else {}
 
 
-def read_predictions(path: Path, indices: Sequence[str]) -> list[Answer]:
+def read_predictions(path: Path, indices: Sequence[str], limit: int | None = None) -> list[Answer]:
     """Another engine's answers: JSONL, TSV or CSV with `index` and one of `completion`, `prediction`, `response`.
 
-    Raises `BenchError` for a row of the benchmark without an answer, with two, or an answer to no row. `finished`,
-    where the file has it, says whether the model came to an end by itself.
+    `limit` keeps the answers to the first rows only. Raises `BenchError` for one of these without an answer, for two
+    answers to a row, and for an answer to no row of the benchmark. `finished`, where the file has it, says whether the
+    model came to an end by itself.
     """
     answers: dict[str, Answer] = {}
     for place, record in _records(path):
@@ -126,13 +127,14 @@ def read_predictions(path: Path, indices: Sequence[str]) -> list[Answer]:
             raise BenchError(f"{path}: {place}, column {column!r}: found {shown(text)}, expected text.")
         answers[index] = Answer(index, text or "", record.get("finished", True) not in (False, "False", "false"))
     unknown = sorted(answers.keys() - set(indices))
-    missing = [index for index in indices if index not in answers]
+    wanted = indices[:limit]
+    missing = [index for index in wanted if index not in answers]
     if unknown or missing:
         raise BenchError(
             f"{path}: found no answer to {len(missing)} rows {missing[:5]} and {len(unknown)} answers to no row "
-            f"{unknown[:5]}, expected one answer for each of the {len(indices)} rows. Is it another benchmark's?"
+            f"{unknown[:5]}, expected one answer for each of the {len(wanted)} rows. Is it another benchmark's?"
         )
-    return [answers[index] for index in indices]
+    return [answers[index] for index in wanted]
 
 
 def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

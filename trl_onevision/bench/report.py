@@ -66,7 +66,8 @@ def results(scored: Sequence[Scored], name: str, judged: Mapping[str, float] | N
         "literal_disagrees": sum(one.literal != one.correct for one in scored),
     }
     if judged is not None:
-        figures["judge"] = cell(judged.get(one.index, float(one.correct)) == 1 for one in scored)
+        verdicts = [judged.get(one.index, float(one.correct)) == 1 for one in scored]
+        figures["judge"] = cell(verdicts) if judged else None
         figures["unjudged"] = sum(one.index not in judged for one in scored)
     return figures
 
@@ -118,10 +119,12 @@ def notes(figures: Mapping[str, Any]) -> list[str]:
         f"{answers['none']} have none; {figures['unfinished']} were cut at the length limit.",
         f"Comparing character by character would differ on {figures['literal_disagrees']} rows.",
     ]
-    if "judge" in figures:
+    if figures.get("judge"):
         said.append(
             f"Judged by a model: {_long(figures['judge'])}; {figures['unjudged']} rows kept the rule's verdict."
         )
+    elif "judge" in figures:
+        said.append("Judged by a model: no verdict came. Check that its server is up and has it, and run again.")
     if n != paper.ROWS:
         said.append(f"The published benchmark has {paper.ROWS} rows: these figures do not compare with the paper's.")
     return said

@@ -66,11 +66,12 @@ def bench(
     if missing := [module for module in needed if find_spec(module) is None]:
         raise BenchError(f"{' and '.join(missing)} not found. Install: pip install 'trl-onevision[bench]'")
     console, settings = console or Console(), settings or Generation()
-    rows = read_tsv(data, limit)
+    whole = read_tsv(data, limit if predictions is None else None)  # predictions may be to all rows
+    rows = whole[:limit]
     description: dict[str, Any] = {"data": fingerprint(data), "limit": limit}
     given: list[Answer] = []
     if predictions is not None:
-        given = read_predictions(predictions, [row.index for row in rows])
+        given = read_predictions(predictions, [row.index for row in whole], limit)
         description |= {"predictions": str(predictions), "predictions_sha256": fingerprint(predictions)}
     elif model is not None:
         folder = Path(model)
@@ -144,15 +145,22 @@ def _report(
 def judge_answers(
     rows: Sequence[BenchRow], scored: Sequence[Scored], judge: JudgeServer, cache: Path
 ) -> dict[str, float]:
-    """What a judge says of each answer that the rules have read, as the paper has it judged; failures are left out."""
+    """What a judge says of each answer that the rules have read, as the paper has it judged; failures are left out.
+
+    Equal and empty answers need no judge. Where it failed on all that do, nothing was judged.
+    """
     from trl_onevision.rewards.judge import Judge, JudgeReward
 
     reward = JudgeReward(Judge(judge.model, judge.url, cache=cache), prompt=JUDGE_PROMPT)
+    shares: dict[str, float] = {}
     verdicts = asyncio.run(
         reward(
             [one.answer or "" for one in scored],
             solution=[row.answer for row in rows],
             prompts=[question_of(row) for row in rows],
+            log_metric=shares.__setitem__,
         )
     )
+    if 0 < shares["judge_reward/judged"] == shares["judge_reward/failed"]:
+        return {}
     return {one.index: verdict for one, verdict in zip(scored, verdicts, strict=True) if verdict is not None}
