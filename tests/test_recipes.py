@@ -94,11 +94,18 @@ def test_the_page_names_every_recipe(recipe):
     assert f"`{recipe}`" in page.read_text()
 
 
-def test_recipes_lists_each_with_one_line():
-    result = CliRunner().invoke(app, ["recipes"])
-    assert result.exit_code == 0
-    for recipe in RECIPES:
-        assert recipe in result.output
+def test_recipes_lists_each_with_one_line_whole_in_a_pipe_and_cut_in_a_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    piped = CliRunner().invoke(app, ["recipes"])
+    assert piped.exit_code == 0
+    assert [line.split("  ")[0] for line in piped.output.splitlines()] == RECIPES
+    assert all(line.endswith(summary(recipe_path(line.split()[0]))) for line in piped.output.splitlines())
+
+    monkeypatch.setenv("FORCE_COLOR", "1")  # what rich takes for a terminal
+    shown = CliRunner().invoke(app, ["recipes"]).output.splitlines()
+    assert [line.split("  ")[0] for line in shown] == RECIPES
+    assert all(len(line) <= 80 for line in shown) and any(line.endswith("…") for line in shown)
 
 
 def test_recipes_prints_one_as_it_is():

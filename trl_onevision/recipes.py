@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from trl_onevision.console import fail
 
@@ -90,7 +89,14 @@ def recipes_command(
 
 
 def _list() -> None:
-    table = Table("recipe", "what it does", box=None, header_style="bold")
+    """Print a line each: cut to a terminal's width, whole in a file or a pipe."""
+    console, width = Console(), max(map(len, recipe_names()))
     for name in recipe_names():
-        table.add_row(name, summary(recipe_path(name)))
-    Console().print(table)
+        console.print(
+            f"{name:<{width}}  {summary(recipe_path(name))}",
+            no_wrap=True,
+            overflow="ellipsis" if console.is_terminal else "ignore",
+            crop=console.is_terminal,
+            markup=False,
+            highlight=False,
+        )
