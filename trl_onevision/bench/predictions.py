@@ -14,6 +14,7 @@ from typing import Any
 
 from trl_onevision.bench.answer import Answer, BenchError
 from trl_onevision.data.schema import shown
+from trl_onevision.json_file import write_json
 
 RUN = "run.json"
 PREDICTIONS = "predictions.jsonl"
@@ -83,9 +84,7 @@ def _claim(folder: Path, description: Mapping[str, Any]) -> None:
     answers = folder / PREDICTIONS
     if not answers.exists() or not answers.stat().st_size:  # new, or its first start failed: nothing to keep
         folder.mkdir(parents=True, exist_ok=True)
-        beside = folder / f"{RUN}.part"
-        beside.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-        beside.replace(run)
+        write_json(run, description)
     elif changed := [key for key in description if saved.get(key) != description[key]]:
         differences = "; ".join(f"{key} {saved.get(key)!r}, now {description[key]!r}" for key in changed)
         raise BenchError(

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from trl_onevision.bench import report
 from trl_onevision.bench.answer import Answer, BenchError, Generation, answer_by_server, answer_locally, question_of
 from trl_onevision.bench.predictions import Predictions, fingerprint, read_predictions
 from trl_onevision.bench.score import Scored, score
 from trl_onevision.bench.tsv import BenchRow, read_tsv
+from trl_onevision.console import progress
 
 JUDGE_PROMPT = """\
 Compare the final answer with the groundtruth and decide whether they match.
@@ -109,13 +109,12 @@ def _answer(
         if server is None
         else answer_by_server(server, model, rows, settings, done)
     )
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(TextColumn("{task.description}"), *columns, console=console) as progress:
-        task = progress.add_task("answering", total=len(rows), completed=len(done))
+    with progress(console) as bars:
+        task = bars.add_task("answering", total=len(rows), completed=len(done))
         try:
             for answer in answers:
                 kept.add(answer)
-                progress.advance(task)
+                bars.advance(task)
         except KeyboardInterrupt:
             raise BenchError(
                 f"Stopped after {len(kept.answers)} of {len(rows)} rows; they are kept in {kept.path}. "

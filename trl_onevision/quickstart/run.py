@@ -20,11 +20,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from trl_onevision.console import fail
+from trl_onevision.console import fail, progress
 from trl_onevision.data.writer import write_dataset
+from trl_onevision.json_file import write_json
 from trl_onevision.recipes import recipe_path
 
 STATE = "quickstart.json"
@@ -57,16 +57,6 @@ class Run:
     console: Console
     seconds: dict[str, float]
 
-    def progress(self) -> Progress:
-        return Progress(
-            TextColumn("    {task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=self.console,
-            transient=True,
-        )
-
     def fresh(self, name: str) -> Path:
         """A path in the output folder, emptied of what an interrupted stage left there."""
         shutil.rmtree(self.output / name, ignore_errors=True)
@@ -80,8 +70,8 @@ def render(run: Run) -> str:
     data = run.fresh("data")
     counts = {"sft": run.size.sft_rows, "grpo": run.size.grpo_rows, "held-out": run.size.held_out_rows}
     for split, count in counts.items():
-        with run.progress() as progress:
-            drawn = progress.track(rows(split, count), total=count, description=f"drawing {split} rows")
+        with progress(run.console) as bars:
+            drawn = bars.track(rows(split, count), total=count, description=f"    drawing {split} rows")
             write_dataset(drawn, data / split, purpose="sft" if split == "sft" else "grpo")
     return ", ".join(f"{count} {split} rows of {SPLITS[split]} scans" for split, count in counts.items())
 
@@ -120,16 +110,16 @@ def score(run: Run) -> str:
     results: dict[str, Any] = {}
     predictions = [{"id": row["id"], "task": row["task"], "solution": row["solution"]} for row in held_out]
     for moment, checkpoint in {"before": "sft", "after": "grpo"}.items():
-        with run.progress() as progress:
-            batches = progress.track(
-                answer(run.output / checkpoint, held_out, MAX_NEW_TOKENS), total=None, description=f"{moment} GRPO"
+        with progress(run.console) as bars:
+            batches = bars.track(
+                answer(run.output / checkpoint, held_out, MAX_NEW_TOKENS), total=None, description=f"    {moment} GRPO"
             )
             completions = [text for batch in batches for text in batch]
         results[moment] = rewards_of(held_out, completions)
         for prediction, completion in zip(predictions, completions, strict=True):
             prediction[moment] = completion
-    _write_json(run.output / PREDICTIONS, predictions)
-    _write_json(run.output / RESULTS, results)
+    write_json(run.output / PREDICTIONS, predictions)
+    write_json(run.output / RESULTS, results)
     return f"{len(held_out)} held-out rows, twice"
 
 
@@ -186,11 +176,11 @@ def quickstart(
         except OSError as error:  # a full disk
             raise QuickstartError(f"Stage {number}, {title}: {error}. {_how_to_go_on(output)}") from error
         run.seconds[title] = round(time.perf_counter() - started, 1)
-        _write_json(output / STATE, run.seconds)
+        write_json(output / STATE, run.seconds)
         run.console.print(f"    {detail} · {run.seconds[title]:.0f} s", highlight=False, soft_wrap=True)
     results: dict[str, Any] = json.loads((output / RESULTS).read_text())
     results["seconds"] = round(sum(run.seconds.values()), 1)  # once each stage has its time
-    _write_json(output / RESULTS, results)
+    write_json(output / RESULTS, results)
     run.console.print(_table(results))
     return results
 
@@ -228,7 +218,7 @@ def _open(output: Path, *, resume: bool, overwrite: bool) -> dict[str, float]:
         shutil.rmtree(output)
     output.mkdir(parents=True, exist_ok=True)
     if not (output / STATE).exists():
-        _write_json(output / STATE, {})
+        write_json(output / STATE, {})
     try:
         seconds: dict[str, float] = dict(json.loads((output / STATE).read_bytes()))
     except (ValueError, TypeError) as error:
@@ -252,7 +242,7 @@ def _trl(run: Run, method: str) -> str:
     tail: deque[str] = deque(maxlen=20)
     with (
         log.open("w", encoding="utf-8") as sink,
-        run.progress() as progress,
+        progress(run.console) as bars,
         subprocess.Popen(
             [sys.executable, "-m", "trl.cli.main", *arguments],
             cwd=run.output,
@@ -263,14 +253,14 @@ def _trl(run: Run, method: str) -> str:
             start_new_session=True,
         ) as process,
     ):
-        task = progress.add_task("steps", total=None)
+        task = bars.add_task("    steps", total=None)
         assert process.stdout is not None
         try:
             for line in process.stdout:  # in text mode, the carriage returns of tqdm end a line too
                 sink.write(line)
                 tail.append(line)
                 if step := TQDM.search(line):
-                    progress.update(task, completed=int(step[1]), total=int(step[2]))
+                    bars.update(task, completed=int(step[1]), total=int(step[2]))
         except BaseException:
             os.killpg(process.pid, signal.SIGTERM)  # `trl` launches the training as a process of its own
             raise
@@ -301,9 +291,3 @@ def _table(results: dict[str, Any]) -> Table:
         table.add_row(label, f"{before:.2f}", f"[bold]{after:.2f}[/]", f"{after - before:+.2f}")
     table.caption = f"{results['seconds']:.0f} seconds"
     return table
-
-
-def _write_json(path: Path, value: Any) -> None:
-    beside = path.with_suffix(".part")
-    beside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    beside.replace(path)
