@@ -20,10 +20,9 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from trl_onevision.console import fail
+from trl_onevision.console import fail, progress
 from trl_onevision.data.adapters import Adapter, find, names
 from trl_onevision.data.columns import ColumnsAdapter
 from trl_onevision.data.convert import BoxFormat, BoxFrame, Conversion, convert_row
@@ -33,6 +32,7 @@ from trl_onevision.data.rows import row_id
 from trl_onevision.data.schema import Purpose, RowError, shown
 from trl_onevision.data.sources import RawRow, Source, SourceError, open_source
 from trl_onevision.data.writer import OutputExists, ShardWriter, output_folder, publish, refuse_used, shard_path
+from trl_onevision.json_file import write_json
 
 PROGRESS = "progress.part"
 REJECTED = "rejected.part"
@@ -246,8 +246,8 @@ class _Run:
     def _make_room(self) -> None:
         """An empty work folder. What another run has kept is not thrown away; a run that kept no row is."""
         held = [path for path in self.work.iterdir() if path.name != LOCK]
-        progress = self.work / PROGRESS
-        saved = json.loads(progress.read_text(encoding="utf-8")) if progress.exists() else {"kept": bool(held)}
+        state = self.work / PROGRESS
+        saved = json.loads(state.read_text(encoding="utf-8")) if state.exists() else {"kept": bool(held)}
         if saved["kept"] or not all(path.name.endswith(".part") for path in held):
             raise OutputExists(
                 f"{self.work}: found an unfinished run, expected none. Go on with --resume, or remove the folder."
@@ -289,7 +289,7 @@ class _Run:
             "shards": self.shards,
             "rejected_bytes": rejected.stat().st_size if rejected.exists() else 0,
         }
-        _write_json(self.work / PROGRESS, saved)
+        write_json(self.work / PROGRESS, saved)
 
     def write(
         self,
@@ -301,11 +301,11 @@ class _Run:
         """Write or reject each row, then leave the work folder as the output is to be."""
         title = f"{self.description['dataset']} for {self.description['purpose']}"
         writer = ShardWriter(self.work, self.description["purpose"], first_shard=self.shards)
-        with writer, self.rejected, stop_signals() as stopped, _progress(console) as progress:
-            task = progress.add_task(title, total=total, completed=self.summary.read)
+        with writer, self.rejected, stop_signals() as stopped, progress(console) as bar:
+            task = bar.add_task(title, total=total, completed=self.summary.read)
             for raw, row in converted:
                 self._take(raw, row, writer, strict)
-                progress.advance(task)
+                bar.advance(task)
                 if stopped.is_set():
                     break
             self._checkpoint(writer)
@@ -353,7 +353,7 @@ class _Run:
                 f"{self.work / REJECTED}. Is it another dataset than {self.description['dataset']!r}?"
             )
         counts = {"read": self.summary.read, "kept": self.summary.kept, "dropped": dict(self.summary.dropped)}
-        _write_json(self.work / "prepare.json", self.description | counts)
+        write_json(self.work / "prepare.json", self.description | counts)
         (self.work / REJECTED).rename(self.work / "rejected.jsonl")
 
 
@@ -401,25 +401,6 @@ def stop_signals() -> Iterator[threading.Event]:
         yield stopped
     finally:
         restore()
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    )
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    """All or nothing: a crash leaves the previous file."""
-    new = path.with_name(path.name + ".new.part")
-    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    new.write_text(text, encoding="utf-8", errors="backslashreplace")  # file names may hold bytes that are no UTF-8
-    new.replace(path)
 
 
 def prepare_command(
