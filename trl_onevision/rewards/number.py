@@ -169,8 +169,8 @@ def same_quantity(gold: Number, answer: Number, tolerance: float | None) -> bool
     (False, True)
 
     `tolerance` is relative. With `None` the answer has to agree with every digit that the gold states: with an integer
-    exactly, with a decimal to half a unit of its last place, with a fraction to six decimals. A unit that one side
-    leaves out is taken to be the other's; 50% is also 50 and 0.5.
+    exactly, with a decimal to half a unit of its last place, with a fraction to six decimals and to a ten-thousandth
+    of itself. A unit that one side leaves out is taken to be the other's; 50% is also 50 and 0.5.
     """
     return any(_within(candidate, gold, tolerance) for candidate in in_unit_of(gold, answer))
 
@@ -206,13 +206,22 @@ def quantity(gold: str) -> Number | None:
     return number
 
 
+def leeway(gold: Fraction) -> Fraction:
+    """Return the error beyond which no answer is a gold, however many decimals agree: 0 is not 1.6e-19.
+
+    >>> leeway(Fraction(1, 2))
+    Fraction(1, 20000)
+    """
+    return abs(gold) / 10**4
+
+
 def _within(value: Fraction, gold: Number, tolerance: float | None) -> bool:
     error = abs(value - gold.value)
     if tolerance is not None:
         return error <= Fraction(tolerance) * abs(gold.value)
     if gold.step is not None:
         return error <= gold.step / 2
-    return error == 0 if gold.value.denominator == 1 else error <= Fraction(1, 2 * 10**6)
+    return error == 0 if gold.value.denominator == 1 else error <= min(Fraction(1, 2 * 10**6), leeway(gold.value))
 
 
 def _plain(text: str) -> str:

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trl_onevision.rewards.literal import normalize
-from trl_onevision.rewards.number import Number, plain_number, read_number
+from trl_onevision.rewards.number import Number, leeway, plain_number, read_number
 
 MAX_WORKERS = 4
 PAIRS_AT_ONCE = 8
@@ -85,7 +85,11 @@ def _same_number(gold: Number, answer: Number) -> bool:
         candidates.add(answer.value / 100 if answer.is_percent else answer.value * 100)
     if gold.step is None and answer.step is None:
         return gold.value in candidates
-    return any(round(gold.value, DECIMALS) == round(candidate, DECIMALS) for candidate in candidates)
+    return any(
+        round(gold.value, DECIMALS) == round(candidate, DECIMALS)
+        and abs(gold.value - candidate) <= leeway(gold.value)  # six decimals say nothing of 1.6e-19
+        for candidate in candidates
+    )
 
 
 _NOISE = re.compile(r"\\left\b|\\right\b|\\displaystyle|\\[,;:! ]|\\\(|\\\)|\\\[|\\\]|[$~]")

@@ -10,6 +10,7 @@ an import, and nothing outlives the parent by more than one time limit: an idle 
 import contextlib
 import json
 import logging
+import math
 import os
 import re
 import resource
@@ -117,9 +118,27 @@ def compare(gold: str, answer: str) -> bool:
         parsed = [
             parse(f"${text}$", latex, fallback_mode="no_fallback", parsing_timeout=None) for text in (gold, answer)
         ]
-        return all(parsed) and verify(*parsed, allow_set_relation_comp=True, timeout_seconds=None)
+        if not all(parsed):
+            return False
+        decimals = _decimals(parsed[0][0])
+        return verify(
+            *parsed,
+            float_rounding=decimals,
+            numeric_precision=decimals + 9,
+            allow_set_relation_comp=True,
+            timeout_seconds=None,
+        )
     except (Exception, RecursionError, MemoryError):
         return False
+
+
+def _decimals(gold: Any) -> int:
+    """Tell to how many decimals a gold is compared: math-verify's six leave 1.6e-19 no digits at all."""
+    from sympy import preorder_traversal
+
+    numbers = (abs(part) for part in preorder_traversal(gold) if getattr(part, "is_comparable", False))
+    smallest = min((float(number) for number in numbers if 1e-300 < number < 1), default=1.0)
+    return max(6, 3 - math.floor(math.log10(smallest)))
 
 
 def _confine() -> None:
