@@ -340,7 +340,7 @@ def test_what_is_logged():
         log_extra=logged.__setitem__,
         log_metric=metrics.__setitem__,
     )
-    assert logged == {"answer": ["9^{9^{9^9}}", ""]}
+    assert logged == {"accuracy_reward/answer": ["9^{9^{9^9}}", ""]}
     assert metrics == {"accuracy/timeouts": 1.0}
 
 

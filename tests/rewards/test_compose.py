@@ -64,6 +64,21 @@ def test_parts_see_all_columns_and_rewards_of_trl_are_parts():
     assert reward.__name__ == "repetition_of_the_right"
 
 
+def test_a_part_adds_no_column_to_the_table_of_completions():
+    parts = (
+        Gate(format_reward, accuracy_reward),
+        Product(format_reward, accuracy_reward),
+        Clip(accuracy_reward),
+        First(accuracy_reward, format_reward),
+        Scheduled(accuracy_reward, [(0.0, 1.0)]),
+    )
+    logged, metrics = [], []
+    for reward in parts:
+        reward(**ROWS, log_extra=lambda *column: logged.append(column), log_metric=lambda *one: metrics.append(one))
+    assert not logged
+    assert len(metrics) == len(parts)  # of metrics TRL takes the mean: they are passed on
+
+
 def test_composed_rewards_compose_and_pickle():
     reward = Clip(Scheduled(Gate(format_reward, accuracy_reward), [(0.0, 2.0)]), high=1.5)
     assert pickle.loads(pickle.dumps(reward))(**ROWS) == [1.5, 0, 0, None]

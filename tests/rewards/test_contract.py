@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import threading
+from collections import defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -161,6 +162,15 @@ class TestEveryReward:
             for parameter in inspect.signature(reward).parameters.values()
         )
         assert any(p.kind is p.VAR_KEYWORD for p in inspect.signature(reward).parameters.values())
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_a_column_of_the_table_has_a_value_a_completion_and_the_name_of_its_reward(name):
+    columns = defaultdict(list)
+    call(name, batch(name), {"log_extra": lambda column, values: columns[column].extend(values)})
+    assert {column: len(values) for column, values in columns.items()} == (
+        {"accuracy_reward/answer": len(batch(name))} if name == "accuracy_reward" else {}
+    )
 
 
 READ_A_GOLD = [name for name in EXPORTED if "solution" in SAMPLES[name].columns]

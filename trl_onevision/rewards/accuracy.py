@@ -66,7 +66,8 @@ class AccuracyReward:
     Returns one value a completion: 0 or 1; between them with anls, wer, mra and decay. `None` where the task is
     another reward's (`boxes`, `points`, `span`, any unknown one) or the gold is empty or not of its task, which is
     logged once with the row's `id`. No answer is 0, and so is one of over 10,000 characters and four times the
-    gold. A time-out is 0, and counted as the metric `accuracy/timeouts`.
+    gold. A time-out is 0, and counted as the metric `accuracy/timeouts`. TRL's table of completions gets the answers
+    as the column `accuracy_reward/answer`, after `name`.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class AccuracyReward:
         judgements = [self._judge_row(*row) for row in rows]
         scores, timeouts = self._settle(judgements)
         if log_extra is not None:
-            log_extra("answer", [answer or "" for answer in answers])
+            log_extra(f"{self.__name__}/answer", [answer or "" for answer in answers])
         if log_metric is not None:
             log_metric("accuracy/timeouts", float(timeouts))
         return scores

@@ -1,7 +1,9 @@
 """Rewards made of rewards: what a weighted sum of `reward_weights` cannot say.
 
 Every part is a reward as TRL takes them, this package's, TRL's or your own. It is called with all that the whole was
-called with. Parts that are coroutines (the judges) cannot be composed: TRL awaits those itself.
+called with, but for `log_extra`: TRL extends a column of its table at each call, and a reward that is also a part of
+another would give it more values than there are completions. Parts that are coroutines (the judges) cannot be
+composed: TRL awaits those itself.
 """
 
 import inspect
@@ -44,7 +46,7 @@ class Gate:
         self.otherwise = otherwise
         self.__name__ = name or f"{_name(reward)}_if_{_name(condition)}"
 
-    def __call__(self, completions: Sequence[Any], **columns: Any) -> list[float | None]:
+    def __call__(self, completions: Sequence[Any], log_extra: Any = None, **columns: Any) -> list[float | None]:
         conditions = self.condition(completions=completions, **columns)
         rewards = self.reward(completions=completions, **columns)
         return [
@@ -70,7 +72,7 @@ class Product:
         self.rewards = _parts(*rewards)
         self.__name__ = name or "_times_".join(map(_name, rewards))
 
-    def __call__(self, completions: Sequence[Any], **columns: Any) -> list[float | None]:
+    def __call__(self, completions: Sequence[Any], log_extra: Any = None, **columns: Any) -> list[float | None]:
         rows = zip(*(reward(completions=completions, **columns) for reward in self.rewards), strict=True)
         return [_product(row) for row in rows]
 
@@ -94,7 +96,7 @@ class Clip:
         self.high = high
         self.__name__ = name or f"clipped_{_name(reward)}"
 
-    def __call__(self, completions: Sequence[Any], **columns: Any) -> list[float | None]:
+    def __call__(self, completions: Sequence[Any], log_extra: Any = None, **columns: Any) -> list[float | None]:
         rewards = self.reward(completions=completions, **columns)
         return [None if paid is None else min(self.high, max(self.low, paid)) for paid in rewards]
 
@@ -114,7 +116,7 @@ class First:
         self.rewards = _parts(*rewards)
         self.__name__ = name or "_or_".join(map(_name, rewards))
 
-    def __call__(self, completions: Sequence[Any], **columns: Any) -> list[float | None]:
+    def __call__(self, completions: Sequence[Any], log_extra: Any = None, **columns: Any) -> list[float | None]:
         rows = zip(*(reward(completions=completions, **columns) for reward in self.rewards), strict=True)
         return [next((paid for paid in row if paid is not None), None) for row in rows]
 
@@ -143,7 +145,9 @@ class Scheduled:
         self.points = [(float(share), float(scale)) for share, scale in points]
         self.__name__ = name or f"scheduled_{_name(reward)}"
 
-    def __call__(self, completions: Sequence[Any], trainer_state: Any = None, **columns: Any) -> list[float | None]:
+    def __call__(
+        self, completions: Sequence[Any], trainer_state: Any = None, log_extra: Any = None, **columns: Any
+    ) -> list[float | None]:
         rewards = self.reward(completions=completions, trainer_state=trainer_state, **columns)
         progress = trainer_state.global_step / trainer_state.max_steps if trainer_state else 0.0
         scale = self.scale(progress)

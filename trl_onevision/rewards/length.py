@@ -50,6 +50,7 @@ class ConciseReward:
         completions: Sequence[Any],
         solution: Sequence[Any],
         completion_ids: Sequence[Sequence[int]],
+        log_extra: Any = None,  # the table's columns are for `accuracy` to fill where it is a reward itself
         **kwargs: Any,
     ) -> list[float | None]:
         correct = self.accuracy(completions=completions, solution=solution, **kwargs)
@@ -104,6 +105,7 @@ class DynamicLengthReward:
         completions: Sequence[Any],
         solution: Sequence[Any],
         completion_ids: Sequence[Sequence[int]],
+        log_extra: Any = None,  # the table's columns are for `accuracy` to fill where it is a reward itself
         **kwargs: Any,
     ) -> list[float | None]:
         correct = self.accuracy(completions=completions, solution=solution, **kwargs)

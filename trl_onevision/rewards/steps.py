@@ -65,6 +65,7 @@ class StepAccuracyReward:
         completions: Sequence[Any],
         solution: Sequence[Any],
         key_steps: Sequence[Sequence[Sequence[str] | str] | None],
+        log_extra: Any = None,  # the table's columns are for `accuracy` to fill where it is a reward itself
         **kwargs: Any,
     ) -> list[float | None]:
         correct = self.accuracy(completions=completions, solution=solution, **kwargs)
