@@ -13,7 +13,8 @@ from trl_onevision.rewards.text import boxed, tagged
 from trl_onevision.rewards.verify import is_prose
 
 _LONE_LETTERS = re.compile(rf"[(\[]?[{LETTERS}][)\].]?(?:\s?,\s?[{LETTERS}])*")
-_MATHEMATICS = re.compile(r"\d|\\[a-zA-Z]|[=^<>+√π∞]|^[a-zA-Z]$")
+_MATHEMATICS = re.compile(r"\d|\\[a-zA-Z]|[=^<>+√π∞]|^[a-zA-Z]$|(?<![a-zA-Z])[a-z]\s?[-*/]\s?[a-z](?![a-zA-Z])")
+_ABBREVIATIONS = ("n/a", "y/n", "w/o", "b/w")
 
 
 def read_golds(solution: Any) -> list[str]:
@@ -58,16 +59,19 @@ def infer_task(gold: str, choices: Sequence[str] | None = None) -> str:
     ('choice', 'choice', 'math', 'math')
     >>> infer_task("5 cm"), infer_task("yes"), infer_task("3:05 pm"), infer_task("Route 66"), infer_task('[{"x": 1}]')
     ('number', 'text', 'text', 'text', 'boxes')
+    >>> infer_task("a/b"), infer_task("n/a"), infer_task("and/or"), infer_task("A-B-C")
+    ('math', 'text', 'text', 'text')
 
     The first that fits: `choice` where there are `choices` or the gold is letters of A to J; `boxes` where it is JSON
     objects; `text` where it is a yes/no, a date or a time of day; `number` where it has a unit; `math` where it has a
-    digit, a LaTeX command or an operator and no words; else `text`.
+    digit, a LaTeX command or an operator and no words; else `text`. A hyphen, a slash and an asterisk are operators
+    between small letters: "A-B-C" is a way, which algebra may walk in any order.
     """
     if choices or _LONE_LETTERS.fullmatch(gold):
         return "choice"
     if gold.startswith(("[{", '{"')):
         return "boxes"
-    if is_yes_or_no(gold) or read_dates(gold) or read_time(gold):
+    if is_yes_or_no(gold) or gold in _ABBREVIATIONS or read_dates(gold) or read_time(gold):
         return "text"
     if quantity(gold) and not plain_number(gold):
         return "number"

@@ -132,15 +132,19 @@ _TO_LATEX = str.maketrans(
     | {"∈": r"\in ", "⁰": "^{0}", "¹": "^{1}", "²": "^{2}", "³": "^{3}", "⁴": "^{4}", "∅": r"\emptyset ", "$": ""}
 )
 _ROOT = re.compile(r"√\s{0,2}(?:\{([^{}]{0,100})\}|\(([^()]{0,100})\)|(\d{1,20}|[a-zA-Z]))")
-_PLAIN_PI = re.compile(r"(?<![\\a-zA-Z])pi(?![a-zA-Z])")
+_FUNCTIONS = "pi|arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|sec|csc|cot|ln|log|exp"
+# Without its backslash "tan" is the product of three variables, and "nat" the same.
+_PLAIN_NAME = re.compile(
+    rf"\\(?:operatorname|mathrm|text)\s?\{{({_FUNCTIONS})\}}|(?<![\\a-zA-Z])({_FUNCTIONS})(?![a-zA-Z])"
+)
 
 
 def _latex(text: str) -> str:
-    """Write what people type (√2, pi, 90°, x²) as the LaTeX that math-verify reads; `$` is the caller's."""
+    """Write what people type (√2, pi, 90°, x², sin x) as the LaTeX that math-verify reads; `$` is the caller's."""
     text = _ROOT.sub(lambda root: rf"\sqrt{{{root[1] or root[2] or root[3]}}}", text)
     for delimiter in (r"\(", r"\)", r"\[", r"\]"):
         text = text.replace(delimiter, " ")
-    return _PLAIN_PI.sub(r"\\pi ", text.translate(_TO_LATEX)).strip().rstrip(".")
+    return _PLAIN_NAME.sub(lambda name: rf"\{name[1] or name[2]} ", text.translate(_TO_LATEX)).strip().rstrip(".")
 
 
 class _Worker:
