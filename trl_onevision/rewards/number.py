@@ -34,10 +34,15 @@ _TRANSLATION = str.maketrans(_SPELLING)
 _LATEX = (
     (re.compile(r"\\[dtc]?frac\s?\{(-?\d{1,50})\}\s?\{(\d{1,50})\}"), r" \1/\2"),
     (re.compile(r"\\[dtc]?frac\s?(\d)\s?(\d)"), r" \1/\2"),
-    (re.compile(r"\\times\b|\\cdot\b|\\ast\b"), "*"),
-    (re.compile(r"\^\s?\{?\s?\\circ\s?\}?|\\degree\b"), "°"),
+    (re.compile(r"\\(?:times|cdot|ast)(?![a-zA-Z])"), "*"),  # no \b: there is none between "s" and "10"
+    (re.compile(r"\^\s?\{?\s?\\circ\s?\}?|\\degree(?![a-zA-Z])"), "°"),
     (re.compile(r"\{,\}"), ","),
-    (re.compile(r"\\(?:text|mathrm|mathbf|textbf|rm|bf|mathit|operatorname)\b|\\[()\[\],;:! ]|\\(?=[%$])"), " "),
+    (
+        re.compile(
+            r"\\(?:text|mathrm|mathbf|textbf|rm|bf|mathit|operatorname)(?![a-zA-Z])|\\[()\[\],;:! ]|~|\\(?=[%$])"
+        ),
+        " ",
+    ),
     (re.compile(r"\*\*|(?<!\\)\$(?!\s?\d)|__"), ""),
 )
 # Every repeat is bounded or meets a character that it cannot take: nothing to backtrack into.
@@ -57,6 +62,7 @@ _NUMBER = re.compile(
     """,
     re.VERBOSE,
 )
+_CURRENCY = "$€£¥₹₩₽"
 _UNIT = re.compile(r"\s{0,2}(%|[^\W\d_]{1,20}(?:\^-?\d|[23](?!\d))?(?:/[^\W\d_]{1,10}(?:\^\d)?)?|°\s?[CFcf]?)")
 _EXPRESSION = re.compile(r"\s?[\^!√*/\\]")
 _VARIABLE = re.compile(r"\d[a-zA-Z](?![a-zA-Z])")
@@ -140,22 +146,40 @@ def read_number(text: str) -> Number | None:
 
 
 def plain_number(text: str) -> Number | None:
-    r"""Read a text that is a number and nothing else, percent sign aside; `None` for all other text.
+    r"""Read a text that is a number and nothing else, percent and currency signs aside; `None` for all other text.
 
     >>> plain_number("-1/2").value, plain_number(r"50\%").unit, plain_number("3 cm"), plain_number("1,2")
     (Fraction(-1, 2), '%', None, None)
 
     Unlike in `read_number` a comma only groups: "1,2" may be a pair.
     """
-    if len(text) > LONGEST:
+    number, rest = _leading_number(text)
+    return number if rest in ("", "%", *_CURRENCY) else None
+
+
+def plain_quantity(text: str) -> Number | None:
+    """Read a text that is a number with a known unit and nothing else; `None` for all other text.
+
+    >>> plain_quantity("v = 50 km/h").unit, plain_quantity("3m"), plain_quantity("3 m n"), plain_quantity("3 apples")
+    ('km/h', None, None, None)
+
+    The "m" of "3m" may be a variable, as in `quantity`.
+    """
+    number, rest = _leading_number(_LEAD_IN.sub("", text) if len(text) <= LONGEST else text)
+    if number is None or number.unit not in _UNITS or _VARIABLE.search(text):
         return None
-    plain = _plain(text).strip().removesuffix(".")
+    return number if _UNIT.fullmatch(rest) else None
+
+
+def _leading_number(text: str) -> tuple[Number | None, str]:
+    """Read the number that a text begins with, and return what follows it. Here a comma only groups."""
+    plain = _plain(text).strip().removesuffix(".") if len(text) <= LONGEST else ""
     match = _NUMBER.match(plain)
-    if match is None or plain[match.end() :].strip() not in ("", "%"):
-        return None
+    if match is None:
+        return None, plain
     if "," in match["digits"] and not re.fullmatch(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?", match["digits"]):
-        return None
-    return _number(match, plain)
+        return None, plain
+    return _number(match, plain), plain[match.end() :].strip()
 
 
 def same_quantity(gold: Number, answer: Number, tolerance: float | None) -> bool:

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trl_onevision.rewards.literal import normalize
-from trl_onevision.rewards.number import Number, leeway, plain_number, read_number
+from trl_onevision.rewards.number import Number, in_unit_of, leeway, plain_number, plain_quantity, read_number
 
 MAX_WORKERS = 4
 PAIRS_AT_ONCE = 8
@@ -71,18 +71,19 @@ def decide(gold: str, answer: str) -> bool | None:
         return _same_number(wanted, given)
     if is_prose(gold):
         return normalize(gold) == normalize(answer)
-    if wanted is not None and is_prose(answer):  # "The value is 42"
+    if wanted is not None and (is_prose(answer) or _SENTENCE.search(answer)):  # "The value is 42"
         given = read_number(answer)
         return given is not None and _same_number(wanted, given)
+    measured = plain_quantity(answer)
+    if wanted is not None and measured is not None:
+        return _same_number(wanted, measured)
     if len(answer) > max(LONGEST_ANSWER, 2 * len(gold)):
         return False
     return None
 
 
 def _same_number(gold: Number, answer: Number) -> bool:
-    candidates = {answer.value}
-    if gold.is_percent != answer.is_percent:  # 50% is 50 and 1/2, as math-verify has it
-        candidates.add(answer.value / 100 if answer.is_percent else answer.value * 100)
+    candidates = in_unit_of(gold, answer)  # 50% is 50 and 1/2, as math-verify has it
     if gold.step is None and answer.step is None:
         return gold.value in candidates
     return any(
@@ -92,6 +93,7 @@ def _same_number(gold: Number, answer: Number) -> bool:
     )
 
 
+_SENTENCE = re.compile(r"\b(?:is|it['’]s)\b", re.IGNORECASE)
 _NOISE = re.compile(r"\\left\b|\\right\b|\\displaystyle|\\[,;:! ]|\\\(|\\\)|\\\[|\\\]|[$~]")
 _SPACES = re.compile(r"(?<!\d)\s|\s(?!\d)")  # not between digits: "1 2" is not 12
 _FRACTIONS = re.compile(r"\\[dtc]frac\b")
