@@ -107,6 +107,43 @@ MATH = [
 ]
 
 
+UNITS = [
+    ("5 MW", "5 mW", 0),
+    ("5 MW", "5000 kW", 1),
+    ("1 MV", "0.001 V", 0),
+    ("2 MV", "2000 kV", 1),
+    ("5 KM", "5000 m", 1),
+    ("0.5 A", "500 mA", 1),
+    ("50 m/s", "180 km/h", 1),
+    ("50 m/s", "180 m/s", 0),
+    ("9.8 m/s^2", "980 cm/s²", 1),
+    ("20°C", "20 degrees Celsius", 1),
+    ("20 C", "20 °C", 1),
+    ("20°C", r"20^\circ\text{C}", 1),
+    ("20°C", "20 °F", 0),
+    ("20 °C", "20 K", 0),
+    ("5 cm", r"\sqrt{25} cm", 1),
+    ("5 cm", r"\sqrt{25} m", 0),
+    ("5 cm", r"\sqrt{25}m", 0),
+    ("5 cm", r"\sqrt{25}", 1),
+    ("5 cm", r"\frac{\sqrt{25}}{100}\text{ m}", 1),
+    ("5 cm^2", r"\sqrt{25}\text{ cm}^2", 1),
+    ("5 cm^2", r"\sqrt{25}\text{ cm}", 0),
+    ("18 km/h", r"\sqrt{25}\text{ m/s}", 1),
+    (r"5\sqrt{3} cm", r"5\sqrt{3} m", 0),
+    (r"5\sqrt{3}\text{ cm}", r"50\sqrt{3} mm", 1),
+    (r"5\sqrt{3}\text{ cm}", r"\sqrt{75}", 1),
+    (r"10\pi \text{ cm}^2", r"10\pi \text{ cm}", 0),
+]
+
+
+@pytest.mark.parametrize(("gold", "answer", "expected"), UNITS)
+def test_units(gold, answer, expected):
+    assert score(gold, answer) == expected
+    assert score(gold, answer, "math") == expected
+    assert score(gold, answer, "number") == expected
+
+
 @pytest.mark.parametrize(("gold", "answer", "expected"), MATH)
 def test_math(gold, answer, expected):
     assert score(gold, answer, "math") == expected

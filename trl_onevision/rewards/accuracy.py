@@ -11,7 +11,7 @@ from trl_onevision.rewards.choice import gold_choices, read_choices
 from trl_onevision.rewards.dates import same_date, same_time
 from trl_onevision.rewards.golds import infer_task, read_golds, read_list_golds
 from trl_onevision.rewards.literal import anls, exact, same_items, same_yes_or_no, word_accuracy
-from trl_onevision.rewards.number import in_unit_of, quantity, read_number, same_quantity
+from trl_onevision.rewards.number import Number, in_unit_of, quantity, read_number, same_quantity, split_unit
 from trl_onevision.rewards.text import answer_text
 from trl_onevision.rewards.verify import Pair, equal
 
@@ -161,7 +161,7 @@ class AccuracyReward:
         with_unit = quantity(gold)
         if with_unit and not with_unit.is_percent:
             return self._judge_number(gold, answer, choices)
-        return gold, answer
+        return _without_units(*split_unit(gold), answer)
 
     def _judge_choice(self, gold: str, answer: str, choices: Sequence[str] | None) -> Judgement:
         wanted = gold_choices(gold, choices)
@@ -172,9 +172,9 @@ class AccuracyReward:
     def _judge_number(self, gold: str, answer: str, choices: Sequence[str] | None) -> Judgement:
         wanted, given = read_number(gold), read_number(answer)
         if wanted is None:
-            return gold, answer
+            return _without_units(*split_unit(gold), answer)
         if given is None:
-            return str(wanted.value), answer
+            return _without_units(str(wanted.value), wanted.unit, answer)
         if self.number == "tolerance":
             return float(same_quantity(wanted, given, self.tolerance))
         pay = _mean_relative_accuracy if self.number == "mra" else _tolerance_decay
@@ -188,6 +188,18 @@ class AccuracyReward:
                 if score is not None:
                     return score
         return _TEXT_MEASURES[self.text](gold, answer)
+
+
+def _without_units(gold: str, unit: str, answer: str) -> Judgement:
+    """Pair a gold with an answer that is an expression, in the answer's unit: to algebra a unit is nothing."""
+    expression, other = split_unit(answer)
+    if not unit or not other:
+        return gold, answer
+    factors = in_unit_of(Number(Fraction(1), unit=other), Number(Fraction(1), unit=unit))
+    if not factors:
+        return 0.0
+    (factor,) = factors
+    return (gold if factor == 1 else rf"({gold}) \cdot {factor.numerator} / {factor.denominator}"), expression
 
 
 def _relative_error(gold: Fraction, answer: Fraction) -> Fraction:

@@ -63,61 +63,74 @@ _NUMBER = re.compile(
     re.VERBOSE,
 )
 _CURRENCY = "$€£¥₹₩₽"
-_UNIT = re.compile(r"\s{0,2}(%|[^\W\d_]{1,20}(?:\^-?\d|[23](?!\d))?(?:/[^\W\d_]{1,10}(?:\^\d)?)?|°\s?[CFcf]?)")
+_UNIT = re.compile(
+    r"""
+    \s{0,2} ( % | (?:°|[dD]eg(?:rees?)?) \s? ([CFcf]) (?:elsius|ahrenheit)? (?![^\W\d_])
+      | [^\W\d_]{1,20} (?: \^-?\d | [23](?!\d) )? (?: / [^\W\d_]{1,10} (?:\^\d)? )? | ° )
+    """,
+    re.VERBOSE,
+)
+_TRAILING_UNIT = re.compile(  # as LaTeX has it: { m}^{2}, {km}/{h}
+    r"""
+    (?<![\\^a-zA-Z]) \{? \s? (?<![\\^a-zA-Z]) (?:[^\W\d_]{1,10}|°) \s? \}? (?: \^ \s? \{? [23] \}? )?
+    (?: \s? / \s? \{? \s? [^\W\d_]{1,3} \s? \}? (?: \^ \s? \{? [23] \}? )? )? \s? \}? $
+    """,
+    re.VERBOSE,
+)
+_LONE_LETTER = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]")
 _EXPRESSION = re.compile(r"\s?[\^!√*/\\]")
 _VARIABLE = re.compile(r"\d[a-zA-Z](?![a-zA-Z])")
 _REMARK = re.compile(r"\([^()]{0,200}\)")
-_LEAD_IN = re.compile(r".*(?:=|≈|≃|\\approx\b|\\equiv\b)", re.DOTALL)
+_LEAD_IN = re.compile(r".*(?:=|≈|≃|\\(?:approx|equiv)(?![a-zA-Z]))", re.DOTALL)
 _TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty"
 _WORDS = {word: n for n, word in enumerate(f"zero one two three four five six seven eight nine {_TEENS}".split())}
 _NUMBER_WORD = re.compile(rf"\b(?:{'|'.join(_WORDS)})\b", re.IGNORECASE)
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 
-# unit -> (dimension, its size there). Units that are not here are words, and words are not compared.
-_UNITS: dict[str, tuple[str, Fraction]] = {}
+# unit -> its size in each dimension that it may be of. Units that are not here are words, and words are not compared.
+_UNITS: dict[str, dict[str, Fraction]] = {}
 for _dimension, _sizes in {
     "length": "nm 1e-9 μm 1e-6 mm 1e-3 cm 1e-2 dm 1e-1 m 1 km 1e3 in 0.0254 ft 0.3048 yd 0.9144 mi 1609.344",
     "area": "mm^2 1e-6 cm^2 1e-4 dm^2 1e-2 m^2 1 km^2 1e6",
-    "volume": "mm^3 1e-9 cm^3 1e-6 ml 1e-6 dm^3 1e-3 l 1e-3 m^3 1",
-    "mass": "mg 1e-6 g 1e-3 kg 1 t 1e3",
-    "time": "ms 1e-3 s 1 sec 1 min 60 h 3600 hr 3600",
-    "speed": "m/s 1 km/s 1e3 cm/s 1e-2",
-    "road speed": "km/h 1 kmh 1 mph 1.609344",
-    "angle": "° 1 deg 1 degree 1 degrees 1",
-    "celsius": "°c 1",
-    "fahrenheit": "°f 1",
-    "charge": "c 1",
-    "force": "n 1 kn 1e3",
-    "energy": "j 1 kj 1e3 ev 1.602176634e-19",
-    "power": "w 1 kw 1e3",
-    "tension": "v 1 mv 1e-3 kv 1e3",
-    "resistance": "ω 1 ohm 1 kω 1e3",
+    "volume": "mm^3 1e-9 cm^3 1e-6 ml 1e-6 mL 1e-6 dm^3 1e-3 l 1e-3 L 1e-3 ML 1e3 m^3 1",
+    "mass": "mg 1e-6 g 1e-3 kg 1 Mg 1e3 t 1e3",
+    "density": "kg/m^3 1 g/cm^3 1e3",
+    "time": "ms 1e-3 s 1 min 60 h 3600",
+    "speed": "m/s 1 km/s 1e3 cm/s 1e-2 km/h 5/18 km/hr 5/18 kmh 5/18 mph 0.44704",
+    "acceleration": "m/s^2 1 cm/s^2 1e-2",
+    "frequency": "Hz 1 kHz 1e3 MHz 1e6 GHz 1e9",
+    "angle": "° 1",
+    "celsius": "°C 1 C 1",
+    "fahrenheit": "°F 1 F 1",
+    "kelvin": "K 1",
+    "charge": "C 1",
+    "force": "mN 1e-3 N 1 kN 1e3 MN 1e6",
+    "pressure": "Pa 1 hPa 1e2 kPa 1e3 MPa 1e6",
+    "energy": "mJ 1e-3 J 1 kJ 1e3 MJ 1e6 eV 1.602176634e-19",
+    "power": "mW 1e-3 W 1 kW 1e3 MW 1e6",
+    "voltage": "mV 1e-3 V 1 kV 1e3 MV 1e6",
+    "current": "mA 1e-3 A 1",
+    "resistance": "mΩ 1e-3 Ω 1 kΩ 1e3 MΩ 1e6",
 }.items():
     _names = _sizes.split()
-    _UNITS |= {name: (_dimension, Fraction(size)) for name, size in zip(_names[::2], _names[1::2], strict=True)}
+    for _name, _size in zip(_names[::2], _names[1::2], strict=True):
+        _UNITS.setdefault(_name, {})[_dimension] = Fraction(_size)
 _SPELLED = {
     **{"meter": "m", "metre": "m", "centimeter": "cm", "centimetre": "cm", "millimeter": "mm", "millimetre": "mm"},
-    **{
-        "kilometer": "km",
-        "kilometre": "km",
-        "gram": "g",
-        "kilogram": "kg",
-        "second": "s",
-        "minute": "min",
-        "hour": "h",
-    },
-    **{
-        "inch": "in",
-        "inche": "in",
-        "feet": "ft",
-        "foot": "ft",
-        "mile": "mi",
-        "liter": "l",
-        "litre": "l",
-        "percent": "%",
-    },
-    **{"hr": "h", "sec": "s", "newton": "n", "joule": "j", "watt": "w", "volt": "v", "ohm": "ohm", "pct": "%"},
+    **{"kilometer": "km", "kilometre": "km", "gram": "g", "kilogram": "kg", "second": "s", "minute": "min"},
+    **{"hour": "h", "inch": "in", "inche": "in", "feet": "ft", "foot": "ft", "mile": "mi", "liter": "l", "litre": "l"},
+    **{"hr": "h", "sec": "s", "min": "min", "deg": "°", "degree": "°", "celsius": "°C", "fahrenheit": "°F"},
+    **{"kelvin": "K", "newton": "N", "joule": "J", "watt": "W", "volt": "V", "ampere": "A", "amp": "A", "ohm": "Ω"},
+    **{"percent": "%", "pct": "%"},
 }
+
+
+def _in_any_case(unit: str) -> str:
+    """Fold the case of a unit, but not of an M: a megawatt is no milliwatt. A lone letter may be a variable."""
+    return unit if len(unit) == 1 else unit[0].replace("M", "mega").casefold() + unit[1:].casefold()
+
+
+_FOLDED = {_in_any_case(name): name for name in _UNITS}
 
 
 def read_number(text: str) -> Number | None:
@@ -211,8 +224,8 @@ def in_unit_of(gold: Number, answer: Number) -> set[Fraction]:
             return set()
         return {answer.value, answer.value / 100 if answer.is_percent else answer.value * 100}
     if gold.unit in _UNITS and answer.unit in _UNITS:
-        (kind, size), (other_kind, other_size) = _UNITS[gold.unit], _UNITS[answer.unit]
-        return {answer.value * other_size / size} if kind == other_kind else set()
+        sizes, other_sizes = _UNITS[gold.unit], _UNITS[answer.unit]
+        return {answer.value * other_sizes[kind] / sizes[kind] for kind in sizes.keys() & other_sizes.keys()}
     return {answer.value}
 
 
@@ -237,6 +250,27 @@ def leeway(gold: Fraction) -> Fraction:
     Fraction(1, 20000)
     """
     return abs(gold) / 10**4
+
+
+def split_unit(text: str) -> tuple[str, str]:
+    r"""Separate the known unit behind an expression, which `read_number` does not read, from the expression.
+
+    >>> split_unit(r"\sqrt{25} \text{ m}^2"), split_unit(r"x = 5\pi cm"), split_unit("2 g m"), split_unit("5 + m")
+    (('\\sqrt{25}', 'm^2'), ('5\\pi', 'cm'), ('2 g m', ''), ('5 + m', ''))
+
+    Behind a variable or an operator it is a variable as well.
+    """
+    if len(text) > LONGEST:
+        return text, ""
+    plain = _LEAD_IN.sub("", _plain(text)).strip().removesuffix(".")
+    match = _TRAILING_UNIT.search(plain)
+    unit = _unit(re.sub(r"[\s{}]", "", match[0])) if match else ""
+    if match is None or unit not in _UNITS:
+        return text, ""
+    expression = plain[: match.start()].strip()
+    if not expression or expression[-1] in "+-*/^=(," or _LONE_LETTER.search(expression):
+        return text, ""
+    return expression.replace("*", r"\cdot "), unit
 
 
 def _within(value: Fraction, gold: Number, tolerance: float | None) -> bool:
@@ -277,8 +311,9 @@ def _number(match: re.Match[str], text: str) -> Number | None:
     unit = _unit(text[match.end() :])
     if len(unit) == 1 and unit.isalpha() and unit not in _UNITS and text[match.end()] != " ":
         return None  # 3x
-    if unit in _SCALES:
-        value, step, unit = value * _SCALES[unit], step and step * _SCALES[unit], ""
+    scale = Fraction(_SCALES.get(unit.casefold(), 0))
+    if scale:
+        value, step, unit = value * scale, step and step * scale, ""
     return Number(value, step, unit)
 
 
@@ -300,7 +335,9 @@ def _unit(rest: str) -> str:
     match = _UNIT.match(rest)
     if match is None:
         return ""
-    unit = match[1].replace(" ", "").casefold()
-    unit = re.sub(r"(?<=m)([23])$", r"^\1", unit)
-    singular = unit.removesuffix("s") if len(unit) > 2 else unit
-    return _SPELLED.get(unit) or _SPELLED.get(singular) or unit
+    if match[2]:
+        return "°" + match[2].upper()
+    unit = re.sub(r"(?<=m)([23])$", r"^\1", match[1].replace(" ", ""))
+    word = unit.casefold()
+    spelled = _SPELLED.get(word) or (_SPELLED.get(word.removesuffix("s")) if len(word) > 2 else None)
+    return spelled or (unit if unit in _UNITS else _FOLDED.get(_in_any_case(unit), unit))
