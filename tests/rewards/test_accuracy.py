@@ -252,6 +252,58 @@ NUMBER = [
 ]
 
 
+WORDS = [
+    ("25", "twenty-five", 1),
+    ("30", "thirty", 1),
+    ("100", "a hundred", 1),
+    ("105", "one hundred and five", 1),
+    ("1205", "one thousand two hundred and five", 1),
+    ("5000000", "five million", 1),
+    ("24", "two dozen", 1),
+    ("-5", "minus five", 1),
+    ("-5", "negative 5", 1),
+    ("2/3", "two thirds", 1),
+    ("1/2", "a half", 1),
+    ("0", "zero", 1),
+    ("5", "FIVE: I count five.", 1),
+    ("5", "the point is: five", 1),
+    ("50%", "fifty percent", 1),
+    ("5 cm", "five centimetres", 1),
+    ("5 cm", "five metres", 0),
+    ("1", "one hundred", 0),
+    ("5", "forty-five", 0),
+    ("5", "five million", 0),
+    ("5", "5 hundred", 0),
+    ("5", "minus five", 0),
+    ("5", "minus 5", 0),
+    ("1", "one third", 0),
+    ("2", "two thirds", 0),
+    ("2", "2 thirds", 0),
+    ("4", "the twenty-fifth", 0),
+    ("5", "five and a half", 0),
+    ("5", "5 and a half", 0),
+    ("3", "three point five", 0),
+    ("5", "five or six", 0),
+    ("5", "five six", 0),
+    ("84", "nineteen eighty-four", 0),
+    ("8", "8个", 1),
+    ("8", "共有8个", 1),
+    ("8", "8つ", 1),
+    ("8", "8万", 0),
+    ("80000", "8万", 1),
+    ("3 kg", "3千克", 1),
+    ("3", "3x", 0),
+    ("3", "3θ", 0),
+    ("42", "x42", 0),
+]
+
+
+@pytest.mark.parametrize("task", ["number", "count", "math"])
+@pytest.mark.parametrize(("gold", "answer", "expected"), WORDS)
+def test_numbers_in_words(gold, answer, expected, task):
+    assert score(gold, answer, task) == expected
+
+
 @pytest.mark.parametrize(("gold", "answer", "expected"), NUMBER)
 def test_number(gold, answer, expected):
     assert score(gold, answer, "number") == expected

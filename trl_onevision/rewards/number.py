@@ -45,10 +45,13 @@ _LATEX = (
     ),
     (re.compile(r"\*\*|(?<!\\)\$(?!\s?\d)|__"), ""),
 )
+CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"  # letters that stand beside a number without a space
 # Every repeat is bounded or meets a character that it cannot take: nothing to backtrack into.
+_START = rf"(?<![^\W{CJK}])(?<![.^/\\])"
 _NUMBER = re.compile(
-    r"""
-    (?<![\w.^/\\]) (?P<sign>[-+]\s?)? (?:(?:US)?[$€£¥₹₩₽]\s?(?P<inner_sign>-)?)?
+    _START
+    + r"""
+    (?P<sign>[-+]\s?)? (?:(?:US)?[$€£¥₹₩₽]\s?(?P<inner_sign>-)?)?
     (?: (?P<whole>\d{1,30})\s{1,2}(?=\d{1,30}/\d) )?
     (?P<digits>
         [1-9]\d{0,2}(?:,\d{3})+(?!\d)(?:\.\d+)?         # 1,234,567.8
@@ -82,10 +85,33 @@ _EXPRESSION = re.compile(r"\s?[\^!√*/\\]")
 _VARIABLE = re.compile(r"\d[a-zA-Z](?![a-zA-Z])")
 _REMARK = re.compile(r"\([^()]{0,200}\)")
 _LEAD_IN = re.compile(r".*(?:=|≈|≃|\\(?:approx|equiv)(?![a-zA-Z]))", re.DOTALL)
-_TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty"
+_TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
 _WORDS = {word: n for n, word in enumerate(f"zero one two three four five six seven eight nine {_TEENS}".split())}
-_NUMBER_WORD = re.compile(rf"\b(?:{'|'.join(_WORDS)})\b", re.IGNORECASE)
+_TENS = {"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_PARTS = {
+    "half": 2,
+    "halves": 2,
+    "third": 3,
+    "quarter": 4,
+    "fourth": 4,
+    "fifth": 5,
+    "sixth": 6,
+    "eighth": 8,
+    "tenth": 10,
+}
+_PART = rf"(?:half|halves|(?:{'|'.join(list(_PARTS)[2:])})s?)\b"
+_CARDINAL = rf"(?:{'|'.join([*_WORDS, *_TENS, *_SCALES, 'hundred', 'dozen'])})\b"
+# A whole run of words: "five" alone is no part of "forty-five", "five million", "minus five" or "five sixths".
+_NUMBER_WORDS = re.compile(
+    rf"\b(?:(?:minus|negative)[\s-]{{1,2}})?(?:half\b|{_CARDINAL}"
+    rf"(?:[\s-]{{1,3}}(?:(?:and|point)\s{{1,2}})?{_CARDINAL})*+(?:[\s-]{{1,2}}{_PART})?+)",
+    re.IGNORECASE,
+)
+_SIGN_WORD = re.compile(r"\b(?:minus|negative)\s{1,2}(?=[\d.])", re.IGNORECASE)
+_MIXED = re.compile(rf"\d\s{{1,2}}(?:and\s{{1,2}})?(?:(?:an?|one|two|three)\s{{1,2}})?{_PART}", re.IGNORECASE)
+_BEHIND_DIGITS = _SCALES | {"hundred": 100, "dozen": 12, "百": 100, "千": 10**3, "万": 10**4, "萬": 10**4}
+_BEHIND_DIGITS |= {"亿": 10**8, "億": 10**8, "만": 10**4, "억": 10**8}
 
 # unit -> its size in each dimension that it may be of. Units that are not here are words, and words are not compared.
 _UNITS: dict[str, dict[str, Fraction]] = {}
@@ -121,7 +147,8 @@ _SPELLED = {
     **{"hour": "h", "inch": "in", "inche": "in", "feet": "ft", "foot": "ft", "mile": "mi", "liter": "l", "litre": "l"},
     **{"hr": "h", "sec": "s", "min": "min", "deg": "°", "degree": "°", "celsius": "°C", "fahrenheit": "°F"},
     **{"kelvin": "K", "newton": "N", "joule": "J", "watt": "W", "volt": "V", "ampere": "A", "amp": "A", "ohm": "Ω"},
-    **{"percent": "%", "pct": "%"},
+    **{"percent": "%", "pct": "%", "米": "m", "厘米": "cm", "毫米": "mm", "千米": "km", "公里": "km", "克": "g"},
+    **{"千克": "kg", "公斤": "kg", "秒": "s", "分钟": "min", "小时": "h", "度": "°"},
 }
 
 
@@ -147,15 +174,17 @@ def read_number(text: str) -> Number | None:
     if len(text) > LONGEST:
         return None
     text = _LEAD_IN.sub("", _plain(text))
-    if "\\" in text or "√" in text:
+    if "\\" in text or "√" in text or _MIXED.search(text):
         return None
     for candidate in (_REMARK.sub(" ", text), text):
         matches = list(_NUMBER.finditer(candidate))
         if matches:
             numbers = [_number(match, candidate) for match in matches]
             return numbers[0] if len({number and number.value for number in numbers}) == 1 else None
-    words = {_WORDS[word.lower()] for word in _NUMBER_WORD.findall(text)}
-    return Number(Fraction(words.pop())) if len(words) == 1 else None
+    runs = list(_NUMBER_WORDS.finditer(text))
+    spoken = {_spoken(re.split(r"[\s-]+", run[0].lower())) for run in runs}
+    value = spoken.pop() if len(spoken) == 1 else None
+    return None if value is None else Number(value, unit=_unit(text[runs[0].end() :]))
 
 
 def plain_number(text: str) -> Number | None:
@@ -286,6 +315,7 @@ def _plain(text: str) -> str:
     text = unicodedata.normalize("NFKC", text.translate(_TRANSLATION))
     for pattern, replacement in _LATEX:
         text = pattern.sub(replacement, text)
+    text = _SIGN_WORD.sub("-", text)
     text = text.strip(" *_")
     return text.replace("{", "").replace("}", "") if "\\" not in text else text
 
@@ -309,12 +339,48 @@ def _number(match: re.Match[str], text: str) -> Number | None:
     if "-" in (match["sign"] or "") or match["inner_sign"]:
         value = -value
     unit = _unit(text[match.end() :])
-    if len(unit) == 1 and unit.isalpha() and unit not in _UNITS and text[match.end()] != " ":
+    if re.fullmatch(rf"[^\W\d_{CJK}]", unit) and unit not in _UNITS and text[match.end()] != " ":
         return None  # 3x
-    scale = Fraction(_SCALES.get(unit.casefold(), 0))
+    scale = Fraction(_BEHIND_DIGITS.get(unit.casefold()) or _BEHIND_DIGITS.get(unit[:1], 0))
     if scale:
         value, step, unit = value * scale, step and step * scale, ""
     return Number(value, step, unit)
+
+
+def _spoken(words: list[str]) -> Fraction | None:
+    """Return the number that a run of words states; `None` where it states none as a whole.
+
+    >>> _spoken(["minus", "forty", "five"]), _spoken(["two", "thirds"]), _spoken(["one", "hundred", "and", "five"])
+    (Fraction(-45, 1), Fraction(2, 3), Fraction(105, 1))
+    >>> _spoken(["five", "six"]), _spoken(["twenty", "fifth"])
+    (None, None)
+    """
+    if words[0] in ("minus", "negative"):
+        value = _spoken(words[1:])
+        return None if value is None else -value
+    part = _PARTS.get(words[-1]) or _PARTS.get(words[-1].removesuffix("s"))
+    if part:
+        counted = 1 if len(words) == 1 else _WORDS.get(words[0], 0) if len(words) == 2 else 0
+        plural = words[-1] == "halves" or words[-1].endswith("s")
+        return Fraction(counted, part) if counted == 1 or (counted and plural) else None
+    total = group = 0
+    room, scale_room = 10**3, 10**15  # what comes next has to be smaller
+    for word in words:
+        small = _WORDS.get(word) or _TENS.get(word)
+        if word == "and":
+            continue
+        if small and small < room:
+            group, room = group + small, 10 if small >= 20 else 0
+        elif word == "hundred" and group < 20:
+            group, room = max(group, 1) * 100, 100
+        elif word in _SCALES and _SCALES[word] < scale_room:
+            scale_room, room = _SCALES[word], 10**3
+            total, group = total + max(group, 1) * scale_room, 0
+        elif word == "dozen" and word == words[-1] and total == 0:
+            group = max(group, 1) * 12
+        elif words != ["zero"]:
+            return None
+    return Fraction(total + group)
 
 
 def _decimal_point(digits: str) -> str:

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trl_onevision.rewards.literal import normalize
-from trl_onevision.rewards.number import Number, in_unit_of, leeway, plain_number, plain_quantity, read_number
+from trl_onevision.rewards.number import CJK, Number, in_unit_of, leeway, plain_number, plain_quantity, read_number
 
 MAX_WORKERS = 4
 PAIRS_AT_ONCE = 8
@@ -93,7 +93,7 @@ def _same_number(gold: Number, answer: Number) -> bool:
     )
 
 
-_SENTENCE = re.compile(r"\b(?:is|it['’]s)\b", re.IGNORECASE)
+_SENTENCE = re.compile(rf"\b(?:is|it['’]s)\b|[{CJK}]", re.IGNORECASE)
 _NOISE = re.compile(r"\\left\b|\\right\b|\\displaystyle|\\[,;:! ]|\\\(|\\\)|\\\[|\\\]|[$~]")
 _SPACES = re.compile(r"(?<!\d)\s|\s(?!\d)")  # not between digits: "1 2" is not 12
 _FRACTIONS = re.compile(r"\\[dtc]frac\b")
