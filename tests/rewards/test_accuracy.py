@@ -210,6 +210,14 @@ def test_choice_by_the_words_of_an_option(gold, answer, expected):
     assert score(gold, answer, "choice", choices=["red", "dark red", "蓝色", "A) or B)"]) == expected
 
 
+@pytest.mark.parametrize(
+    ("choices", "gold", "answer", "expected"),
+    [([1, 2], "B", "2", 1), ([1, 2], "B", "1", 0), (["red", None], "A", "red", 1), (["red", None], "B", ".", 0)],
+)
+def test_options_that_are_no_text(choices, gold, answer, expected):
+    assert score(gold, answer, "choice", choices=choices) == expected
+
+
 NUMBER = [
     ("1234", "1,234", 1),
     ("1,234", "1234", 1),

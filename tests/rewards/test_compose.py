@@ -52,6 +52,8 @@ def test_scheduled(step, expected):
 def test_scheduled_without_a_trainer_and_with_one_point():
     assert Scheduled(constant(1.0), [(0.0, 0.3), (1.0, 1.0)])(["a"]) == [0.3]
     assert Scheduled(constant(1.0), [(0.5, 0.3)])(["a"]) == [0.3]
+    before_training = SimpleNamespace(global_step=0, max_steps=0)  # trainer.evaluate() on a fresh trainer
+    assert Scheduled(constant(1.0), [(0.0, 0.3), (1.0, 1.0)])(["a"], trainer_state=before_training) == [0.3]
     for points in ([], [(0.5, 1), (0.5, 0)], [(0.6, 1), (0.5, 0)], [(0, 1), (1.5, 0)]):
         with pytest.raises(ValueError, match="shares that rise"):
             Scheduled(format_reward, points)

@@ -12,7 +12,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
+from datasets import Dataset
 from PIL import Image
 
 from trl_onevision import rewards
@@ -171,6 +173,14 @@ def test_a_column_of_the_table_has_a_value_a_completion_and_the_name_of_its_rewa
     assert {column: len(values) for column, values in columns.items()} == (
         {"accuracy_reward/answer": len(batch(name))} if name == "accuracy_reward" else {}
     )
+
+
+@pytest.mark.parametrize("name", [name for name in EXPORTED if "task" in SAMPLES[name].columns])
+@pytest.mark.parametrize("column", [tuple, np.array, lambda values: Dataset.from_dict({"task": values})["task"]])
+def test_the_task_is_read_from_any_kind_of_column(name, column):
+    sample = SAMPLES[name]
+    assert call(name, [sample.best] * 2, {"task": column(["essay"] * 2)}) == [None] * 2
+    assert call(name, [sample.best] * 2, {"task": column([sample.columns["task"]] * 2)}) == [sample.high] * 2
 
 
 READ_A_GOLD = [name for name in EXPORTED if "solution" in SAMPLES[name].columns]

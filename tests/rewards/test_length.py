@@ -1,6 +1,8 @@
 import math
+import uuid
 from typing import ClassVar
 
+import numpy as np
 import pytest
 
 from trl_onevision.rewards.length import BudgetReward, ConciseReward, DynamicLengthReward, groups
@@ -94,5 +96,9 @@ def test_groups_are_rows_wherever_their_completions_stand():
     assert groups(["4", "9", "4"], id=["a", "b", "a"]) == [[0, 2], [1]]
     assert groups(["4", "4"], id=["a", "b"]) == [[0], [1]]
     assert groups(["4", "4"]) == [[0, 1]]
+    assert groups(["4", "4"], id=[np.int64(1), np.int64(2)]) == [[0], [1]]
+    assert groups(["4", "4"], id=[uuid.UUID(int=1), uuid.UUID(int=2)]) == [[0], [1]]
+    assert groups(["4"] * 4, id=[None] * 4, prompts=["p", "q", "p", "q"]) == [[0, 2], [1, 3]]
+    assert groups(["4"] * 3, id=["a", None, None], prompts=["p", "p", "p"]) == [[0], [1, 2]]
     prompts = [[{"role": "user", "content": [{"image": object()}, {"text": text}]}] for text in "ppq"]
     assert groups(["4"] * 3, prompts=prompts) == [[0, 1], [2]]

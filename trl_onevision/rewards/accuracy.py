@@ -111,7 +111,8 @@ class AccuracyReward:
     ) -> list[float | None]:
         nothing = [None] * len(completions)
         answers = [answer_text(completion, opened=self.opened) for completion in completions]
-        rows = zip(answers, solution, task or nothing, choices or nothing, id or nothing, strict=True)
+        columns = (nothing if column is None else column for column in (task, choices, id))
+        rows = zip(answers, solution, *columns, strict=True)
         judgements = [self._judge_row(*row) for row in rows]
         scores, timeouts = self._settle(judgements)
         if log_extra is not None:

@@ -3,6 +3,7 @@
 import re
 import string
 from collections.abc import Sequence
+from typing import Any
 
 from trl_onevision.rewards.literal import accepted, normalize
 
@@ -41,9 +42,9 @@ def read_choices(text: str, choices: Sequence[str] | None = None) -> frozenset[s
     """
     text = _TEXT.sub(r"\1", text).strip()
     labels = LETTERS[: len(choices)] if choices else LETTERS
-    options = [normalize(_without_label(choice, label)) for choice, label in zip(choices or (), labels, strict=False)]
+    options = [_option(choice, label) for choice, label in zip(choices or (), labels, strict=False)]
     whole = normalize(text)
-    if options.count(whole) == 1:
+    if whole and options.count(whole) == 1:
         return frozenset(labels[options.index(whole)])
     picked = _leading_letters(text) or _bracketed_letter(text)
     return (picked or _by_words(whole, options, labels)) & frozenset(labels)
@@ -80,10 +81,11 @@ def _by_words(text: str, options: Sequence[str], labels: str) -> frozenset[str]:
     return frozenset(labels[options.index(option)])
 
 
-def _without_label(choice: str, label: str) -> str:
-    """Return the text of an option that was stored as "A) red" or "(A) red"."""
-    match = re.match(rf"\s{{0,4}}\(?{label}[).:]\s{{0,4}}(?=\S)", choice)
-    return choice[match.end() :] if match else choice
+def _option(choice: Any, label: str) -> str:
+    """Return the normalised text of an option: a number, "A) red" or "(A) red"; `None` has none."""
+    text = "" if choice is None else str(choice)
+    match = re.match(rf"\s{{0,4}}\(?{label}[).:]\s{{0,4}}(?=\S)", text)
+    return normalize(text[match.end() :] if match else text)
 
 
 def gold_choices(gold: str, choices: Sequence[str] | None = None) -> frozenset[str]:

@@ -132,7 +132,7 @@ class Scheduled:
     [0.5]
 
     Before the first point and after the last one the scale stays as it is there. TRL passes `trainer_state`; without
-    it the training is at its start.
+    it, and in an evaluation before any training, the training is at its start.
 
     Returns the reward times the scale; `None` where the reward is `None`.
     """
@@ -149,7 +149,8 @@ class Scheduled:
         self, completions: Sequence[Any], trainer_state: Any = None, log_extra: Any = None, **columns: Any
     ) -> list[float | None]:
         rewards = self.reward(completions=completions, trainer_state=trainer_state, **columns)
-        progress = trainer_state.global_step / trainer_state.max_steps if trainer_state else 0.0
+        steps = trainer_state.max_steps if trainer_state else 0  # 0 where nothing was trained yet
+        progress = trainer_state.global_step / steps if steps else 0.0
         scale = self.scale(progress)
         return [None if paid is None else paid * scale for paid in rewards]
 

@@ -290,9 +290,14 @@ class GroundingReward(Generic[Answer, Gold]):
 
 def _rows(columns: dict[str, Any], count: int) -> Iterator[dict[str, Any]]:
     """The columns of a call, turned to rows; what is no column (the trainer's state) is left out."""
-    per_row = {key: value for key, value in columns.items() if isinstance(value, list) and len(value) == count}
+    per_row = {key: value for key, value in columns.items() if _is_column(value) and len(value) == count}
     for index in range(count):
         yield {key: value[index] for key, value in per_row.items()}
+
+
+def _is_column(value: Any) -> bool:
+    """Whether a value is a list, a tuple, an array or a column of datasets."""
+    return hasattr(value, "__len__") and hasattr(value, "__getitem__") and not isinstance(value, str | bytes | dict)
 
 
 def gold_value(gold: Any) -> Any:

@@ -3,7 +3,7 @@
 TRL has those that look at one completion alone, in `trl.rewards`: `get_cosine_scaled_reward`,
 `get_repetition_penalty_reward` and `get_soft_overlong_punishment`. A length is a number of tokens (`completion_ids`).
 
-A group is the completions of one row: the same `id`, or without that column the same prompt and gold. Where a batch is
+A group is the completions of one row: the same `id`, or without one the same prompt and gold. Where a batch is
 split so that a process sees a part of a group, the statistics are that part's.
 """
 
@@ -189,9 +189,11 @@ def groups(
     >>> groups(["4", "9", "4"], prompts=["2 + 2", "3 x 3", "2 + 2"])
     [[0, 2], [1]]
     """
-    keys = id or list(zip(prompts or [None] * len(solution), solution, strict=True))
+    nothing = [None] * len(solution)
+    rows = zip(nothing if id is None else id, nothing if prompts is None else prompts, solution, strict=True)
     found: defaultdict[str, list[int]] = defaultdict(list)
-    for index, key in enumerate(keys):
+    for index, (row_id, prompt, gold) in enumerate(rows):
+        key = (prompt, gold) if row_id is None else str(row_id)  # an id may be of any type: a NumPy integer, a UUID
         # An image in a message is an object of its own in every copy of a row: its type is all that can be compared.
         found[json.dumps(key, default=lambda thing: type(thing).__name__, skipkeys=True)].append(index)
     return list(found.values())
