@@ -371,6 +371,36 @@ def test_text(gold, answer, expected):
     assert score(gold, answer, "text") == expected
 
 
+@pytest.mark.parametrize(
+    ("answer", "truth"),
+    [
+        ("It is not true", False),
+        ("not true", False),
+        ("It isn't correct.", False),
+        ("That isn’t true", False),
+        ("It can't be true", False),
+        ("never true", False),
+        ("It's false, not true", False),
+        ("No, that is not correct.", False),
+        ("not false", True),
+        ("It's true, not false", True),
+        ("It is not only true", True),
+        ("I am not sure; yes", True),
+        ("It is not the case that this is true", None),
+        ("不对", False),
+        ("不正确", False),
+        ("不是的", False),
+        ("没", False),
+        ("没错", True),
+        ("没有错", True),
+        ("对不对", None),
+    ],
+)
+def test_a_negation_turns_a_yes_or_no(answer, truth):
+    assert score("yes", answer, "yes_no") == float(truth is True)
+    assert score("no", answer, "yes_no") == float(truth is False)
+
+
 def test_similarities_of_text():
     assert score("invoice 1024", "invoice 1O24", "text", AccuracyReward(text="anls")) == pytest.approx(11 / 12)
     assert score("invoice", "receipt", "text", AccuracyReward(text="anls")) == 0

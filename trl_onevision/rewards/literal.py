@@ -1,5 +1,6 @@
 """Answers that are words: normalised text, edit distances for OCR and speech, yes/no, lists."""
 
+import itertools
 import json
 import re
 import unicodedata
@@ -94,10 +95,13 @@ def edit_distance(first: Sequence[Hashable], second: Sequence[Hashable]) -> int:
     return distance
 
 
-_YES = "yes yeah yep true correct 是 是的 对 正确 有 はい 네 예 да sí si oui ja sim vero vrai"
-_NO = "no nope false incorrect wrong 否 不 不是 错 错误 没有 いいえ 아니요 нет non nein não falso faux"
+_YES = "yes yeah yep true correct 是 是的 对 正确 没错 没有错 有 はい 네 예 да sí si oui ja sim vero vrai"
+_NO = "no nope false incorrect wrong 否 不 不是 不是的 不对 不正确 错 错误 没 没有 いいえ 아니요"
+_NO += " нет non nein não falso faux"
 _TRUTH = dict.fromkeys(_YES.split(), True) | dict.fromkeys(_NO.split(), False)
-_WORD = re.compile(r"\w+")
+_WORD = re.compile(r"\w+(?:['’]\w+)?|[.,;:!?]")
+_NEGATION = re.compile(r"not|never|cannot|\w+n['’]t|nicht|pas|не")
+_NO_NEGATION = ("only", "just", "merely")  # "not only true" is true
 
 
 def yes_or_no(text: str) -> bool | None:
@@ -105,17 +109,37 @@ def yes_or_no(text: str) -> bool | None:
 
     >>> yes_or_no("Yes, it is."), yes_or_no("I know: yes"), yes_or_no("false"), yes_or_no("yes or no")
     (True, True, False, None)
+    >>> yes_or_no("It isn't true."), yes_or_no("No, it is not true."), yes_or_no("I doubt not that it may be true")
+    (False, False, None)
 
-    The first word decides unless the other answer follows it at once ("yes or no"); otherwise the one that occurs.
+    The first word decides unless the other answer follows it at once ("yes or no"); otherwise the one that occurs. A
+    negation turns what stands at most two words behind it; what stands further behind in its clause is unclear.
     """
-    words = _WORD.findall(normalize(text))
-    said = [_TRUTH[word] for word in words if word in _TRUTH]
+    tokens = _WORD.findall(normalize(text))
+    words = [token for token in tokens if token not in ".,;:!?"]
+    said = _said(tokens)
     if not said:
         return None
     if len(set(said)) == 1:
         return said[0]
     hedges = words[1:2] and (words[1] in ("or", "and") or words[1] in _TRUTH)
     return said[0] if words[0] in _TRUTH and not hedges else None
+
+
+def _said(tokens: Sequence[str]) -> list[bool | None]:
+    """Return each yes and no of a text, turned where it is negated, `None` where that is unclear."""
+    said: list[bool | None] = []
+    since = None  # words since the last negation of the clause
+    for token, after in itertools.zip_longest(tokens, tokens[1:]):
+        if token in ".,;:!?":
+            since = None
+        elif _NEGATION.fullmatch(token) and after not in _NO_NEGATION:
+            since = 0
+        else:
+            if token in _TRUTH:
+                said.append(_TRUTH[token] if since is None else None if since > 2 else not _TRUTH[token])
+            since = None if since is None else since + 1
+    return said
 
 
 def is_yes_or_no(gold: str) -> bool:
