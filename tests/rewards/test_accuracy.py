@@ -182,6 +182,22 @@ CHOICE = [
     ('["A", "C"]', "A, C", 1),
     ("J", "J", 1),
     ("B", "42", 0),
+    ("A,C", "A. red, C. green", 1),
+    ("A,C", "A. red\nC. green", 1),
+    ("A,C", "(A) red and (C) green", 1),
+    ("A,C", "**A)** red; **C)** green", 1),
+    ("A", "A) red\nB) blue\nC) green", 0),
+    ("A", "A. red, B. blue", 0),
+    ("A", "A) red B) blue C) green", 0),
+    ("A", "A: red / B: blue", 0),
+    ("A", "A\nB\nC", 0),
+    ("A", "A\nB is wrong.", 1),
+    ("B", "B) 14 cm or C) 16 cm", 0),
+    ("B", "B) 14 cm or C)", 0),
+    ("B", "B: 14 cm", 1),
+    ("A", "A) red, not B) blue", 1),
+    ("B", "B) 14 cm, because A) and C) are too far", 1),
+    ("B", "B) Vitamins A, C.", 1),
 ]
 
 

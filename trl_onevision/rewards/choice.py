@@ -18,9 +18,17 @@ _END = rf"(?=[{_QUOTES}}}]{{0,8}}(?:$|[)\].:,;!?、，。：；）】/&=\n–—
 _DELIMITED = re.compile(rf"{_LEAD}([{LETTERS}])(?!\w){_END}", re.IGNORECASE)
 _BARE = re.compile(rf"{_LEAD}([B-HJ])(?=\s)")
 _MORE = re.compile(
-    rf"[{_QUOTES})\]）】]{{0,4}}(?:[,;/&、，和]|\band\b|\bor\b)[{_QUOTES}(\[（【]{{0,4}}(?:and\s|or\s)?\(?"
+    rf"[{_QUOTES})\]）】]{{0,4}}(?:[,;/&、，和]|\band\b|\bor\b|\n(?=\W{{0,4}}[{LETTERS}]\W{{0,4}}(?:\n|$)))"
+    rf"[{_QUOTES}(\[（【]{{0,4}}(?:and\s|or\s)?\(?"
     rf"(?!I\s\w)([{LETTERS}])(?![\w'’])"
 )
+# "A) red, C) green": the letters of the options that follow, up to the reasons.
+_LABEL = re.compile(r"[\s*_]{0,4}[)\].:：）】][\s*_]{0,4}(?=[^\s*_])")
+_LABELLED = re.compile(
+    rf"(?:[\n,;/|、，；]|\band\b|\bor\b|和|\s(?=\W?[{LETTERS}][)\]）】]))[{_QUOTES}(\[（【-]{{0,8}}(?:and\s|or\s)?[(\[（【]?"
+    rf"([{LETTERS}])(?:[)\]）】]|[.:：]\s{{1,4}}\S)"
+)
+_REASON = re.compile(r"\b(?:because|since|as|so|but|not|while|whereas|than)\b", re.IGNORECASE)
 _JOINED = re.compile(rf"^\W{{0,4}}([{LETTERS}](?:\s?[{LETTERS}]){{1,9}})\W{{0,4}}$")
 _BRACKETED = re.compile(rf"[(\[（【]\s?([{LETTERS}])\s?[)\]）】]|\*\*([{LETTERS}])\*\*")
 _WORDS = re.compile(r"[^\s.,;:!?()]+")
@@ -34,10 +42,13 @@ def read_choices(text: str, choices: Sequence[str] | None = None) -> frozenset[s
     (['B'], ['B'], ['A'])
     >>> sorted(read_choices("A and C")), sorted(read_choices("BD")), sorted(read_choices("It is the red one."))
     (['A', 'C'], ['B', 'D'], [])
+    >>> sorted(read_choices("A. red, C. green")), sorted(read_choices("A. red, not C. green"))
+    (['A', 'C'], ['A'])
     >>> sorted(read_choices("It is the red one.", choices=["red", "blue"])), sorted(read_choices("A man runs"))
     (['A'], [])
 
-    In this order: the text is an option's text; it begins with letters; it holds one letter in brackets or bold; the
+    In this order: the text is an option's text; it begins with letters, each with
+    the option's text or without; it holds one letter in brackets or bold; the
     words of exactly one option occur in it. Letters beyond the number of `choices` are no options.
     """
     text = _TEXT.sub(r"\1", text).strip()
@@ -63,6 +74,9 @@ def _leading_letters(text: str) -> frozenset[str]:
     while more := _MORE.match(text, end):
         picked.add(more[1])
         end = more.end()
+    if _LABEL.match(text, end):
+        reason = _REASON.search(text, end)
+        picked.update(_LABELLED.findall(text, end, reason.start() if reason else len(text)))
     return frozenset(picked)
 
 
