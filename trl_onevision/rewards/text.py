@@ -20,13 +20,15 @@ _THINK_TAG = re.compile(r"<(/?)think>", re.IGNORECASE | re.ASCII)
 _ANSWER_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE | re.ASCII)
 _BOX_TOKEN = re.compile(r"\\(?:boxed|fbox)\s{0,4}\{|\\.|[{}]", re.DOTALL)
 
-# "Answer: 5", "**Final answer:** 5", "### The final answer is: 5", "答案：5", at the start of a line.
-_HEADER = re.compile(
-    r"^(?!\n)[ \t>*#_-]{0,16}+(?:the\s{1,4})?(?:final\s{1,4}|correct\s{1,4})?"
-    r"(?:answer|solution|答案|最终答案|正确答案|回答|答え|정답|답|ответ|respuesta|réponse|resposta|antwort|risposta)"
-    r"[\s*_]{0,4}(?:is|are|是|为)?[\s*_]{0,4}[:：][*_]{0,4}",
-    re.IGNORECASE | re.MULTILINE,
+_HEADER_LINE = (
+    r"^(?!\n)[ \t>*#_-]{{0,16}}+(?:the\s{{1,4}})?(?:final\s{{1,4}}|correct\s{{1,4}})?(?:{words})"
+    r"[\s*_]{{0,4}}(?:is|are|是|为)?[\s*_]{{0,4}}[:：][*_]{{0,4}}"
 )
+_ANSWERS = "answer|答案|最终答案|正确答案|回答|答え|정답|답|ответ|respuesta|réponse|resposta|antwort|risposta"
+# "Answer: 5", "**Final answer:** 5", "### The final answer is: 5", "答案：5", at the start of a line.
+_HEADER = re.compile(_HEADER_LINE.format(words=_ANSWERS), re.IGNORECASE | re.MULTILINE)
+# "Solution: 5" may state the answer, but what begins there is more often the way to it.
+_SOLUTION = re.compile(_HEADER_LINE.format(words="solution"), re.IGNORECASE | re.MULTILINE)
 # "... so the answer is 5", "the correct option is (B)", "答案是 5", anywhere.
 _SENTENCE = re.compile(
     r"(?:\b(?:the|my|our|final|correct)\s{1,4}(?:final\s{1,4}|correct\s{1,4})?(?:answer|option|choice)"
@@ -34,7 +36,18 @@ _SENTENCE = re.compile(
     r"\s{1,4}(?:is|are|would\s{1,4}be|should\s{1,4}be)\b|\banswer[*_]{0,4}\s?[:：]|答案(?:应该)?[是为选])\s{0,4}[:：]?[*_]{0,4}",
     re.IGNORECASE,
 )
-_SENTENCE_END = re.compile(r"[.!?]\s(?=\s{0,4}[A-Z])|[。！？]")
+# "B. The", "5 cm. So", but not "St. Louis", "J. K. Rowling", "U.S. Army": behind a title or a lone capital a sentence
+# ends only where the next word is one that sentences begin with.
+_OPENERS = (
+    "The|This|That|These|Those|There|Here|It|Its|He|She|They|We|You|My|Our|Because|Since|As|So|Therefore|Thus|Hence|"
+    "However|But|And|If|In|On|At|By|For|From|With|To|Of|An|Let|Note|Wait|When|While|Both|All|Only|Each|Other"
+)
+_TITLES = ("St", "Dr", "Mr", "Ms", "Mt", "Ft", "Lt", "Jr", "Sr", "vs", "Mrs", "Gen", "Col", "Rev", "Prof", "Capt")
+_BEHIND_NO_TITLE = "".join(rf"(?<!\b{title})" for title in ("[A-Z]", *_TITLES))
+_SENTENCE_END = re.compile(
+    rf"[.!?]\s(?=\s{{0,4}}(?:(?:{_OPENERS})\b|[A-J](?:\)|\s[a-z])))"
+    rf"|(?:[!?]|{_BEHIND_NO_TITLE}\.)\s(?=\s{{0,4}}[A-Z])|[。！？]"
+)
 _REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
 
 
@@ -199,8 +212,8 @@ def _blocks(content: Any) -> Iterator[tuple[bool, str]]:
 
 
 def _after_header(text: str) -> str | None:
-    """Return what follows the last "Answer:" line, or the last "the answer is" where there is no such line."""
-    header = _last_match(_HEADER, text) or _last_match(_SENTENCE, text)
+    """Return what follows the last "Answer:" line, else the last "the answer is", else the last "Solution:" line."""
+    header = _last_match(_HEADER, text) or _last_match(_SENTENCE, text) or _last_match(_SOLUTION, text)
     if header is None:
         return None
     stated = text[header.end() :].strip()
