@@ -57,6 +57,56 @@ def test_words_are_compared():
     assert score({"action": "swipe", "direction": "down"}, SCROLL) == 0
 
 
+BACK = {"action": "system_button", "button": "Back"}
+COPY = {"action": "key", "keys": ["ctrl", "c"]}
+SWIPE = {"action": "swipe", "coordinate": [10, 10], "coordinate2": [10, 400]}
+END = {"action": "terminate", "status": "success"}
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "expected"),
+    [
+        (BACK, {"action": "system_button", "button": "back"}, 1),
+        (BACK, {"action": "system_button", "button": "Home"}, 0.5),
+        (COPY, {"action": "key", "keys": ["Ctrl", "C"]}, 1),
+        (COPY, {"action": "hotkey", "key": "ctrl + c"}, 1),
+        (COPY, {"action": "key", "keys": ["alt", "f4"]}, 0.5),
+        (COPY, {"action": "key", "keys": ["c", "ctrl"]}, 0.5),
+        (COPY, {"action": "key", "keys": [["ctrl"], "c"]}, 0.5),
+        (SWIPE, {**SWIPE, "coordinate2": [12, 390]}, 1),
+        (SWIPE, {**SWIPE, "coordinate2": [400, 10]}, 0.5),
+        (SWIPE, {"action": "swipe", "coordinate": [10, 10]}, 0.5),
+        ({"action": "scroll", "pixels": -300}, {"action": "scroll", "pixels": -500}, 1),
+        ({"action": "scroll", "pixels": -300}, {"action": "scroll", "pixels": 300}, 0.5),
+        ({"action": "scroll", "pixels": -300}, {"action": "scroll"}, 0.5),
+        (END, END, 1),
+        (END, {"action": "terminate", "status": "failure"}, 0.5),
+        ({"action": "type", "text": 5}, {"action": "type", "text": "5"}, 1),
+        ({"action": "type", "text": "5"}, {"action": "type", "text": 5}, 1),
+        ({"action": "type", "text": 5}, {"action": "type", "text": "6"}, 0.5),
+        ({"action": "wait", "time": 2}, {"action": "wait", "time": 2.0}, 1),
+        ({"action": "wait", "time": 2}, {"action": "wait", "time": 3}, 0.5),
+        ({"action": "click", "box": [0, 0, 9, 9]}, {"action": "click", "coordinate": [5, 5]}, 1),
+        ({"action": "click", "box": [0, 0, 9, 9]}, {"action": "click", "coordinate": [50, 5]}, 0.5),
+        ({"action": "back", "text": None, "coordinate": []}, {"action": "back"}, 1),
+        ({"action": "back", "thought": "enough", "id": 7}, {"action": "back"}, 1),
+    ],
+)
+def test_every_argument_that_the_gold_states_is_compared(gold, answer, expected):
+    assert score(answer, json.dumps(gold)) == expected
+
+
+@pytest.mark.parametrize(
+    "gold",
+    [{"action": "drag", "to": [5, 5]}, {"action": "swipe", "coordinate2": "up"}, {"action": "type", "text": True}],
+)
+def test_a_gold_with_a_key_that_nothing_reads_cannot_be_scored(gold, caplog, request):
+    with caplog.at_level(logging.WARNING):
+        assert [score(CLICK, json.dumps(gold), id=[request.node.name]) for _ in range(2)] == [None] * 2
+    assert len(caplog.records) == 1
+    assert "nothing reads" in caplog.text
+
+
 def test_an_action_without_arguments_is_paid_for_its_kind_as_in_ui_r1():
     assert score({"action": "press_back"}, '{"action": "back"}') == 1
 

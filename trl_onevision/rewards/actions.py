@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from trl_onevision.rewards.boxes import Box
+from trl_onevision.rewards.boxes import BOX_KEYS, CORNER_KEYS, Box
 from trl_onevision.rewards.coordinates import (
+    LABEL_KEYS,
     FloatArray,
     Frame,
     GroundingReward,
@@ -14,9 +15,11 @@ from trl_onevision.rewards.coordinates import (
     first_text,
     gold_items,
     normalized,
+    number,
+    numbers,
     read_json,
 )
-from trl_onevision.rewards.points import point_credit, read_places, read_point
+from trl_onevision.rewards.points import POINT_KEYS, point_credit, read_places, read_point
 
 _KIND_KEYS = ("action", "action_type")
 # What action spaces call the same thing. Scroll and swipe are opposite in direction, so they are two.
@@ -40,27 +43,38 @@ _ARGUMENTS = {
     "direction": ("direction",),
     "key": ("key", "keys"),
     "app": ("app", "app_name"),
+    "button": ("button",),
+    "status": ("status",),
+    "pixels": ("pixels",),
+    "time": ("time", "duration"),
 }
+_PLACE_KEYS = (*BOX_KEYS, *CORNER_KEYS, *POINT_KEYS, "x", "y")
+_END_KEY = "coordinate2"  # where a swipe ends
+# What a gold may say of itself. Any other key is an argument that nothing would compare.
+_REMARKS = (*LABEL_KEYS, "id", "step", "description", "thought", "reasoning", "explanation", "comment", "instruction")
+_READ_KEYS = {*_KIND_KEYS, *itertools.chain(*_ARGUMENTS.values()), *_PLACE_KEYS, _END_KEY, *_REMARKS}
 
 
 class Action(NamedTuple):
-    """What to do, where, and with which words; a gold's place may be a box, an answer's is a point."""
+    """What to do, where, with which arguments, and where a swipe ends; a gold's place may be a box."""
 
     kind: str
     place: Box | None
     arguments: dict[str, str]
+    end: Box | None = None
 
 
 def read_actions(text: str) -> list[Action]:
     """Read the actions of an answer's JSON, in the order written; at most 1000.
 
-    >>> read_actions("[{'action': 'tap', 'coordinate': [10, 20]}]")
-    [Action(kind='click', place=Box(x1=10.0, y1=20.0, x2=10.0, y2=20.0, label=None, score=None), arguments={})]
+    >>> read_actions("[{'action': 'tap', 'coordinate': [10, 20]}]")[0][:2]
+    ('click', Box(x1=10.0, y1=20.0, x2=10.0, y2=20.0, label=None, score=None))
     >>> read_actions('{"name": "computer_use", "arguments": {"action": "type", "text": "hello"}}')
-    [Action(kind='type', place=None, arguments={'text': 'hello'})]
+    [Action(kind='type', place=None, arguments={'text': 'hello'}, end=None)]
 
     An action is an object that names its kind under `action` or `action_type`, at any depth. Its place is read as
-    `read_points` does, its words from `text`, `content`, `value`, `direction`, `key`, `app`.
+    `read_points` does, its arguments from `text`, `content`, `value`, `direction`, `key`, `keys`, `app`, `button`,
+    `status`, `pixels`, `time`, and where it ends from `coordinate2`.
     """
     return collect(read_json(text), read_action)
 
@@ -69,15 +83,27 @@ def read_action(value: Any) -> Action | None:
     """Read one JSON object as an answered action; `None` if it is not one.
 
     >>> read_action({"action": "scroll", "direction": "Down"})
-    Action(kind='scroll', place=None, arguments={'direction': 'down'})
+    Action(kind='scroll', place=None, arguments={'direction': 'down'}, end=None)
     """
     point = read_point(value) if isinstance(value, dict) else None
     return _action(value, None if point is None else Box(point.x, point.y, point.x, point.y))
 
 
 def _read_gold_action(value: Any) -> Action | None:
-    has_place = isinstance(value, dict) and ("bbox_2d" in value or "bbox" in value or read_point(value) is not None)
-    return _action(value, read_places(value)[0] if has_place else None)
+    """Read one JSON object as a gold; `ValueError` where it states what nothing would compare."""
+    if not isinstance(value, dict):
+        return None
+    stated = {key: item for key, item in value.items() if item not in (None, "", [], {})}
+    action = _action(stated, read_places(stated)[0] if any(key in stated for key in _PLACE_KEYS) else None)
+    if action is None:
+        return None
+    compared = {name: [key for key in keys if key in stated] for name, keys in _ARGUMENTS.items()}
+    unread = [key for name, keys in compared.items() if name not in action.arguments for key in keys]
+    unread += [_END_KEY] * (_END_KEY in stated and action.end is None)
+    unread += [key for key in stated if key not in _READ_KEYS]
+    if unread:
+        raise ValueError(f"nothing reads {', '.join(map(repr, unread))} of the gold {str(value)[:80]!r}")
+    return action
 
 
 def _action(value: Any, place: Box | None) -> Action | None:
@@ -85,10 +111,35 @@ def _action(value: Any, place: Box | None) -> Action | None:
     if kind is None:
         return None
     kind = kind.strip().casefold().replace(" ", "_").replace("-", "_")
-    stated = {name: first_text(value, keys) for name, keys in _ARGUMENTS.items()}
+    stated = {
+        name: next((read for key in keys if (read := _argument(name, value.get(key)))), None)
+        for name, keys in _ARGUMENTS.items()
+    }
+    arguments = {name: argument for name, argument in stated.items() if argument}
+    end = numbers(value.get(_END_KEY), 2)
+    return Action(
+        _KINDS.get(kind, kind), place, arguments, None if end is None else Box(end[0], end[1], end[0], end[1])
+    )
+
+
+def _argument(name: str, value: Any) -> str | None:
+    """Write an argument as it is compared; `None` if it is no text, number or list of them.
+
+    >>> _argument("key", ["Ctrl", "C"]), _argument("key", "ctrl + c"), _argument("text", 5), _argument("pixels", -300)
+    ('ctrl+c', 'ctrl+c', '5', '-')
+    """
+    amount = number(value)
+    if name == "pixels":  # the way and not how far: nobody can see that
+        return None if amount is None else "-" if amount < 0 else "+"
+    if isinstance(value, list):
+        parts = [_argument(name, item) for item in value if not isinstance(item, list)]
+        return "+".join(filter(None, parts)) if all(parts) and len(parts) == len(value) else None
+    if amount is not None:
+        return str(value) if isinstance(value, int) else f"{amount:.15g}"
+    if not isinstance(value, str):
+        return None
     # Only what is typed is taken to the letter.
-    words = {name: text.strip() if name == "text" else normalized(text) for name, text in stated.items() if text}
-    return Action(_KINDS.get(kind, kind), place, {name: text for name, text in words.items() if text})
+    return value.strip() if name == "text" else (normalized(value) or "").replace(" + ", "+")
 
 
 class ActionReward(GroundingReward[Action, list[Action]]):
@@ -105,8 +156,13 @@ class ActionReward(GroundingReward[Action, list[Action]]):
     part is `FormatReward`'s. InfiGUI-R1 uses 0.2.
 
     - A gold with a box is hit inside it or on its edge, one with a point within `radius` (in `gold_frame`).
-    - A gold's `text` must be typed to the letter, but for white space around it; `direction`, `key` and `app` are
-      compared without case. What the gold does not give is not asked for: a `back` needs its kind only.
+    - A gold's `text` must be typed to the letter, but for white space around it; `direction`, `key`, `app`, `button`,
+      `status` and `time` are compared without case, `pixels` by sign, and `coordinate2` is hit as a point is. Keys may
+      be a list, "ctrl+c" or `["ctrl", "c"]`. What the gold does not give is not asked for: a `back` needs its kind
+      only.
+    - Any other key of a gold would go uncompared, so it cannot be scored, but for what a gold says of itself: `label`,
+      `category`, `class`, `name`, `id`, `step`, `description`, `thought`, `reasoning`, `explanation`, `comment`,
+      `instruction`.
     - Kinds have the usual synonyms: tap is click, input_text is type. Scroll and swipe differ.
     - Golds and answers may be lists: steps are compared in order and averaged over the longer list.
 
@@ -152,7 +208,10 @@ class ActionReward(GroundingReward[Action, list[Action]]):
         if answer is None or gold is None or answer.kind != gold.kind:
             return 0.0
         words_right = all(answer.arguments.get(name) == text for name, text in gold.arguments.items())
-        right = words_right and (gold.place is None or self._hits(answer.place, gold.place, scale))
+        right = words_right and all(
+            wanted is None or self._hits(place, wanted, scale)
+            for place, wanted in ((answer.place, gold.place), (answer.end, gold.end))
+        )
         return 1.0 if right else self.type_weight
 
     def _hits(self, answer: Box | None, gold: Box, scale: FloatArray) -> bool:

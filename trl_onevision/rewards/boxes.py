@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 
 from trl_onevision.rewards.coordinates import (
+    LABEL_KEYS,
     MAX_ITEMS,
     NUMBER,
     SEPARATOR,
@@ -28,9 +29,8 @@ from trl_onevision.rewards.coordinates import (
 
 BoxFormat = Literal["xyxy", "xywh", "cxcywh", "yxyx"]
 
-_BOX_KEYS = ("bbox_2d", "bbox", "box_2d", "box")
-_CORNER_KEYS = ("x1", "y1", "x2", "y2")
-_LABEL_KEYS = ("label", "category", "class", "name")
+BOX_KEYS = ("bbox_2d", "bbox", "box_2d", "box")
+CORNER_KEYS = ("x1", "y1", "x2", "y2")
 _SCORE_KEYS = ("score", "confidence")
 
 # [x1, y1, x2, y2], (x1, y1, x2, y2), (x1, y1), (x2, y2)
@@ -81,13 +81,13 @@ def read_box(value: Any) -> Box | None:
         return None if corners is None else Box._make((*corners, None, None))
     if not isinstance(value, dict):
         return None
-    corners = next((read for key in _BOX_KEYS if (read := _corners(value.get(key)))), None)
-    corners = corners or numbers([value.get(key) for key in _CORNER_KEYS], 4)
+    corners = next((read for key in BOX_KEYS if (read := _corners(value.get(key)))), None)
+    corners = corners or numbers([value.get(key) for key in CORNER_KEYS], 4)
     if corners is None:
         return None
     scores = (number(value.get(key)) for key in _SCORE_KEYS)
     score = next((stated for stated in scores if stated is not None), None)
-    return Box._make((*corners, first_text(value, _LABEL_KEYS), score))
+    return Box._make((*corners, first_text(value, LABEL_KEYS), score))
 
 
 def _corners(value: Any) -> tuple[float, ...] | None:

@@ -26,6 +26,7 @@ FloatArray = NDArray[np.float64]
 Item = TypeVar("Item")
 
 MAX_ITEMS = 1000
+LABEL_KEYS = ("label", "category", "class", "name")
 
 _warned: set[str] = set()
 _RELATIVE = {"norm1000": 1000.0, "norm1": 1.0}

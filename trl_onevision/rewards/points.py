@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from trl_onevision.rewards.boxes import Box, is_proper, label_mask, match, read_box
 from trl_onevision.rewards.coordinates import (
+    LABEL_KEYS,
     MAX_ITEMS,
     NUMBER,
     SEPARATOR,
@@ -23,8 +24,7 @@ from trl_onevision.rewards.coordinates import (
     says_none,
 )
 
-_POINT_KEYS = ("point_2d", "point", "coordinate", "coordinates", "position")
-_LABEL_KEYS = ("label", "category", "class", "name")
+POINT_KEYS = ("point_2d", "point", "coordinate", "coordinates", "position")
 _TEXT_POINT = re.compile(rf"[\[(]\s*+({NUMBER}){SEPARATOR}({NUMBER})\s*+[\])]")
 
 
@@ -64,8 +64,8 @@ def read_point(value: Any) -> Point | None:
         return _point(value, None)
     if not isinstance(value, dict):
         return None
-    places = [*(value.get(key) for key in _POINT_KEYS), [value.get("x"), value.get("y")]]
-    points = (_point(place, first_text(value, _LABEL_KEYS)) for place in places)
+    places = [*(value.get(key) for key in POINT_KEYS), [value.get("x"), value.get("y")]]
+    points = (_point(place, first_text(value, LABEL_KEYS)) for place in places)
     return next((point for point in points if point is not None), None)
 
 
