@@ -504,7 +504,7 @@ def test_a_gold_is_unwrapped(gold):
     assert score(gold, "42") == 1
 
 
-@pytest.mark.parametrize("gold", [None, "", "  ", [], True, {"a": 1}])
+@pytest.mark.parametrize("gold", [None, "", "  ", [], True, {"a": 1}, float("nan"), [float("nan")]])
 def test_a_gold_that_cannot_be_scored_is_none_and_named_once(gold, caplog):
     reward = AccuracyReward()
     with caplog.at_level(logging.WARNING):

@@ -206,6 +206,11 @@ def test_giou_tells_near_from_far():
     assert score("[30, 40, 10, 20]", reward=reward) == 0
 
 
+def test_giou_pays_half_for_a_giant_box_as_its_docstring_says():
+    (giant,) = IoUReward(giou=True)(["[-1000000, -1000000, 1000000, 1000000]"], solution=["[[0, 0, 10, 10]]"])
+    assert giant == pytest.approx(0.5, abs=1e-3)
+
+
 def test_labels_pair_only_boxes_of_one_name():
     swapped = CAT_AND_DOG.replace("cat", "?").replace("dog", "CAT").replace("?", " dog")
     reward = IoUReward(labels=True)

@@ -133,6 +133,18 @@ def test_from_threads():
         assert list(threads.map(lambda _: equal([ALGEBRA, WRONG]), range(8))) == [[True, False]] * 8
 
 
+def test_a_hostile_call_of_another_thread_costs_an_honest_one_no_verdict():
+    pool = verify._Pool()
+    try:
+        with concurrent.futures.ThreadPoolExecutor(1) as other:
+            hostile = other.submit(pool.check, [TOWER], 100, 7)
+            time.sleep(0.5)
+            assert pool.check([ALGEBRA], 2, 6) == [True]
+            assert hostile.result() == [None]
+    finally:
+        pool.close()
+
+
 def test_the_thread_that_started_the_workers_may_end():
     pool = verify._Pool()
     try:

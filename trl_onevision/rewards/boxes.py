@@ -242,7 +242,8 @@ class IoUReward(_BoxReward):
 
     - `threshold=None` pays the IoU itself (R1-Onevision's paper); a number pays 1 for each pair whose IoU is at least
       that (the paper's released code, at 0.5).
-    - `giou=True` pays `(1 + GIoU) / 2`, which still tells near from far where boxes do not overlap.
+    - `giou=True` pays `(1 + GIoU) / 2`, which still tells near from far where boxes do not overlap. Half of it is no
+      merit: a giant box around the gold, wherever that is, earns 0.5, more than one beside it.
     - `labels=True` pairs only boxes of one label, compared without case; a gold without a label takes any.
     - `box_format` and `frame` are how the *answer* writes boxes: `xyxy`, `xywh`, `cxcywh` or `yxyx`; `pixel` of the
       stored image, `norm1000` (0 to 1000) or `norm1` (0 to 1). They are never guessed. The gold is `xyxy`, in

@@ -1,6 +1,7 @@
 """Gold answers: the accepted answers of a `solution`, and its task where the row names none."""
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -45,6 +46,8 @@ def read_list_golds(solution: Any) -> list[str]:
 
 def _unwrapped(solution: Any) -> str:
     if isinstance(solution, bool) or not isinstance(solution, str | int | float):
+        return ""
+    if isinstance(solution, float) and not math.isfinite(solution):  # a table's missing value
         return ""
     gold = str(solution)
     block = tagged(gold)

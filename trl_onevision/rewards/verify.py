@@ -1,7 +1,8 @@
 """Whether two mathematical answers are equal: by their text where that decides, else by math-verify in workers.
 
 Algebra on text that a model wrote may take forever, so it runs in other processes: see `verify_worker.py`. The kernel
-stops those after `seconds` of processor time a pair, and this process after `budget` seconds of wall clock a call.
+stops those after `seconds` of processor time a pair, and this process after `budget` seconds of wall clock a call,
+from its turn on: calls of several threads go one by one.
 Works from any thread, inside asyncio and in forked processes (each starts workers of its own). POSIX only.
 """
 
@@ -194,8 +195,8 @@ class _Pool:
 
     def check(self, pairs: list[Pair], seconds: float, budget: float) -> list[bool | None]:
         verdicts: list[bool | None] = [None] * len(pairs)
-        deadline = time.monotonic() + budget
         with self.lock:
+            deadline = time.monotonic() + budget  # from here: another thread's hostile call costs time, not verdicts
             try:
                 for worker in [worker for worker in self.workers if worker.process.poll() is not None]:
                     self._drop(worker)  # something else has killed it since the last call
