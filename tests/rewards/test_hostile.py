@@ -6,6 +6,7 @@ import time
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from trl_onevision import rewards
 from trl_onevision.rewards import AccuracyReward, FormatReward, StepAccuracyReward, StepValidityReward, accuracy_reward
@@ -20,7 +21,8 @@ PIECES = [
     "\\(", "```json\n", "\x00", "\ud800", "\udfff", "\u202e", "\u200b", "４２", "٤٢", "𝟒𝟐", "½", "²", "−", "А",
     "Ｂ", "é", "ﷺ", "答案：", "√", "42", "0", "-1", "1,234", "1e9", "1e999999", "%", "/", "^", "!", ".", ",", ":", "A",
     "B", "C", "yes", "no", "and", "or", '{"bbox_2d": [1, 2, 3, 4]}', "[[0, 0, 1, 1]]", "NaN", "null", "1:30", "x", "=",
-    "2024-03-05", r"\frac{1}{2}", "cm",
+    "2024-03-05", r"\frac{1}{2}", "cm", "(5, 5)", "[[0, 0], [8, 0], [8, 8]]", '{"action": "click", "x": 5, "y": 5}',
+    "0:00 - 0:10", "not", "minus", "hundred", "八个", "A) red", "St. ", "Solution: ", "sin(x)", "m/s",
 ]  # fmt: skip
 texts = st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=8)), max_size=30).map("".join)
 blocks = st.fixed_dictionaries({"type": st.sampled_from(["text", "thinking", "image", ""])}, optional={"text": texts})
@@ -43,6 +45,21 @@ GOLDS = {
     "choice": "B", "number": "1,234.5 cm", "text": "Paris", "yes_no": "no", "count": "3", "list": "1, 2",
     "set": "a, b", "date": "2024-03-05", "time": "1:30",
 }  # fmt: skip
+BOXES = '[{"bbox_2d": [0, 0, 10, 10]}]'
+# What a reward scores: of a row with another's task it would not read a character.
+ROWS = {
+    "iou_reward": {"task": "boxes", "solution": BOXES},
+    "detection_reward": {"task": "boxes", "solution": BOXES},
+    "point_reward": {"task": "points", "solution": BOXES},
+    "span_reward": {"task": "span", "solution": '{"start": 0, "end": 10}'},
+    "mask_reward": {
+        "task": "masks",
+        "solution": '[{"polygon": [[0, 0], [8, 0], [8, 8]]}]',
+        "images": [Image.new("RGB", (20, 20))],
+    },
+    "action_reward": {"task": "action", "solution": '{"action": "click", "bbox_2d": [0, 0, 10, 10]}'},
+}
+ANYTHING = {"solution": "x", "task": "text", "key_steps": [["x"]], "completion_ids": [0] * 9, "difficulty": 2.0}
 EXPORTED = [name for name in rewards.__all__ if not inspect.isclass(getattr(rewards, name))]
 
 
@@ -50,11 +67,12 @@ EXPORTED = [name for name in rewards.__all__ if not inspect.isclass(getattr(rewa
 @slow
 @given(st.lists(completions, max_size=4), st.one_of(texts, st.none(), st.integers()))
 def test_no_completion_and_no_gold_makes_a_reward_raise(name, said, gold):
-    rows = {"solution": gold, "task": "text", "key_steps": [["x"]], "completion_ids": [0] * 9, "difficulty": 2.0}
-    columns = {column: [value] * len(said) for column, value in rows.items()}
-    scores = getattr(rewards, name)(completions=said, prompts=["?"] * len(said), **columns)
-    assert len(scores) == len(said)
-    assert all(score is None or 0 <= score <= 1.2 for score in scores)
+    own = ANYTHING | ROWS.get(name, {})
+    for row in (own, own | {"solution": gold}):
+        columns = {column: [value] * len(said) for column, value in row.items()}
+        scores = getattr(rewards, name)(completions=said, prompts=["?"] * len(said), **columns)
+        assert len(scores) == len(said)
+        assert all(0 <= score <= 1.2 if score is not None else row is not own for score in scores)
 
 
 @pytest.mark.parametrize("task", GOLDS)
@@ -162,8 +180,9 @@ def test_the_longest_answers_that_are_read_are_read_in_no_time(task, within):
 @pytest.mark.parametrize("name", EXPORTED)
 def test_a_thousand_hostile_completions_in_one_call(name):
     said = [f"<answer>{PIECES[index % len(PIECES)] * 40}{index}</answer>" for index in range(1000)]
-    rows = {"solution": "x", "task": "text", "key_steps": [["x"]], "completion_ids": [0] * 9, "difficulty": 2.0}
     start = time.monotonic()
-    columns = {column: [value] * len(said) for column, value in rows.items()}
-    assert len(getattr(rewards, name)(completions=said, prompts=["?"] * 1000, **columns)) == 1000
+    columns = {column: [value] * len(said) for column, value in (ANYTHING | ROWS.get(name, {})).items()}
+    scores = getattr(rewards, name)(completions=said, prompts=["?"] * 1000, **columns)
+    assert len(scores) == 1000
+    assert None not in scores
     assert time.monotonic() - start < 31

@@ -37,7 +37,8 @@ def table() -> Iterator[str]:
 
 def _line(name: str, kind: type) -> str:
     pays = (inspect.getdoc(kind) or "").split("\n\n")[0].replace("\n", " ").replace("|", "\\|")
-    columns = [column for column in inspect.signature(kind.__call__).parameters if column not in GIVEN]
+    named = [column for column in inspect.signature(kind.__call__).parameters if column not in GIVEN]
+    columns = [*named, *getattr(kind, "columns", ())]
     return f"| {name} | `{kind.__name__}` | {pays} | {', '.join(f'`{column}`' for column in columns)} |"
 
 

@@ -215,6 +215,7 @@ class GroundingReward(Generic[Answer, Gold]):
     """
 
     task_name: ClassVar[str]
+    columns: ClassVar[tuple[str, ...]] = ("task", "id", "images")  # read besides `solution`, where they are there
     frames: ClassVar[tuple[str, ...]] = get_args(Frame)
 
     def __init__(self, name: str, frame: str, gold_frame: str, opened: bool) -> None:

@@ -133,6 +133,7 @@ class SpanReward(GroundingReward[Span, list[Span]]):
     """
 
     task_name = "span"
+    columns = ("task", "id", "duration")
     frames = get_args(TimeFrame)
 
     def __init__(
