@@ -1,21 +1,19 @@
 """The accuracy reward: is the stated answer the gold answer? One rule for each kind of answer."""
 
 import json
-import logging
 import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any, Literal
 
 from trl_onevision.rewards.choice import gold_choices, read_choices
+from trl_onevision.rewards.coordinates import warn_once
 from trl_onevision.rewards.dates import same_date, same_time
 from trl_onevision.rewards.golds import infer_task, read_golds, read_list_golds
 from trl_onevision.rewards.literal import anls, exact, same_items, same_yes_or_no, word_accuracy
 from trl_onevision.rewards.number import Number, in_unit_of, quantity, read_number, same_quantity, split_unit
 from trl_onevision.rewards.text import answer_text
 from trl_onevision.rewards.verify import Pair, equal
-
-logger = logging.getLogger(__name__)
 
 TextMeasure = Literal["exact", "anls", "wer"]
 NumberMeasure = Literal["tolerance", "mra", "decay"]
@@ -96,7 +94,6 @@ class AccuracyReward:
         self.opened = opened
         self.seconds = seconds
         self.budget = budget
-        self._reported: set[str] = set()
 
     def __call__(
         self,
@@ -139,7 +136,8 @@ class AccuracyReward:
         judgements = [judge(self, gold, answer or "", choices) for gold in golds]
         usable = [judgement for judgement in judgements if judgement is not None]
         if not usable:
-            self._report(solution, task, row_id)
+            row = f"row {row_id!r}" if row_id is not None else "a row without an id"
+            warn_once(f"{row}: the gold {repr(solution)[:200]} cannot be scored as {task!r}; its completions get None")
         return [judgement if answer else 0.0 for judgement in usable]
 
     def _settle(self, rows: list[list[float | Pair]]) -> tuple[list[float | None], int]:
@@ -151,12 +149,6 @@ class AccuracyReward:
             settled = [float(verdicts[one] or 0) if isinstance(one, tuple) else one for one in row]
             scores.append(max(settled, default=None))
         return scores, sum(verdict is None for verdict in verdicts.values())
-
-    def _report(self, solution: Any, task: str, row_id: Any) -> None:
-        row = f"row {row_id!r}" if row_id is not None else "a row without an id"
-        if row + repr(solution) not in self._reported:
-            self._reported.add(row + repr(solution))
-            logger.warning("%s: the gold %.200r cannot be scored as %r; its completions get None", row, solution, task)
 
     def _judge_math(self, gold: str, answer: str, choices: Sequence[str] | None) -> Judgement:
         with_unit = quantity(gold)

@@ -214,19 +214,24 @@ class _BoxReward(GroundingReward[Box, list[Box]]):
 
     def read_gold(self, gold: Any, row: dict[str, Any]) -> list[Box]:
         boxes = gold_items(gold, read_box, 'boxes like [{"bbox_2d": [x1, y1, x2, y2], "label": "..."}]')
-        if not is_proper(_array(boxes)).all():
+        if not is_proper(as_array(boxes)).all():
             raise ValueError(f"the gold holds a box without an inside: {boxes}")
         return boxes
 
     def corners(self, answer: list[Box], scale: FloatArray) -> FloatArray:
         with np.errstate(over="ignore", invalid="ignore"):
-            return to_xyxy(_array(answer), self.box_format) * np.tile(scale, 2)
+            return to_xyxy(as_array(answer), self.box_format) * np.tile(scale, 2)
 
     def allowed(self, answer: list[Box], gold: list[Box]) -> NDArray[np.bool_] | bool:
         return not self.labels or label_mask([box.label for box in answer], [box.label for box in gold])
 
 
-def _array(boxes: list[Box]) -> FloatArray:
+def as_array(boxes: list[Box]) -> FloatArray:
+    """The four numbers of each box as an array (n, 4).
+
+    >>> as_array([]).shape
+    (0, 4)
+    """
     return np.array([box[:4] for box in boxes], dtype=np.float64).reshape(-1, 4)
 
 
@@ -282,7 +287,7 @@ class IoUReward(_BoxReward):
         if not answer:
             return 0.0
         boxes = self.corners(answer, scale)
-        similarity = (1 + box_giou(boxes, _array(gold))) / 2 if self.giou else box_iou(boxes, _array(gold))
+        similarity = (1 + box_giou(boxes, as_array(gold))) / 2 if self.giou else box_iou(boxes, as_array(gold))
         if self.threshold is not None:
             similarity = (similarity >= self.threshold).astype(np.float64)
         matched = match(similarity * self.allowed(answer, gold))
@@ -341,7 +346,7 @@ class DetectionReward(_BoxReward):
             return float(not answer and says_none(text))
         if not answer:
             return 0.0
-        overlap = box_iou(self.corners(answer, scale), _array(gold)) * self.allowed(answer, gold)
+        overlap = box_iou(self.corners(answer, scale), as_array(gold)) * self.allowed(answer, gold)
         if self.metric == "f_beta":
             return float(np.mean([f_beta(overlap >= threshold, self.beta) for threshold in self.thresholds]))
         ranked = overlap[_by_confidence(answer)]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from trl_onevision.rewards.steps import structure
-from trl_onevision.rewards.text import boxed, full_text, split, tagged
+from trl_onevision.rewards.text import answer_block, boxed, full_text, split
 
 LAYOUTS: dict[str, tuple[str, ...]] = {
     "think_answer": ("<think></think><answer></answer>",),
@@ -129,9 +129,7 @@ def _steps(completion: Any, fields: Mapping[str, Any]) -> float:
 
 def _json(completion: Any, fields: Mapping[str, Any]) -> float:
     """A third each: the answer is JSON, it is objects, and they have the fields."""
-    content = split(completion).content
-    block = tagged(content)
-    text = (content if block is None else block).strip()
+    text = answer_block(completion)
     fence = _FENCE.fullmatch(text)
     try:
         value = json.loads(fence[1] if fence else text, parse_constant=_refuse)

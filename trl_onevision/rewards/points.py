@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trl_onevision.rewards.boxes import Box, is_proper, label_mask, match, read_box
+from trl_onevision.rewards.boxes import Box, as_array, is_proper, label_mask, match, read_box
 from trl_onevision.rewards.coordinates import (
     LABEL_KEYS,
     MAX_ITEMS,
@@ -124,7 +124,7 @@ class PointReward(GroundingReward[Point, list[Box]]):
         return read_places(gold)
 
     def claims(self, gold: Any) -> bool:
-        return bool(gold) and bool(_is_point(_corners(read_places(gold))).all())
+        return bool(gold) and bool(_is_point(as_array(read_places(gold))).all())
 
     def score(self, text: str, answer: list[Point], gold: list[Box], scale: FloatArray) -> float:
         if not gold:
@@ -133,7 +133,7 @@ class PointReward(GroundingReward[Point, list[Box]]):
             return 0.0
         with np.errstate(over="ignore"):
             points = np.array([point[:2] for point in answer]) * scale
-        credit = point_credit(points, _corners(gold), self.radius, self.soft)
+        credit = point_credit(points, as_array(gold), self.radius, self.soft)
         if self.labels:
             credit = credit * label_mask([point.label for point in answer], [place.label for place in gold])
         return float(match(credit).sum() / max(len(answer), len(gold)))
@@ -166,7 +166,7 @@ def read_places(gold: Any) -> list[Box]:
     Raises `ValueError` on anything else, on a box without an inside and on a number that is not finite.
     """
     places = gold_items(gold, _read_place, 'points like [{"point_2d": [x, y]}] or boxes like [{"bbox_2d": [...]}]')
-    extents = _corners(places)
+    extents = as_array(places)
     if not np.isfinite(extents).all() or not (is_proper(extents) | _is_point(extents)).all():
         raise ValueError(f"the gold holds a box without an inside, or a number that is not finite: {places}")
     return places
@@ -179,10 +179,6 @@ def _read_place(value: Any) -> Box | None:
         return box
     point = read_point(value)
     return None if point is None else Box(point.x, point.y, point.x, point.y, point.label)
-
-
-def _corners(places: list[Box]) -> FloatArray:
-    return np.array([place[:4] for place in places], dtype=np.float64).reshape(-1, 4)
 
 
 def _is_point(places: FloatArray) -> NDArray[np.bool_]:
