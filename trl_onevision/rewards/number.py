@@ -82,6 +82,7 @@ _TRAILING_UNIT = re.compile(  # as LaTeX has it: { m}^{2}, {km}/{h}
 )
 _LONE_LETTER = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]")
 _EXPRESSION = re.compile(r"\s?[\^!√*/\\]")
+_FUNCTION = re.compile(r"(?<![a-zA-Z])(?:sqrt|sin|cos|tan|cot|ln|log|exp)\s?(?=[\d(])")
 _VARIABLE = re.compile(r"\d[a-zA-Z](?![a-zA-Z])")
 _REMARK = re.compile(r"\([^()]{0,200}\)")
 _LEAD_IN = re.compile(r".*(?:=|≈|≃|\\(?:approx|equiv)(?![a-zA-Z]))", re.DOTALL)
@@ -174,7 +175,7 @@ def read_number(text: str) -> Number | None:
     if len(text) > LONGEST:
         return None
     text = _LEAD_IN.sub("", _plain(text))
-    if "\\" in text or "√" in text or _MIXED.search(text):
+    if "\\" in text or "√" in text or _MIXED.search(text) or _FUNCTION.search(text):
         return None
     for candidate in (_REMARK.sub(" ", text), text):
         matches = list(_NUMBER.finditer(candidate))
