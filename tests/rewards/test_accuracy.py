@@ -196,6 +196,8 @@ CHOICE = [
     ("B", "B) 14 cm or C)", 0),
     ("B", "B: 14 cm", 1),
     ("A", "A) red, not B) blue", 1),
+    ("A", "A) red. B) blue is wrong.", 1),
+    ("A,C", "A. yes, C. is wrong", 0),
     ("B", "B) 14 cm, because A) and C) are too far", 1),
     ("B", "B) Vitamins A, C.", 1),
 ]

@@ -22,13 +22,14 @@ _MORE = re.compile(
     rf"[{_QUOTES}(\[（【]{{0,4}}(?:and\s|or\s)?\(?"
     rf"(?!I\s\w)([{LETTERS}])(?![\w'’])"
 )
-# "A) red, C) green": the letters of the options that follow, up to the reasons.
+# "A) red, C) green": the letters of the options that follow, up to the reasons; none of "A) red, B) blue is wrong".
 _LABEL = re.compile(r"[\s*_]{0,4}[)\].:：）】][\s*_]{0,4}(?=[^\s*_])")
 _LABELLED = re.compile(
     rf"(?:[\n,;/|、，；]|\band\b|\bor\b|和|\s(?=\W?[{LETTERS}][)\]）】]))[{_QUOTES}(\[（【-]{{0,8}}(?:and\s|or\s)?[(\[（【]?"
     rf"([{LETTERS}])(?:[)\]）】]|[.:：]\s{{1,4}}\S)"
 )
 _REASON = re.compile(r"\b(?:because|since|as|so|but|not|while|whereas|than)\b", re.IGNORECASE)
+_REJECTION = re.compile(r"\b(?:wrong|incorrect|false|eliminated?|excluded?|ruled)\b", re.IGNORECASE)
 _JOINED = re.compile(rf"^\W{{0,4}}([{LETTERS}](?:\s?[{LETTERS}]){{1,9}})\W{{0,4}}$")
 _BRACKETED = re.compile(rf"[(\[（【]\s?([{LETTERS}])\s?[)\]）】]|\*\*([{LETTERS}])\*\*")
 _WORDS = re.compile(r"[^\s.,;:!?()]+")
@@ -74,7 +75,7 @@ def _leading_letters(text: str) -> frozenset[str]:
     while more := _MORE.match(text, end):
         picked.add(more[1])
         end = more.end()
-    if _LABEL.match(text, end):
+    if _LABEL.match(text, end) and not _REJECTION.search(text, end):
         reason = _REASON.search(text, end)
         picked.update(_LABELLED.findall(text, end, reason.start() if reason else len(text)))
     return frozenset(picked)
