@@ -143,9 +143,10 @@ class OneVisionGRPOTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         processor, num_iterations = self.processing_class, self.num_iterations
-        if self._keeps_first_logps and self.model.training:
+        if self._keeps_first_logps:
             # TRL runs no old-policy pass for a generation that is used once and needs no correction.
-            self.num_iterations, self.vllm_importance_sampling_correction = 1, False
+            self.num_iterations = 1
+            self.vllm_importance_sampling_correction &= not self.model.training
         try:
             return super()._generate_and_score_completions(decode_rows(inputs))
         finally:
