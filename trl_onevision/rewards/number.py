@@ -143,13 +143,34 @@ for _dimension, _sizes in {
     for _name, _size in zip(_names[::2], _names[1::2], strict=True):
         _UNITS.setdefault(_name, {})[_dimension] = Fraction(_size)
 _SPELLED = {
-    **{"meter": "m", "metre": "m", "centimeter": "cm", "centimetre": "cm", "millimeter": "mm", "millimetre": "mm"},
-    **{"kilometer": "km", "kilometre": "km", "gram": "g", "kilogram": "kg", "second": "s", "minute": "min"},
-    **{"hour": "h", "inch": "in", "inche": "in", "feet": "ft", "foot": "ft", "mile": "mi", "liter": "l", "litre": "l"},
-    **{"hr": "h", "sec": "s", "min": "min", "deg": "°", "degree": "°", "celsius": "°C", "fahrenheit": "°F"},
-    **{"kelvin": "K", "newton": "N", "joule": "J", "watt": "W", "volt": "V", "ampere": "A", "amp": "A", "ohm": "Ω"},
-    **{"percent": "%", "pct": "%", "米": "m", "厘米": "cm", "毫米": "mm", "千米": "km", "公里": "km", "克": "g"},
-    **{"千克": "kg", "公斤": "kg", "秒": "s", "分钟": "min", "小时": "h", "度": "°"},
+    word: unit
+    for unit, words in {
+        "m": "meter metre 米",
+        "cm": "centimeter centimetre 厘米",
+        "mm": "millimeter millimetre 毫米",
+        "km": "kilometer kilometre 千米 公里",
+        "g": "gram 克",
+        "kg": "kilogram 千克 公斤",
+        "s": "second sec 秒",
+        "min": "minute min 分钟",
+        "h": "hour hr 小时",
+        "in": "inch inche",
+        "ft": "feet foot",
+        "mi": "mile",
+        "l": "liter litre",
+        "°": "deg degree 度",
+        "°C": "celsius",
+        "°F": "fahrenheit",
+        "K": "kelvin",
+        "N": "newton",
+        "J": "joule",
+        "W": "watt",
+        "V": "volt",
+        "A": "ampere amp",
+        "Ω": "ohm",
+        "%": "percent pct",
+    }.items()
+    for word in words.split()
 }
 
 
