@@ -1,4 +1,4 @@
-"""What all tests share: Ctrl-C that interrupts, and a bound on processor time."""
+"""What all tests share: Ctrl-C that interrupts, and a bound on how processor time grows."""
 
 import gc
 import signal
@@ -9,27 +9,35 @@ import pytest
 # Where a shell runs the tests in the background, it has SIGINT ignored; the tests of Ctrl-C need it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+NOISE = 0.005  # seconds below which a difference says nothing
+
 
 @pytest.fixture
-def within():
-    """Calls a function, and fails where it takes more than so many seconds of its thread's processor time.
+def linear():
+    """Calls a function on a quarter of a sequence and on all of it, and fails where its cost grows faster than that.
 
-    The least of three tries counts, since a busy neighbour slows a processor too. What the process already holds is
-    kept from the garbage collector: its walks over torch and transformers take a second that is not the function's.
+    Four times the input may take eight times the time of its thread's processor; a quadratic reader takes sixteen.
+    The least of five tries counts, since a busy neighbour slows a processor too. What the process already holds is
+    kept from the garbage collector: its walks over torch and transformers are not the function's.
     """
 
-    def call(seconds, function, *args, **kwargs):
-        taken = []
+    def check(function, sequence):
+        def call(part):
+            start = time.thread_time()
+            result = function(part)
+            return time.thread_time() - start, result
+
         gc.freeze()
         try:
-            while len(taken) < 3:
-                start = time.thread_time()
-                result = function(*args, **kwargs)
-                taken.append(time.thread_time() - start)
-                if taken[-1] < seconds:
+            quarter = whole = float("inf")
+            for _ in range(5):
+                quarter = min(quarter, call(sequence[: len(sequence) // 4])[0])
+                taken, result = call(sequence)
+                whole = min(whole, taken)
+                if whole <= 8 * max(quarter, NOISE):
                     return result
         finally:
             gc.unfreeze()
-        pytest.fail(f"took {min(taken):.2f} s of processor time, and should take less than {seconds} s")
+        pytest.fail(f"a quarter of the input takes {quarter:.3f} s of processor time, all of it {whole:.3f} s")
 
-    return call
+    return check

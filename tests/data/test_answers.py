@@ -197,16 +197,15 @@ HOSTILE = [" ", "A. ", "(A) ", "\\boxed{", "answer ", "the ", "<think>", "</thin
 
 
 @pytest.mark.parametrize("unit", HOSTILE)
-def test_hostile_text_costs_no_more_than_a_glance(unit, within):
-    text = "Answer: A. " + unit * 20_000
-
-    def read():
+def test_hostile_text_costs_what_its_length_says(unit, linear):
+    def read(body):
+        text = "Answer: A. " + body
         read_choices(text)
         closing_answer(text)
         with contextlib.suppress(RowError):
             tagged_completion(text)
 
-    within(1, read)
+    linear(read, unit * 20_000)
 
 
 def test_a_turn_without_reasoning_is_nothing_to_learn_from():

@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -458,8 +459,8 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
-def test_a_megabyte_of_the_worst_text_scores_in_under_a_second(text, within):
-    values = [within(1, score, text, reward=reward) for reward in (iou_reward, detection_reward)]
+def test_a_megabyte_of_the_worst_text_costs_what_its_length_says(text, linear):
+    values = [linear(partial(score, reward=reward), text) for reward in (iou_reward, detection_reward)]
     assert all(0 <= value <= 1 / MAX_ITEMS * 2 for value in values)
 
 
@@ -472,9 +473,9 @@ def test_a_thousand_hostile_completions_in_one_call_are_bounded_on_any_thread(wi
     assert all(0 <= reward < 0.01 for reward in rewards)
 
 
-def test_a_flood_of_different_boxes_is_matched_in_bounded_time(within):
+def test_a_flood_of_different_boxes_is_matched_in_time_that_grows_with_it(linear):
     generator = np.random.default_rng(0)
     low = generator.uniform(0, 500, (20_000, 2))
-    flood = json.dumps(np.hstack([low, low + 50]).round(1).tolist())
+    flood = np.hstack([low, low + 50]).round(1).tolist()
     gold = json.dumps(np.hstack([low[:300], low[:300] + 50]).tolist())
-    assert within(2, score, flood, gold) <= 0.3
+    assert linear(lambda boxes: score(json.dumps(boxes), gold), flood) <= 0.3

@@ -162,19 +162,24 @@ WORST = ["<answer>", "</think>", r"\boxed{", "{", "\n ", "(", "### Step 1:\n", "
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_a_megabyte_of_the_worst_text_scores_in_under_a_second(reader, within):
+def test_a_megabyte_of_the_worst_text_costs_what_its_length_says(reader, linear):
     reward, gold = READERS[reader]
     for piece in WORST:
-        body = piece * (1_000_000 // len(piece))
-        for text in (body, f"<answer>{body}", f"<think>x</think><answer>{body}</answer>"):
-            within(1, reward, [text], solution=[gold], key_steps=[[["a"], ["= 1"]]])
+        for form in ("{}", "<answer>{}", "<think>x</think><answer>{}</answer>"):
+
+            def score(body, form=form):
+                reward([form.replace("{}", body)], solution=[gold], key_steps=[[["a"], ["= 1"]]])
+
+            linear(score, piece * (500_000 // len(piece)))
 
 
 @pytest.mark.parametrize("task", GOLDS)
-def test_the_longest_answers_that_are_read_are_read_in_no_time(task, within):
+def test_the_longest_answers_that_are_read_are_read_in_time_that_grows_with_them(task, linear):
     pieces = [piece for piece in [*PIECES, "1 ", "A, ", "1,", "(A)", "a b ", "- ", "past "] if "answer>" not in piece]
-    said = [f"<answer>{(piece * LONGEST_ANSWER)[:LONGEST_ANSWER]}</answer>" for piece in pieces]
-    within(len(said) * 0.05, AccuracyReward(task=task), said, solution=[GOLDS[task]] * len(said))
+    reward = AccuracyReward(task=task)
+    for piece in pieces:
+        longest = (piece * LONGEST_ANSWER)[:LONGEST_ANSWER]
+        linear(lambda answer: reward([f"<answer>{answer}</answer>"], solution=[GOLDS[task]]), longest)
 
 
 @pytest.mark.parametrize("name", EXPORTED)

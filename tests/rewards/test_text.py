@@ -143,7 +143,6 @@ PIECES = [
 
 @pytest.mark.parametrize("piece", PIECES)
 @pytest.mark.parametrize("head", ["", r"\boxed{", "<answer>", "the answer is "])
-def test_a_megabyte_of_the_worst_text_is_read_in_under_a_second(head, piece, within):
-    text = head + piece * (1_000_000 // len(piece))
-    within(1, answer_text, text)
-    within(1, answer_block, text)
+def test_a_megabyte_of_the_worst_text_is_read_in_time_that_grows_with_it(head, piece, linear):
+    for read in (answer_text, answer_block):
+        linear(lambda body, read=read: read(head + body), piece * (1_000_000 // len(piece)))

@@ -101,7 +101,7 @@ def test_workers_persist_between_calls_and_are_replaced_when_killed():
 def test_the_parents_clock_ends_a_call_and_the_next_call_is_well():
     start = time.monotonic()
     assert equal([TOWER, ALGEBRA], seconds=100, budget=4)[0] is None
-    assert time.monotonic() - start < 8
+    assert time.monotonic() - start < 4 * 3
     assert equal([ALGEBRA]) == [True]
 
 
@@ -257,7 +257,7 @@ def test_a_thousand_hostile_answers_are_bounded_by_the_budget(thread):
     else:
         with concurrent.futures.ThreadPoolExecutor(1) as other:
             verdicts = other.submit(equal, pairs, seconds=0.5, budget=4).result()
-    assert time.monotonic() - start < 6
+    assert time.monotonic() - start < 4 * 3  # the budget, with room for a busy machine
     assert verdicts[500] is True
     assert not any(verdict for index, verdict in enumerate(verdicts) if index != 500)
 
