@@ -114,14 +114,28 @@ def test_options_that_cannot_hold_together_say_so_before_a_model_is_loaded(tmp_p
         del os.environ["TRL_ONEVISION"]
 
 
-def test_another_signature_is_refused_with_the_tested_versions() -> None:
-    class Changed(GRPOTrainer):
-        def _compute_loss(self, model: Any, batch: Any) -> Any:
-            raise NotImplementedError
+def renamed(self: Any, model: Any, batch: Any) -> Any: ...
 
-    with pytest.raises(RuntimeError, match=r"_compute_loss.*Tested versions of TRL: 1\.16\.0"):
-        check_signatures(Changed)
+
+def requires_more(self: Any, model: Any, inputs: Any, epoch: Any) -> Any: ...
+
+
+def reordered(self: Any, inputs: Any, model: Any) -> Any: ...
+
+
+def offers_more(self: Any, model: Any, inputs: Any, *others: Any, epoch: int = 0, **more: Any) -> Any: ...
+
+
+@pytest.mark.parametrize("change", [renamed, requires_more, reordered, None])
+def test_what_trl_requires_and_is_not_given_is_refused_with_the_tested_versions(change: Any) -> None:
+    changed = type("Changed", (GRPOTrainer,), {"_compute_loss": change})
+    with pytest.raises(RuntimeError, match=r"_compute_loss.*Tested versions of TRL: 1\.16\.0\. Install one"):
+        check_signatures(changed)
+
+
+def test_what_trl_can_do_without_is_not() -> None:
     check_signatures(GRPOTrainer)
+    check_signatures(type("Changed", (GRPOTrainer,), {"_compute_loss": offers_more}))
 
 
 def recipe(folder: Path, options: dict[str, Any] | None) -> list[str]:

@@ -1,4 +1,7 @@
-"""The version of TRL this package was written against, told by the methods that it overrides."""
+"""The version of TRL this package was written against, told by the methods that it overrides.
+
+TRL may add what a method can do without; what it requires, this package has to give.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import trl
 
 TESTED_TRL = ("1.16.0",)
 
-# Parameters of each overridden method, as this package was written against them.
+# Parameters of each overridden method that this package gives, in TRL's order.
 SIGNATURES = {
     "_prepare_inputs": ("self", "generation_batch"),
     "_generate_and_score_completions": ("self", "inputs"),
@@ -46,12 +49,32 @@ SIGNATURES = {
 
 
 def check_signatures(trainer: type) -> None:
-    """Raise where a method this package overrides no longer takes what it took in the tested versions of TRL."""
-    for name, expected in SIGNATURES.items():
+    """Raise where a method this package overrides lacks a parameter that it gives, or requires another.
+
+    Example:
+
+    ```python
+    >>> class Changed:
+    ...     def _prepare_inputs(self, generation_batch, epoch): ...
+    >>> check_signatures(Changed)
+    Traceback (most recent call last):
+    RuntimeError: TRL ... has GRPOTrainer._prepare_inputs(self, generation_batch, epoch), but trl-onevision was
+        written against _prepare_inputs(self, generation_batch). Tested versions of TRL: 1.16.0. Install one of them.
+
+    ```
+    """
+    for name, given in SIGNATURES.items():
         method = getattr(trainer, name, None)
-        found = tuple(inspect.signature(method).parameters) if method is not None else None
-        if found != expected:
+        parameters = inspect.signature(method).parameters if method is not None else {}
+        known = tuple(p for p in parameters if p in given)
+        required = [
+            p.name
+            for p in parameters.values()
+            if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        ]
+        if known != given or not set(required) <= set(given):
+            found = f"({', '.join(parameters)})" if parameters else " no longer"
             raise RuntimeError(
-                f"TRL {trl.__version__} has GRPOTrainer.{name}{found or ' (missing)'}, but trl-onevision was written "
-                f"against {name}{expected}. Tested versions of TRL: {', '.join(TESTED_TRL)}."
+                f"TRL {trl.__version__} has GRPOTrainer.{name}{found}, but trl-onevision was written against "
+                f"{name}({', '.join(given)}). Tested versions of TRL: {', '.join(TESTED_TRL)}. Install one of them."
             )

@@ -19,7 +19,7 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import FusedCausalLMOutput, maybe_gather_lm_head_ctx
 
-from trl_onevision.grpo.loss import liger
+from trl_onevision.grpo.loss import kernels, liger
 from trl_onevision.grpo.loss.reference import LossOptions, TokenBatch, sequence_weights
 
 _MASKED_WITHIN = "tools and environments, whose tokens are in a completion and not in its loss"
@@ -104,6 +104,7 @@ class LigerLoss:
     def __init__(self, trainer: GRPOTrainer, model: Any) -> None:
         self.trainer, self.args = trainer, cast(GRPOConfig, trainer.args)
         check(refused_options(self.args) + refused_features(trainer, model))
+        kernels.check()
         self.options = loss_options(self.args)
         self.batch: TokenBatch | None = None
         self._add_to(model)

@@ -1,0 +1,72 @@
+"""The private kernels of Liger and TRL that the fused loss launches, told by the names of their arguments.
+
+A launch with a wrong argument would end a run at its first step, after the rollout; this ends it at its start.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from importlib.metadata import version
+from typing import Any
+
+from transformers.utils.import_utils import is_triton_available
+
+_LIGER = "liger_kernel.ops.grpo_loss"
+_TRL = "trl.kernels.chunked_logprob"
+_SHARED = (
+    "LOGITS OLD_LOGP REF_LOGP INPUT_IDS COMPLETION_MASK ADVANTAGES LSE TEMPERATURE BETA USE_BIAS_CORRECTION_KL L N"
+)
+_OUTPUTS = "LOSS KL IS_CLIPPED"
+_UPSTREAM = "DLOSS loss_stride0 loss_stride1 DLOGITS"
+_CLIP = "EPS_LOW EPS_HIGH DELTA"
+_IS_RATIO = "VLLM_IS_RATIO VLLM_IS_RATIO_STRIDE"
+_BY_TYPE = "PHI_SEQ LOSS_TYPE SAPO_TEMP_POS SAPO_TEMP_NEG"
+
+# Launched by keyword, so that their order does not matter
+BY_NAME = {
+    (_LIGER, "_grpo_loss_fwd_kernel"): f"{_SHARED} {_IS_RATIO} {_CLIP} {_BY_TYPE} {_OUTPUTS} BLOCK_N",
+    (_LIGER, "_grpo_loss_bwd_kernel"): f"{_SHARED} {_IS_RATIO} {_CLIP} {_BY_TYPE} {_UPSTREAM} BLOCK_N",
+    (_LIGER, "_grpo_loss_fwd_kernel_seq"): (
+        f"{_SHARED} {_IS_RATIO} {_OUTPUTS} COEF_1 COEF_1_RAW COEF_2 IS_CLIPPED_SEQ BLOCK_N"
+    ),
+    (_LIGER, "_grpo_loss_bwd_kernel_seq"): f"{_SHARED} {_CLIP} {_UPSTREAM} DLOSS_SUM DKL_SUM COEF_1 SEQ_LEN BLOCK_N",
+}
+_OPTIONS = (
+    "logit_scale softcap inv_t HAS_SOFTCAP HAS_ENTROPY HAS_LOG_SUM_SQ_PROBS HAS_MEAN_LOGITS HAS_IS_TOP1 BLOCK_SIZE"
+)
+# Called by position
+BY_POSITION = {
+    (_TRL, "_forward_kernel"): (
+        "mm_ptr mm_stride targets_ptr max_ptr sum_exp_ptr x_sum_exp_ptr sq_sum_exp_ptr z_sum_ptr "
+        f"max_before_target_ptr target_logit_ptr vocab_start n_cols {_OPTIONS}"
+    ),
+    (_TRL, "_forward_tile"): (
+        "tile tile_stride targets running_max sum_exp x_sum_exp sq_sum_exp z_sum "
+        f"max_before_target target_logit vocab_start n_cols {_OPTIONS}"
+    ),
+    (_TRL, "_addmm_fp32"): "acc a b",
+    (_TRL, "_use_triton"): "device",
+}
+
+
+def check() -> None:
+    """Raise `RuntimeError` where a kernel takes other arguments than those it is launched with."""
+    if not is_triton_available():
+        return  # Liger's kernels cannot be imported, and the loss runs on `fused_linear`
+    for table, order in ((BY_NAME, sorted), (BY_POSITION, list)):
+        for (module, name), expected in table.items():
+            found = _arguments(getattr(importlib.import_module(module), name, None))
+            if order(found) != order(expected.split()):
+                package = module.split(".")[0].replace("_", "-")
+                raise RuntimeError(
+                    f"loss: liger launches {module}.{name} of {package} {version(package)} with {expected}, but it "
+                    f"takes {' '.join(found) or 'nothing: it is gone'}. Install a version that constraints.txt "
+                    "names, or set loss: trl."
+                )
+
+
+def _arguments(kernel: Any) -> list[str]:
+    if kernel is None:
+        return []
+    return list(kernel.arg_names if hasattr(kernel, "arg_names") else inspect.signature(kernel).parameters)
