@@ -3,6 +3,7 @@
 import typer
 
 from trl_onevision.bench.command import bench_command
+from trl_onevision.check import check_command
 from trl_onevision.data.prepare import prepare_command
 from trl_onevision.quickstart.run import quickstart_command
 from trl_onevision.recipes import recipes_command
@@ -15,5 +16,6 @@ app = typer.Typer(
 )
 app.command("quickstart")(quickstart_command)
 app.command("recipes")(recipes_command)
+app.command("check")(check_command)
 app.command("prepare")(prepare_command)
 app.command("bench")(bench_command)
