@@ -277,7 +277,8 @@ def show(console: Console, title: str, columns: list[str], table: list[list[str]
         console.print("| " + " | ".join(row) + " |", soft_wrap=True, highlight=False)
 
 
-def main() -> None:
+def options(arguments: list[str] | None = None) -> argparse.Namespace:
+    """What is measured, from a command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=["small", *SHAPES], default="small")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
@@ -293,7 +294,11 @@ def main() -> None:
     parser.add_argument("--share-prompt", default="auto")
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--repeats", type=int, default=3)
-    options = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def report(options: argparse.Namespace) -> None:
+    """Measure and print."""
     console = Console(width=140)
     machine = torch.cuda.get_device_name() if options.device == "cuda" else f"{torch.get_num_threads()} CPU threads"
     console.print(
@@ -317,4 +322,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    report(options())
