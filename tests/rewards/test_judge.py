@@ -10,74 +10,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from chat_server import Server
 
 from trl_onevision.rewards.boxes import iou_reward
 from trl_onevision.rewards.judge import MAX_CHARACTERS, Judge, JudgeReward, VisualFactsReward
 
 GOLD = "a red bicycle leaning on a wall"
-
-
-class Server(ThreadingHTTPServer):
-    """Answers each request with `behave(handler, text of the request, how often it came before)`."""
-
-    daemon_threads = True
-
-    def __init__(self, behave):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.behave = behave
-        self.lock = threading.Lock()
-        self.seen = Counter()
-        self.headers = []
-        self.running = self.most_running = 0
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
-    def handle_error(self, request, client_address):
-        """A client that gave up is part of these tests."""
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self):
-        server = self.server
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        text = body["messages"][0]["content"]
-        with server.lock:
-            before = server.seen[text]
-            server.seen[text] += 1
-            server.headers.append(self.headers)
-            server.running += 1
-            server.most_running = max(server.most_running, server.running)
-        try:
-            server.behave(self, text, before)
-        finally:
-            with server.lock:
-                server.running -= 1
-
-    def send(self, body, status=200, content_type="application/json", headers=()):
-        body = body.encode()
-        self.send_response(status)
-        for name, value in [("Content-Type", content_type), ("Content-Length", str(len(body))), *headers]:
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def reply(self, content):
-        message = {"role": "assistant", "content": content}
-        choice = {"index": 0, "finish_reason": "stop", "message": message}
-        self.send(
-            json.dumps({"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]})
-        )
-
-    def log_message(self, *args):
-        """Quiet."""
 
 
 @pytest.fixture
@@ -430,7 +374,7 @@ except ImportError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["[1.0]", 'judge rewards need openai: pip install "trl-onevision[judge]"']
+    assert done.stdout.splitlines() == ["[1.0]", 'asking a server needs openai: pip install "trl-onevision[judge]"']
 
 
 @pytest.mark.parametrize("options", [{"max_concurrency": 0}, {"timeout": 0}, {"deadline": -1}])

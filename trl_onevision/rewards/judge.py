@@ -7,17 +7,13 @@ What is judged is untrusted: it is quoted as a JSON string, cut to a length, and
 """
 
 import asyncio
-import hashlib
 import json
 import os
-import sqlite3
-import threading
 from collections.abc import Callable, Iterable
-from contextlib import closing
-from pathlib import Path
 from string import Template
 from typing import Any
 
+from trl_onevision.chat import Budget, BudgetSpent, Chat, NoReply, Reply, Request
 from trl_onevision.rewards.coordinates import normalized, number, read_json, warn_once
 from trl_onevision.rewards.text import answer_block, answer_text, full_text
 
@@ -43,24 +39,16 @@ MAX_CHARACTERS = 20_000  # of each text in a request
 Rule = Callable[..., list[float | None]]
 LogMetric = Callable[[str, float], None]
 
-_budget_lock = threading.Lock()  # the module's own, because an instance with a lock does not pickle
-
 
 class Judge:
-    """A model behind an OpenAI-compatible server, asked for scores: bounded, retried, cached, within a budget.
+    """A model behind an OpenAI-compatible server, asked for scores through `trl_onevision.chat.Chat`.
 
     >>> judge = Judge("Qwen/Qwen3-32B", "http://127.0.0.1:8000/v1", cache="judge.sqlite", budget=10_000)
     >>> asyncio.run(judge.ask([]))
     {}
 
-    - `max_concurrency` requests run at a time. A failed connection, a time-out, 408, 409, 429 and 5xx are retried
-      `max_retries` times with growing pauses, or as the server's `Retry-After` says.
-    - `timeout` seconds bound an attempt, `deadline` seconds a whole call: what has no reply by then is given up.
-    - `cache` is a file of past scores (SQLite), shared by processes and runs; another model, option or text is
-      another entry.
-    - `budget` bounds the requests of a process. A retry is not counted.
-    - `options` go into each request. The API key is read from the environment variable `api_key_env`, so that it is
-      never in a recipe or a pickle; a server that asks for none needs none.
+    `max_concurrency`, `max_retries`, `timeout`, `cache`, `options` and `api_key_env` are the `Chat`'s. `budget` bounds
+    the requests of a process, `deadline` seconds a whole call: what has no reply by then is given up.
 
     A request that fails for good gets no score and one warning for each cause; nothing is raised.
     """
@@ -81,82 +69,34 @@ class Judge:
     ) -> None:
         if max_concurrency < 1 or not timeout > 0 or not deadline > 0:
             raise ValueError("max_concurrency, timeout and deadline must be positive")
-        self.model = model
-        self.base_url = base_url
-        self.max_concurrency = max_concurrency
-        self.max_retries = max_retries
-        self.timeout = timeout
         self.deadline = deadline
-        self.cache = None if cache is None else Path(cache)
-        self.budget = budget
-        self.options = {"temperature": 0.0} if options is None else options
-        self.api_key_env = api_key_env
-        self.spent = 0
+        self.chat = Chat(
+            model,
+            base_url,
+            max_concurrency=max_concurrency,
+            max_retries=max_retries,
+            timeout=timeout,
+            cache=cache,
+            budget=None if budget is None else Budget(budget),
+            options=options,
+            api_key_env=api_key_env,
+        )
 
     async def ask(self, requests: Iterable[str]) -> dict[str, float]:
         """The score in the judge's reply, `{"score": s}`, to each request that gets one. Equal ones are sent once."""
-        keys = {request: self._key(request) for request in requests}
-        cached = _load(self.cache, set(keys.values()))
-        scores = {request: cached[key] for request, key in keys.items() if key in cached}
-        unknown = sorted(keys.keys() - scores.keys())
-        if affordable := unknown[: self._afford(len(unknown))]:
-            replies = await self._send_all(affordable)
-            _store(self.cache, {keys[request]: score for request, score in replies.items()})
-            scores |= replies
-        return scores
+        replies = await self.chat.ask_all(map(Request, requests), self.deadline)
+        scores = {request.text: self._score(reply) for request, reply in replies.items()}
+        return {request: score for request, score in scores.items() if score is not None}
 
-    def _key(self, request: str) -> str:
-        named = json.dumps([self.model, self.options, request], sort_keys=True)
-        return hashlib.sha256(named.encode(errors="surrogatepass")).hexdigest()
-
-    def _afford(self, wanted: int) -> int:
-        with _budget_lock:
-            granted = wanted if self.budget is None else min(wanted, max(0, self.budget - self.spent))
-            self.spent += granted
-        if granted < wanted:
-            warn_once(f"the budget of {self.budget} requests to {self.model} is spent: rows go unjudged")
-        return granted
-
-    async def _send_all(self, requests: list[str]) -> dict[str, float]:
-        running = asyncio.Semaphore(self.max_concurrency)
-        # The client belongs to the event loop that it first runs on, so each call makes its own.
-        async with self._client() as client:
-            tasks = {request: asyncio.create_task(self._send(client, running, request)) for request in requests}
-            try:
-                _, late = await asyncio.wait(tasks.values(), timeout=self.deadline)
-            finally:
-                for task in tasks.values():
-                    task.cancel()  # does nothing to one that is done
-            await asyncio.gather(*late, return_exceptions=True)
-        if late:
-            warn_once(f"{self.model} did not judge within {self.deadline} seconds: rows go unjudged")
-        replies = {request: task.result() for request, task in tasks.items() if task not in late}
-        return {request: score for request, score in replies.items() if score is not None}
-
-    async def _send(self, client: Any, running: asyncio.Semaphore, request: str) -> float | None:
-        from openai import OpenAIError
-
-        message = {"role": "user", "content": request}
-        try:
-            async with running:
-                reply = await client.chat.completions.create(model=self.model, messages=[message], **self.options)
-            return _read_score(reply.choices[0].message.content)
-        # A body that is no chat completion comes back as text, as an empty object or not at all.
-        except (OpenAIError, ValueError, AttributeError, IndexError, TypeError) as error:
-            warn_once(f"{self.model} could not judge: {type(error).__name__}", f": {str(error)[:200]}")
-            return None
-
-    def _client(self) -> Any:
-        try:
-            from openai import AsyncOpenAI
-        except ImportError as error:
-            raise ImportError('judge rewards need openai: pip install "trl-onevision[judge]"') from error
-        return AsyncOpenAI(
-            api_key=os.environ.get(self.api_key_env) or "none",
-            base_url=self.base_url,
-            max_retries=self.max_retries,
-            timeout=self.timeout,
-        )
+    def _score(self, reply: Reply | NoReply) -> float | None:
+        if isinstance(reply, Reply):
+            return _read_score(reply.text)
+        if isinstance(reply, BudgetSpent):
+            warn_once(f"{self.chat.model}: {reply}: rows go unjudged")
+        else:
+            cause, _, detail = str(reply).partition(":")
+            warn_once(f"{self.chat.model} could not judge: {cause}", f":{detail}")
+        return None
 
 
 class _JudgedReward:
@@ -353,27 +293,3 @@ def _read_score(reply: str) -> float | None:
     if score is None:
         warn_once("a judge's reply holds no score", f": {reply[:200]!r}")
     return score
-
-
-def _load(path: Path | None, keys: set[str]) -> dict[str, float]:
-    if path is None or not path.exists():
-        return {}
-    try:
-        with closing(sqlite3.connect(path, timeout=30)) as database:
-            rows = (database.execute("SELECT key, score FROM scores WHERE key = ?", (key,)).fetchone() for key in keys)
-            return {key: score for key, score in filter(None, rows)}
-    except sqlite3.Error as error:
-        warn_once(f"the cache {path} cannot be read, so everything is asked again: {error}")
-        return {}
-
-
-def _store(path: Path | None, scores: dict[str, float]) -> None:
-    if path is None or not scores:
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(path, timeout=30)) as database, database:
-            database.execute("CREATE TABLE IF NOT EXISTS scores (key TEXT PRIMARY KEY, score REAL NOT NULL)")
-            database.executemany("INSERT OR REPLACE INTO scores VALUES (?, ?)", scores.items())
-    except (sqlite3.Error, OSError) as error:
-        warn_once(f"the cache {path} cannot be written: {error}")
