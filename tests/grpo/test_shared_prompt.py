@@ -18,7 +18,7 @@ LENGTHS = [5, 9, 3, 16, 7, 7, 12, 1]
 def pair(make: Callable[..., Any], **settings: Any) -> tuple[Any, Any]:
     settings = {"given": completions(LENGTHS), **settings}
     ours = make(**OURS, **settings)
-    assert ours._shares
+    assert ours._sharing.scoring is None
     return ours, make(**settings)
 
 

@@ -86,31 +86,44 @@ def eager(model: Any) -> None:
     model.set_attn_implementation("eager")
 
 
+DROPOUT = "dropout is active, and the copies of a prompt would share one mask; share_prompt: true allows it"
+
+
 @pytest.mark.parametrize(
-    "settings, reason",
+    "settings, own",
     [
-        ({"options": {"share_prompt": False}}, "share_prompt is false"),
-        ({"options": {"share_prompt": "auto"}, "prepare": drop}, "dropout is active"),
+        ({"options": {"share_prompt": False}}, "scoring (share_prompt is false)"),
+        ({"options": {"share_prompt": "auto"}, "prepare": drop}, f"prefill and scoring ({DROPOUT})"),
         (
             {
                 "options": {"share_prompt": "auto"},
                 "peft_config": LoraConfig(lora_dropout=0.1, target_modules=["q_proj"]),
             },
-            "dropout is active",
+            f"prefill and scoring ({DROPOUT})",
         ),
-        ({"prepare": eager}, "attn_implementation is 'eager'"),
+        (
+            {"prepare": eager},
+            "scoring (attn_implementation is 'eager', and only 'sdpa' understands packed rows)",
+        ),
     ],
+    ids=["asked for", "dropout", "dropout of an adapter", "eager"],
 )
-def test_what_cannot_be_shared_takes_trls_path_and_says_so_once(
-    make: Callable[..., Any], caplog: pytest.LogCaptureFixture, settings: dict[str, Any], reason: str
+def test_what_cannot_be_shared_is_said_once(
+    make: Callable[..., Any], caplog: pytest.LogCaptureFixture, settings: dict[str, Any], own: str
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="trl_onevision"):
         ours = make(**{**OURS, **settings}, given=completions([5] * 8))
         torch.manual_seed(0)
         update(ours)
     said = [record.getMessage() for record in caplog.records if record.name.startswith("trl_onevision")]
-    assert len(said) == 1
-    assert said[0].startswith(f"Groups take TRL's own path: {reason}")
+    assert said == [f"As in TRL, each completion has its own {own}."]
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "internvl", "llava_onevision"])
+def test_rows_that_are_not_packed_update_as_under_trl(make: Callable[..., Any], family: str) -> None:
+    settings = {"family": family, "given": completions([5, 9, 3, 16, 7, 7, 12, 1]), **ONE_BATCH}
+    ours = make(**{**OURS, "options": {"share_prompt": False}}, **settings)
+    assert_same(update(ours), update(make(**settings)))
 
 
 def test_a_family_not_known_takes_trls_path(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:

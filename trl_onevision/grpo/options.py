@@ -23,8 +23,8 @@ class Options:
 
     Args:
         share_prompt: `"auto"` scores a group as one sequence where that is cheaper than TRL's G copies, `"true"` (or
-            `True`) wherever the model allows it, `"false"` never. Each prompt is then also prefilled once and each
-            image preprocessed once.
+            `True`) wherever the model allows it, `"false"` never. In any case a distinct prompt is preprocessed and
+            prefilled once.
         loss: `"trl"` keeps TRL's chunked head and loss; `"liger"` computes head and loss with Liger's kernels.
         skip_zero_advantages: Leave completions whose advantage is exactly zero out of the policy pass, where their
             gradient is exactly zero. The `entropy` metric is then the mean over the completions that were scored.

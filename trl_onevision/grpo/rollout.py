@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
+from itertools import accumulate, pairwise
+from typing import Any, cast
 
 import numpy as np
 import torch
 from transformers import BatchFeature, DynamicCache, GenerationConfig
 from trl.trainer.utils import pad
 
+from trl_onevision.grpo.rows import are_by_image, take_rows
+
 PER_TOKEN_FIELDS = ("token_type_ids", "mm_token_type_ids")
+# What an image processor says of each image, by which TRL counts the tiles that an image was cut into
+TILE_FIELDS = ("num_patches", "image_rows", "image_cols")
 
 
 @dataclass
@@ -22,34 +27,87 @@ class Prompts:
     """The prompts of a generation batch, each distinct one processed once.
 
     Attributes:
-        every: The prompts as TRL passed them, G copies each.
         unique_of_row: For each row, which distinct prompt it holds.
-        images: For each row its images if it is the first copy of its prompt, else None; None where there are none.
-        all_images: For each row its images.
+        unique_ids: The token ids of each distinct prompt.
+        unique_images: The images of each distinct prompt; None where there are none at all.
         fields: What the processor returned besides token ids, for the distinct prompts.
+        seen: What the image processor said of each image.
+        every_copy: Whether each row holds its prompt's images for TRL, and not its first copy alone.
     """
 
-    every: list[Any]
     unique_of_row: list[int]
-    images: list[Any] | None
-    all_images: list[Any] | None
+    unique_ids: list[Any]
+    unique_images: list[Any] | None
     fields: dict[str, Any]
+    seen: dict[str, torch.Tensor]
+    every_copy: bool
+
+    def __post_init__(self) -> None:
+        self.ids = [self.unique_ids[u] for u in self.unique_of_row]
+        self.all_images = self.images = None
+        if self.unique_images is not None:
+            self.all_images = [self.unique_images[u] for u in self.unique_of_row]
+            first = set(range(len(self.ids)) if self.every_copy else self.first_rows)
+            self.images = [image if row in first else None for row, image in enumerate(self.all_images)]
 
     @property
     def first_rows(self) -> list[int]:
         """The first row of each distinct prompt."""
-        return [i for i, u in enumerate(self.unique_of_row) if i == 0 or u != self.unique_of_row[i - 1]]
+        return first_rows(self.unique_of_row)
+
+    @property
+    def num_images(self) -> list[int]:
+        """How many images each distinct prompt has."""
+        return [len(images or []) for images in self.unique_images or [None] * len(self.unique_ids)]
+
+    def num_tiles(self) -> list[int] | None:
+        """How many rows of the image tensors each distinct prompt has, by TRL's rule; None where an image is one."""
+        pixels, seen = self._image_fields().get("pixel_values"), self.seen
+        if "spatial_shapes" in self.fields and "image_rows" in seen:
+            tiles = seen["image_rows"] * seen["image_cols"]
+            tiles = tiles + (tiles > 1) * seen["use_thumbnail"]
+        elif "num_patches" in seen and pixels is not None and pixels.ndim == 4 and len(pixels) != sum(self.num_images):
+            tiles = seen["num_patches"]
+        else:
+            return None
+        return [int(of_prompt.sum()) for of_prompt in tiles.split(self.num_images)]
+
+    def why_not(self) -> str | None:
+        """Why rows cannot take what is theirs from what was processed once, or None where they can."""
+        known = are_by_image(self._image_fields(), self.num_images, self.num_tiles())
+        return None if known else f"its processor returned {', '.join(self.fields)}, not all of which are by image"
+
+    def fields_of_rows(self, every_copy: bool) -> dict[str, Any]:
+        """The processor's fields for the rows; image tensors on `every_copy`, or on the first of each prompt."""
+        batch = {**self._image_fields(), "num_images": self.num_images, "num_tiles": self.num_tiles()}
+        taken = take_rows(batch, self.unique_of_row, list(range(len(self.unique_ids))), every_copy)
+        per_token = {
+            key: [self.fields[key][u] for u in self.unique_of_row] for key in PER_TOKEN_FIELDS if key in self.fields
+        }
+        return {key: value for key, value in taken.items() if key not in ("num_images", "num_tiles")} | per_token
 
     def features(self) -> dict[str, torch.Tensor]:
-        """The processor's tensors: image fields of the distinct prompts, per-token fields of every row."""
-        features = {}
-        for key, value in self.fields.items():
-            if key in PER_TOKEN_FIELDS:
-                rows = pad([torch.tensor(v) for v in value], padding_value=0, padding_side="left")
-                features[key] = rows[self.unique_of_row]
-            else:
-                features[key] = value if isinstance(value, torch.Tensor) else torch.tensor(np.array(value))
+        """The tensors of the rows as TRL holds them, with per-token fields padded."""
+        features = self.fields_of_rows(self.every_copy)
+        for key in PER_TOKEN_FIELDS:
+            if key in features:
+                features[key] = pad([torch.tensor(v) for v in features[key]], padding_value=0, padding_side="left")
         return features
+
+    def seen_of_rows(self) -> dict[str, torch.Tensor]:
+        """What the image processor said of the images of the rows as TRL holds them."""
+        assert self.images is not None
+        starts = [0, *accumulate(self.num_images)]
+        rows = zip(self.unique_of_row, self.images, strict=True)
+        index = [i for u, images in rows if images for i in range(starts[u], starts[u + 1])]
+        return {key: value[index] for key, value in self.seen.items() if key in TILE_FIELDS}
+
+    def _image_fields(self) -> dict[str, torch.Tensor]:
+        return {
+            key: value if isinstance(value, torch.Tensor) else torch.tensor(np.array(value))
+            for key, value in self.fields.items()
+            if key not in PER_TOKEN_FIELDS
+        }
 
 
 def unique_rows(prompts: list[Any]) -> list[int]:
@@ -72,26 +130,74 @@ def unique_rows(prompts: list[Any]) -> list[int]:
     return numbers
 
 
-class ProcessOnce:
-    """A processor that returns what is already known about the prompts of the current generation."""
+def first_rows(unique_of_row: list[int]) -> list[int]:
+    """The first row of each run.
 
-    def __init__(self, processor: Any, prompts: Prompts) -> None:
-        self._processor, self._prompts = processor, prompts
+    Example:
+
+    ```python
+    >>> first_rows([0, 0, 1, 2, 2])
+    [0, 2, 3]
+
+    ```
+    """
+    return [row for row, u in enumerate(unique_of_row) if row == 0 or u != unique_of_row[row - 1]]
+
+
+@contextmanager
+def seen_once(processor: Any) -> Iterator[dict[str, torch.Tensor]]:
+    """While active, what the processor's image processor says of each image is put into the mapping it yields."""
+    seen: dict[str, torch.Tensor] = {}
+    if not hasattr(processor, "image_processor"):
+        yield seen
+        return
+    image_processor = processor.image_processor
+
+    def look(images: Any, **kwargs: Any) -> Any:
+        output = image_processor(images, **kwargs)
+        for key in TILE_FIELDS:
+            if key in output:
+                told = torch.as_tensor(output[key]).flatten()
+                seen[key] = torch.cat([seen[key], told]) if key in seen else told
+        seen["use_thumbnail"] = torch.tensor(bool(getattr(image_processor, "use_thumbnail", False)))
+        return output
+
+    processor.image_processor = _Delegate(image_processor, look)
+    try:
+        yield seen
+    finally:
+        processor.image_processor = image_processor
+
+
+class _Delegate:
+    """`wrapped`, but for a call and the attributes given."""
+
+    def __init__(self, wrapped: Any, call: Callable[..., Any], **attributes: Any) -> None:
+        self._wrapped, self._call = wrapped, call
+        vars(self).update(attributes)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._processor, name)
+        return getattr(self._wrapped, name)
 
-    def __call__(self, images: Any = None, text: Any = None, **kwargs: Any) -> Any:
-        """The processor's output for `images` and `text`, without processing the current prompts again."""
-        if images is not None and images is self._prompts.images:
-            return BatchFeature(self._prompts.features())
-        return self._processor(images=images, text=text, **kwargs)
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._call(*args, **kwargs)
 
-    def image_processor(self, images: Any, **kwargs: Any) -> Any:
-        """TRL counts an image's tiles with a second look at it; the copies that hold no images are left out."""
-        rows = [row if isinstance(row, list) else [row] for row in images]
-        flat = [image for row in rows for image in row if image is not None]
-        return self._processor.image_processor(images=flat, **kwargs)
+
+def process_once(processor: Any, prompts: Prompts) -> Any:
+    """The processor, but for the images of `prompts`, of which it returns what is already known."""
+
+    def process(images: Any = None, text: Any = None, **kwargs: Any) -> Any:
+        if images is not None and images is prompts.images:
+            return BatchFeature(prompts.features())
+        return processor(images=images, text=text, **kwargs)
+
+    def process_images(images: Any, **kwargs: Any) -> Any:
+        """TRL counts an image's tiles with a second look at it."""
+        if images is prompts.images:
+            return BatchFeature(prompts.seen_of_rows())
+        return processor.image_processor(images=images, **kwargs)
+
+    return _Delegate(processor, process, image_processor=_Delegate(processor.image_processor, process_images))
 
 
 def can_expand(config: GenerationConfig, longest_prompt: int) -> bool:
@@ -109,14 +215,14 @@ def prefill_once(model: Any, prompts: Prompts) -> Iterator[None]:
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         first, index = prompts.first_rows, torch.tensor(prompts.unique_of_row, device=input_ids.device)
         cache = _prefill(model, base, input_ids[first], attention_mask[first], fields)
-        cache.batch_select_indices(index)
+        cache.reorder_cache(cast(torch.LongTensor, index))
         if getattr(base.base_model, "rope_deltas", None) is not None:
             base.base_model.rope_deltas = base.base_model.rope_deltas[index]
         return generate(
             input_ids=input_ids,
             attention_mask=attention_mask,
-            past_key_values=cache,
             generation_config=generation_config,
+            **{_cache_name(base): cache},
         )
 
     model.generate = shared
@@ -143,9 +249,13 @@ def _prefill(
         input_ids=input_ids_UP[:, :-1],
         attention_mask=attention_mask_UP[:, :-1],
         position_ids=position_ids[..., :-1],
-        past_key_values=cache,
         use_cache=True,
         logits_to_keep=1,
-        **{**fields, **per_token},
+        **{_cache_name(base): cache, **fields, **per_token},
     )
     return cache
+
+
+def _cache_name(model: Any) -> str:
+    """What the model's forward calls its cache: transformers 5.24 says `cache` where it said `past_key_values`."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"

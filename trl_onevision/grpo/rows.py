@@ -7,6 +7,7 @@ nothing is stored twice.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -42,6 +43,36 @@ def first_copies(prompt_ids_BP: torch.Tensor, prompt_mask_BP: torch.Tensor, num_
     return first
 
 
+def are_by_row(batch: Mapping[str, Any]) -> bool:
+    """Whether image tensors have an entry a row, padded to the most images of one (Idefics, SmolVLM), as TRL tells."""
+    return "pixel_attention_mask" in batch and "spatial_shapes" not in batch
+
+
+def are_by_image(fields: Mapping[str, Any], num_images: list[int], num_tiles: list[int] | None) -> bool:
+    """Whether the image tensors of as many rows as `num_images` are ones that `take_rows` can tell apart.
+
+    Example:
+
+    ```python
+    >>> fields = {"pixel_values": torch.zeros(3, 3, 28, 28)}
+    >>> are_by_image(fields, [2, 1], None), are_by_image(fields, [1, 1], None), are_by_image(fields, [1, 1], [2, 1])
+    (True, False, True)
+
+    ```
+    """
+    if any(key not in (*IMAGE_FIELDS, "batch_num_images") for key in fields):
+        return False
+    if "pixel_values" not in fields:
+        return True
+    count = sum(num_images)
+    if are_by_row(fields):
+        return all(len(value) == len(num_images) for value in fields.values())
+    if "image_grid_thw" in fields:
+        return len(fields["image_grid_thw"]) == count
+    tiles = sum(num_tiles) if num_tiles is not None else count
+    return len(fields["pixel_values"]) == tiles and ("spatial_shapes" not in fields or num_tiles is not None)
+
+
 def take_rows(batch: dict[str, Any], rows: list[int], first: list[int], every_copy: bool = False) -> dict[str, Any]:
     """Select rows, copies of a prompt side by side; images go to each run's first row, or to `every_copy`.
 
@@ -56,7 +87,8 @@ def take_rows(batch: dict[str, Any], rows: list[int], first: list[int], every_co
 
     ```
     """
-    batch = split_pixel_values_by_grid({key: value for key, value in batch.items() if value is not None})
+    batch = {key: value for key, value in batch.items() if value is not None}
+    batch = batch if are_by_row(batch) else split_pixel_values_by_grid(batch)
     holds = [every_copy or i == 0 or first[row] != first[rows[i - 1]] for i, row in enumerate(rows)]
     taken: dict[str, Any] = {}
     for key, value in batch.items():

@@ -24,9 +24,6 @@ from transformers.masking_utils import sdpa_mask
 
 ATTENTION = "sdpa_shared_prompt"
 
-# Families whose masks are causal over text and images alike, and how many rotary axes their positions have.
-ROTARY_AXES = {"qwen2_vl": 3, "qwen2_5_vl": 3, "qwen3_vl": 3, "llava_onevision": 1, "internvl": 1}
-
 # Above this share of TRL's tokens, laying out the row costs what it saves.
 MAX_PACKED_SHARE = 0.8
 
@@ -146,9 +143,9 @@ def prompt_positions(
     image_grid_thw: torch.Tensor | None,
 ) -> torch.Tensor:
     """Rotary positions (A, U, P) of the prompts, by the model's own rule where images have positions of their own."""
-    axes = ROTARY_AXES[model.config.model_type]
-    if axes == 1 or image_grid_thw is None:
-        return (prompt_mask_UP.cumsum(-1) - 1).clamp(min=0).expand(axes, -1, -1)
+    has_axes = hasattr(model.base_model, "get_rope_index")
+    if not has_axes or image_grid_thw is None:
+        return (prompt_mask_UP.cumsum(-1) - 1).clamp(min=0).expand(3 if has_axes else 1, -1, -1)
     positions_AUP: torch.Tensor = model.base_model.get_rope_index(
         prompt_ids_UP,
         mm_token_type_ids=token_types_UP,
@@ -227,24 +224,3 @@ def enable(model: Any) -> None:
     AttentionInterface.register(ATTENTION, shared_prompt_attention)
     AttentionMaskInterface.register(ATTENTION, sdpa_mask)
     model.get_decoder().config._attn_implementation = ATTENTION
-
-
-def has_dropout(model: Any) -> bool:
-    """Whether two passes over the same tokens give different results in training."""
-    in_attention = getattr(model.get_decoder().config, "attention_dropout", 0.0) > 0
-    return bool(in_attention) or any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in model.modules())
-
-
-def why_not(model: Any, allow_dropout: bool) -> str | None:
-    """Why this model's groups cannot be one sequence, or None where they can."""
-    family = model.config.model_type
-    if family not in ROTARY_AXES:
-        return f"model family {family!r} is not one of {', '.join(ROTARY_AXES)}"
-    text = model.get_decoder().config
-    if text._attn_implementation not in ("sdpa", ATTENTION):
-        return f"attn_implementation is {text._attn_implementation!r}, and only 'sdpa' understands packed rows"
-    if any(kind != "full_attention" for kind in getattr(text, "layer_types", None) or []):
-        return "some layers do not attend to the whole prompt"
-    if not allow_dropout and has_dropout(model):
-        return "dropout is active, and the copies of a prompt would share one mask (share_prompt: true allows it)"
-    return None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import logging
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,12 +17,21 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from trl_onevision.grpo import checkpoint, layer_kernels, shared_prompt
 from trl_onevision.grpo.collator import GroupCollator, decode_rows, keep_encoded
+from trl_onevision.grpo.families import Sharing, has_dropout, sharing
 from trl_onevision.grpo.freeze import freeze
 from trl_onevision.grpo.loss.head import LigerLoss
 from trl_onevision.grpo.options import Options
 from trl_onevision.grpo.raw_rows import adapt
-from trl_onevision.grpo.rollout import ProcessOnce, Prompts, can_expand, prefill_once, unique_rows
-from trl_onevision.grpo.rows import IMAGE_FIELDS, first_copies, micro_batches, take_rows
+from trl_onevision.grpo.rollout import (
+    Prompts,
+    can_expand,
+    first_rows,
+    prefill_once,
+    process_once,
+    seen_once,
+    unique_rows,
+)
+from trl_onevision.grpo.rows import IMAGE_FIELDS, are_by_row, first_copies, micro_batches, take_rows
 from trl_onevision.grpo.signatures import check_signatures
 from trl_onevision.grpo.vllm_correction import VLLMCorrection
 
@@ -80,6 +92,8 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         checkpoint.accept_published_names(self._base_model(self.model))
         self.data_collator = GroupCollator()
         self._prompts: Prompts | None = None
+        forward = type(self._base_model(self.model)).forward
+        self._takes_image_counts = "batch_num_images" in inspect.signature(forward).parameters
         self._policy_inputs: dict[str, Any] | None = None
         self._moves: list[bool] | None = None
         if self.options.freeze is not None:
@@ -87,40 +101,31 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         if self.args.use_liger_kernel:
             layer_kernels.check(self._base_model(self.model).config.model_type)
         self._liger_loss = LigerLoss(self, self._base_model(self.model)) if self.options.loss == "liger" else None
-        self._shares = self._enable_sharing()
+        self._sharing = self._enable_sharing()
         self._corrects_vllm = self.use_vllm and self.vllm_importance_sampling_correction
         self._keeps_first_logps = self._first_logps_are_old_logps()
         self._vllm_correction = VLLMCorrection(self) if self._keeps_first_logps and self._corrects_vllm else None
-        self._skips_zero_advantages = self._shares and self._zero_advantage_is_zero_gradient()
+        # Where a tool may add images to any completion, every row holds those of its prompt, as under TRL
+        self._holds_once = self._sharing.processing is None and not self.tools
+        self._skips_zero_advantages = self._holds_once and self._zero_advantage_is_zero_gradient()
 
-    def _enable_sharing(self) -> bool:
-        """Prepare the models for packed rows, or say once why groups take TRL's own path."""
-        reason = self._why_not_shared()
-        if reason is not None:
-            logger.warning("Groups take TRL's own path: %s.", reason)
-            return False
-        shared_prompt.enable(self._base_model(self.model))
-        if self.ref_model is not None:
-            shared_prompt.enable(self._base_model(self.ref_model))
-        return True
-
-    def _why_not_shared(self) -> str | None:
-        if self.options.share_prompt == "false":
-            return "share_prompt is false"
-        if self.tools or self.environment_factories or self.rollout_func is not None:
-            return "tools, environments and rollout functions may put images into completions"
-        if self.aux_loss_enabled:
-            return "the mixture-of-experts auxiliary loss counts a prompt's tokens once a completion"
-        if isinstance(self.model, PeftModel) and self.model.active_peft_config.is_prompt_learning:
-            return "prompt-learning adapters add tokens of their own"
-        return shared_prompt.why_not(self._base_model(self.model), allow_dropout=self.options.share_prompt == "true")
+    def _enable_sharing(self) -> Sharing:
+        """Find what a prompt's completions can share, say once what they cannot, and prepare the models for it."""
+        shared = sharing(self, self._base_model(self.model))
+        if shared.describe():
+            logger.warning("As in TRL, each completion has its own %s.", shared.describe())
+        if shared.scoring is None:
+            for model in (self.model, self.ref_model):
+                if model is not None:
+                    shared_prompt.enable(self._base_model(model))
+        return shared
 
     def _first_logps_are_old_logps(self) -> bool:
         """Whether the first use of a generation, before any step, gives what TRL runs an old-policy pass for."""
         accumulation, per_generation = self.args.gradient_accumulation_steps, self.args.steps_per_generation
         runs_old_pass = accumulation % (per_generation * self.num_iterations) != 0 or self._corrects_vllm
         no_step_in_between = accumulation % per_generation == 0
-        repeatable = not shared_prompt.has_dropout(self._base_model(self.model))
+        repeatable = not has_dropout(self._base_model(self.model))
         # The fused loss has its gradients when the pass is done, and so needs vLLM's ratio before.
         needed_before = self._corrects_vllm and self._liger_loss is not None
         return runs_old_pass and no_step_in_between and repeatable and not needed_before
@@ -130,6 +135,7 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         return (
             self.options.skip_zero_advantages
             and self.beta == 0.0
+            and not self.aux_loss_enabled
             and not self._entropy_bonus_enabled
             and self.top_entropy_quantile == 1.0
             and self.loss_type != "vespo"  # its metric counts every completion
@@ -154,18 +160,22 @@ class OneVisionGRPOTrainer(GRPOTrainer):
             self.vllm_importance_sampling_correction = self.args.vllm_importance_sampling_correction
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[Any], list[Any] | None, dict[str, Any]]:
-        if not self._shares:
+        if self._sharing.processing is not None:
             return super()._tokenize_prompts(prompts)
         unique_of_row = unique_rows(prompts)
-        known = Prompts(prompts, unique_of_row, None, None, {})
-        ids, images, known.fields = super()._tokenize_prompts([prompts[row] for row in known.first_rows])
-        if images is not None:
-            first = set(known.first_rows)
-            known.all_images = [images[u] for u in unique_of_row]
-            known.images = [image if row in first else None for row, image in enumerate(known.all_images)]
-            self.processing_class = ProcessOnce(self.processing_class, known)
+        with seen_once(self.processing_class) as seen:
+            ids, images, fields = super()._tokenize_prompts([prompts[row] for row in first_rows(unique_of_row)])
+        known = Prompts(unique_of_row, ids, images, fields, seen, every_copy=not self._holds_once)
+        reason = known.why_not()
+        if reason is not None:
+            logger.warning("As in TRL, each completion has its own processing and prefill (%s).", reason)
+            self._sharing = replace(self._sharing, processing=reason, prefill=reason)
+            return super()._tokenize_prompts(prompts)
         self._prompts = known
-        return [ids[u] for u in unique_of_row], known.images, known.fields
+        if known.images is not None:
+            self.processing_class = process_once(self.processing_class, known)
+        # The fields are for a turn after the first, which follows a tool.
+        return known.ids, known.images, known.fields_of_rows(every_copy=True) if known.every_copy else {}
 
     def _generate_single_turn(
         self,
@@ -176,25 +186,27 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         has_tool_images: bool = False,
     ) -> tuple[list[Any], list[Any] | None]:
         known = self._prompts
-        if known is None:
+        if known is None or prompt_ids is not known.ids:  # not the turn that follows the prompt
             return super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images
             )
-        if self.use_vllm or self.use_transformers_continuous_batching:
-            return super()._generate_single_turn(prompt_ids, known.all_images, multimodal_fields, num_generations)
-        if len(known.first_rows) == len(known.every):
-            return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations)
-        config, _ = self._base_model(self.model)._prepare_generation_config(self.generation_config)
-        if not can_expand(config, max(map(len, prompt_ids))):
-            _, _, every_field = super()._tokenize_prompts(known.every)
-            return super()._generate_single_turn(prompt_ids, known.all_images, every_field, num_generations)
+        if not self._can_prefill_once(known):
+            fields = known.fields_of_rows(every_copy=True)
+            return super()._generate_single_turn(prompt_ids, known.all_images, fields, num_generations)
         with prefill_once(self.accelerator.unwrap_model(self.model_wrapped), known):
-            return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations)
+            return super()._generate_single_turn(prompt_ids, known.all_images, known.fields, num_generations)
+
+    def _can_prefill_once(self, prompts: Prompts) -> bool:
+        """Whether transformers generates more than one completion of a prompt, from a cache that can be expanded."""
+        if self._sharing.prefill is not None or self.use_vllm or self.use_transformers_continuous_batching:
+            return False
+        config, _ = self._base_model(self.model)._prepare_generation_config(self.generation_config)
+        return len(prompts.unique_ids) < len(prompts.ids) and can_expand(config, max(map(len, prompts.ids)))
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
         generate_every = self.args.steps_per_generation * self.num_iterations
         is_due = self._step % generate_every == 0 or self._buffered_inputs is None
-        if not (self._shares and self.model.training and is_due):
+        if not (self._holds_once and self.model.training and is_due):
             return super()._prepare_inputs(generation_batch)
         # TRL's own step shuffles single rows; a group is only shared where its rows stay in one micro-batch.
         scored = self._generate_and_score_completions(generation_batch)
@@ -216,20 +228,14 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         **fields: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         fields.pop("batch_num_images", None)  # of LLaVA-OneVision's processor, and not by row as TRL takes it to be
-        if not self._shares:
-            scores = super()._get_per_token_logps_and_entropies(
-                model,
-                input_ids,
-                attention_mask,
-                logits_to_keep,
-                batch_size,
-                compute_entropy,
-                compute_aux_loss,
-                **fields,
-            )
-        else:
+        passes = {"compute_entropy": compute_entropy, "compute_aux_loss": compute_aux_loss}
+        if self._holds_once:
             batch = {"input_ids": input_ids, "attention_mask": attention_mask, **fields}
-            scores = (*self._score(model, batch, logits_to_keep, batch_size, compute_entropy), None)
+            scores = self._score(model, batch, logits_to_keep, batch_size, **passes)
+        else:
+            scores = super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, batch_size, **passes, **fields
+            )
         if self._policy_inputs is not None and self._keeps_first_logps:
             self._note_first_logps(scores[0].detach(), self._policy_inputs)
         return scores
@@ -243,22 +249,30 @@ class OneVisionGRPOTrainer(GRPOTrainer):
             inputs["importance_sampling_ratio"] = self._vllm_correction.ratio(logps_BT, inputs, self._moves)
 
     def _score(
-        self, model: Any, batch: dict[str, Any], T: int, batch_size: int | None, compute_entropy: bool
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        self,
+        model: Any,
+        batch: dict[str, Any],
+        T: int,
+        batch_size: int | None,
+        compute_entropy: bool,
+        compute_aux_loss: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """Score the rows that matter, window by window; every rank makes the same number of passes."""
         count, P = batch["input_ids"].size(0), batch["input_ids"].size(1) - T
         first = first_copies(batch["input_ids"][:, :P], batch["attention_mask"][:, :P], batch.get("num_images"))
         # Whole groups, but no more than twice the rows of a training pass, which keeps activations besides.
         G = self.num_generations
         window = count if batch_size is None else min(-(-batch_size // G) * G, 2 * batch_size)
-        logps, entropies = [], []
+        logps, entropies, aux_losses = [], [], []
         for start in range(0, count, window):
             rows = list(range(start, min(start + window, count)))
-            matter = self._rows_that_matter(batch, rows, first, T)
+            # The auxiliary loss counts every token, scored or not.
+            matter = rows if compute_aux_loss else self._rows_that_matter(batch, rows, first, T)
             if self._liger_loss is not None:
                 self._liger_loss.score_rows(matter)
             taken = take_rows(batch, matter, first)
-            window_logps, window_entropies = self._score_rows(model, taken, T, compute_entropy)
+            scores = self._score_rows(model, taken, T, compute_entropy, compute_aux_loss)
+            window_logps, window_entropies, aux_loss = scores
             index = torch.tensor([row - start for row in matter], device=window_logps.device)
             logps.append(self._unscored_logps(window_logps, rows).index_copy(0, index, window_logps))
             if window_entropies is not None:
@@ -266,7 +280,10 @@ class OneVisionGRPOTrainer(GRPOTrainer):
                 scored = batch["attention_mask"][matter, P:].bool()
                 mean = window_entropies.detach()[scored].sum() / scored.sum().clamp(min=1)
                 entropies.append(mean.expand(len(rows), T).index_copy(0, index, window_entropies))
-        return torch.cat(logps), torch.cat(entropies) if entropies else None
+            if aux_loss is not None:
+                aux_losses.append(aux_loss)
+        aux = torch.stack(aux_losses).mean() if aux_losses else None
+        return torch.cat(logps), torch.cat(entropies) if entropies else None, aux
 
     def _unscored_logps(self, like_BT: torch.Tensor, rows: list[int]) -> torch.Tensor:
         """What stands in for rows that are not scored: the old log-probabilities or vLLM's, for a ratio of one."""
@@ -286,28 +303,37 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         return live or [max(rows, key=lambda row: has_tokens[row])]
 
     def _score_rows(
-        self, model: Any, batch: dict[str, Any], T: int, compute_entropy: bool
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        self, model: Any, batch: dict[str, Any], T: int, compute_entropy: bool, compute_aux_loss: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """Log-probabilities and entropies (B, T) from one pass, over a packed row where that is cheaper."""
         P = batch["input_ids"].size(1) - T
         prompt_mask, completion_mask = batch["attention_mask"].split([P, T], dim=1)
         first = first_copies(batch["input_ids"][:, :P], prompt_mask, batch.get("num_images"))
         lengths = prompt_mask.sum(1).tolist(), completion_mask.sum(1).tolist()
-        # TRL's pass does not tell LLaVA-OneVision how many images a prompt has
-        must_pack = "image_sizes" in batch and max(batch["num_images"]) > 1
-        if must_pack or self.options.share_prompt == "true" or shared_prompt.saves(*lengths, first, P, T):
+        packs = self._sharing.scoring is None
+        if packs and (self.options.share_prompt == "true" or shared_prompt.saves(*lengths, first, P, T)):
             row = shared_prompt.to_device(shared_prompt.pack(*lengths, first, P, T), prompt_mask.device)
             outputs = self._forward_packed(model, batch, row, sorted(set(first)), P)
-            shape = completion_mask.shape
-            logps = row.unpack(outputs.log_probs, shape)
-            return logps, row.unpack(outputs.entropy, shape) if compute_entropy else None
+            logps = row.unpack(outputs.log_probs, completion_mask.shape)
+            return logps, row.unpack(outputs.entropy, logps.shape) if compute_entropy else None, None
         copies = take_rows(batch, list(range(len(first))), first, every_copy=True)
         input_ids, mask = copies.pop("input_ids"), copies.pop("attention_mask")
         # Not in TRL's chunks: another rank may have packed the same window into its one pass.
-        logps, entropies, _ = super()._get_per_token_logps_and_entropies(
-            model, input_ids, mask, T, compute_entropy=compute_entropy, **copies
+        return super()._get_per_token_logps_and_entropies(
+            functools.partial(model, **self._image_counts(copies)),
+            input_ids,
+            mask,
+            T,
+            compute_entropy=compute_entropy,
+            compute_aux_loss=compute_aux_loss,
+            **copies,
         )
-        return logps, entropies
+
+    def _image_counts(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """What TRL does not tell LLaVA-OneVision, whose forward takes it: how many images each prompt has."""
+        if "image_sizes" not in batch or not self._takes_image_counts:
+            return {}
+        return {"batch_num_images": torch.tensor([count for count in batch["num_images"] if count])}
 
     def _forward_packed(
         self, model: Any, batch: dict[str, Any], row: shared_prompt.PackedRow, leaders: list[int], P: int
@@ -322,8 +348,8 @@ class OneVisionGRPOTrainer(GRPOTrainer):
             batch.get("image_grid_thw"),
         )
         images = {key: batch[key] for key in IMAGE_FIELDS if key in batch}
-        if "image_sizes" in images:
-            images["batch_num_images"] = torch.tensor([count for count in batch["num_images"] if count])
+        if are_by_row(batch):
+            images = {key: value[leaders] for key, value in images.items()}
         with self.accelerator.autocast():
             return model(
                 input_ids=batch["input_ids"].flatten()[row.token_L][None],
@@ -334,6 +360,7 @@ class OneVisionGRPOTrainer(GRPOTrainer):
                 fused_lm_head=True,
                 shared_prompt=row.groups,
                 **images,
+                **self._image_counts(batch),
             )
 
     # Work that changes nothing is not done
