@@ -12,6 +12,7 @@ import yaml
 from trl.trainer.grpo_config import GRPOConfig
 
 from trl_onevision import _requested
+from trl_onevision.grpo import shaping
 from trl_onevision.grpo.freeze import PARTS
 
 VARIABLE = "TRL_ONEVISION"
@@ -29,16 +30,19 @@ class Options:
         skip_zero_advantages: Leave completions whose advantage is exactly zero out of the policy pass, where their
             gradient is exactly zero. The `entropy` metric is then the mean over the completions that were scored.
         freeze: `"vision"` keeps the vision tower and its projector as they are, `"language"` the language model.
+        advantage: What scales the advantages: a name, a dotted path, or a list of them, which multiply
+            (`trl_onevision.grpo.shaping`).
+        correct: The reward that says what is right, by its name in TRL's log; needed where there are several.
 
     Example:
 
     ```python
     >>> Options.parse("{share_prompt: true, loss: trl}")
-    Options(share_prompt='true', loss='trl', skip_zero_advantages=True, freeze=None)
+    Options(share_prompt='true', loss='trl', skip_zero_advantages=True, freeze=None, advantage=None, correct=None)
     >>> Options.parse("{share_promt: true}")
     Traceback (most recent call last):
     ValueError: Unknown option 'share_promt' of TRL_ONEVISION. Known options: share_prompt, loss, skip_zero_advantages,
-        freeze.
+        freeze, advantage, correct.
 
     ```
     """
@@ -52,6 +56,12 @@ class Options:
         default=True, metadata={"help": "Leave completions with an advantage of exactly zero out of the policy pass."}
     )
     freeze: str | None = field(default=None, metadata={"help": "What not to train: 'vision' or 'language'."})
+    # In this order, for `TrlParser` to take what a command line gives as text
+    advantage: list[str] | str | None = field(
+        default=None,
+        metadata={"help": "What scales the advantages: odsw-easy, observe, ema, my_module.fn, or a list."},
+    )
+    correct: str | None = field(default=None, metadata={"help": "The reward that says what is right."})
 
     def __post_init__(self) -> None:
         given, self.share_prompt = self.share_prompt, str(self.share_prompt).lower()
@@ -63,6 +73,14 @@ class Options:
             self.skip_zero_advantages = _as_bool("skip_zero_advantages", self.skip_zero_advantages)
         if self.freeze not in (None, *PARTS):
             raise ValueError(f"freeze must be 'vision' or 'language', not {self.freeze!r}.")
+        for name in self.advantages:
+            shaping.find(name)
+
+    @property
+    def advantages(self) -> list[str]:
+        """The names in `advantage`."""
+        given = [self.advantage] if isinstance(self.advantage, str) else self.advantage or []
+        return [str(name) for name in given]
 
     @classmethod
     def parse(cls, text: str) -> Options:
@@ -102,6 +120,16 @@ class Options:
                 "share_prompt: true counts a prompt's tokens once, which cannot hold with router_aux_loss_coef: the "
                 "auxiliary loss counts them once a completion. Drop one of the two, or set share_prompt: auto."
             )
+
+        if "ema" in self.advantages and args.scale_rewards != "none":
+            raise ValueError(
+                f"advantage: ema divides by a deviation of its own, so TRL's has to be off: set scale_rewards: none, "
+                f"not {args.scale_rewards}."
+            )
+        if "ema" in self.advantages and args.multi_objective_aggregation != "sum_then_normalize":
+            raise ValueError("advantage: ema needs multi_objective_aggregation: sum_then_normalize.")
+        if "steps" in self.advantages and self.loss == "liger":
+            raise ValueError("advantage: steps gives each token its own advantage, which loss: liger does not take.")
 
     def describe(self) -> str:
         """The options as one line, in the order of their definition."""

@@ -44,7 +44,10 @@ SIGNATURES = {
         "mm_token_type_ids",
         "image_position_ids",
     ),
+    "_calculate_rewards": ("self", "inputs", "prompts", "completions", "completion_ids_list"),
     "_compute_loss": ("self", "model", "inputs"),
+    "_save_checkpoint": ("self", "model", "trial"),
+    "_load_optimizer_and_scheduler": ("self", "checkpoint"),
 }
 
 

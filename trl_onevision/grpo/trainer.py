@@ -7,6 +7,7 @@ import inspect
 import logging
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,9 +17,11 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from trl_onevision.grpo import checkpoint, layer_kernels, shared_prompt
+from trl_onevision.grpo.breakdown import Breakdown
 from trl_onevision.grpo.collator import GroupCollator, decode_rows, keep_encoded
 from trl_onevision.grpo.families import Sharing, has_dropout, sharing
 from trl_onevision.grpo.freeze import freeze
+from trl_onevision.grpo.groups import Groups, gather_groups
 from trl_onevision.grpo.loss.head import LigerLoss
 from trl_onevision.grpo.options import Options
 from trl_onevision.grpo.raw_rows import adapt
@@ -32,6 +35,7 @@ from trl_onevision.grpo.rollout import (
     unique_rows,
 )
 from trl_onevision.grpo.rows import IMAGE_FIELDS, are_by_row, first_copies, micro_batches, take_rows
+from trl_onevision.grpo.shaping import Shaping
 from trl_onevision.grpo.signatures import check_signatures
 from trl_onevision.grpo.vllm_correction import VLLMCorrection
 
@@ -101,6 +105,9 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         if self.args.use_liger_kernel:
             layer_kernels.check(self._base_model(self.model).config.model_type)
         self._liger_loss = LigerLoss(self, self._base_model(self.model)) if self.options.loss == "liger" else None
+        self._groups: Groups | None = None
+        self._breakdown = Breakdown()
+        self._shaping = Shaping(self, self.options.advantages) if self.options.advantages else None
         self._sharing = self._enable_sharing()
         self._corrects_vllm = self.use_vllm and self.vllm_importance_sampling_correction
         self._keeps_first_logps = self._first_logps_are_old_logps()
@@ -153,11 +160,17 @@ class OneVisionGRPOTrainer(GRPOTrainer):
             # TRL runs no old-policy pass for a generation that is used once and needs no correction.
             self.num_iterations = 1
             self.vllm_importance_sampling_correction &= not self.model.training
+        rows = decode_rows(inputs)
         try:
-            return super()._generate_and_score_completions(decode_rows(inputs))
+            scored = super()._generate_and_score_completions(rows)
         finally:
             self.processing_class, self.num_iterations, self._prompts = processor, num_iterations, None
             self.vllm_importance_sampling_correction = self.args.vllm_importance_sampling_correction
+        assert self._groups is not None
+        self._breakdown.log(self._groups, self._metrics["train" if self.model.training else "eval"])
+        if self._shaping is not None and self.model.training:
+            self._shaping.apply(scored, self._groups, rows)
+        return scored
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[Any], list[Any] | None, dict[str, Any]]:
         if self._sharing.processing is not None:
@@ -212,6 +225,25 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         scored = self._generate_and_score_completions(generation_batch)
         self._buffered_inputs = micro_batches(scored, self.args.steps_per_generation)
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
+
+    # Between rewards and loss: what each group was paid, and what that makes of its advantages
+
+    def _calculate_rewards(
+        self, inputs: list[dict[str, Any]], prompts: list[Any], completions: list[Any], completion_ids_list: list[Any]
+    ) -> torch.Tensor:
+        rewards_NF = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        self._groups = gather_groups(self, inputs, completion_ids_list, rewards_NF)
+        return rewards_NF
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if self._shaping is not None and self.args.should_save:
+            self._shaping.save(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self._shaping is not None and checkpoint is not None:
+            self._shaping.load(Path(checkpoint))
 
     # Scoring: one pass over a prompt and its completions
 
@@ -368,7 +400,7 @@ class OneVisionGRPOTrainer(GRPOTrainer):
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         self._policy_inputs = inputs
         if self._skips_zero_advantages and self.model.training:
-            self._moves = (inputs["advantages"] != 0).tolist()
+            self._moves = (inputs["advantages"] != 0).reshape(len(inputs["advantages"]), -1).any(1).tolist()
         try:
             if self._liger_loss is not None:
                 return self._liger_loss.compute(super()._compute_loss, model, inputs)

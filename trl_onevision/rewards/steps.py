@@ -23,6 +23,7 @@ MAX_SECTIONS = 10_003  # more than any text in order has: steps 1 to 9999 and th
 _ANY_HEADER = re.compile(r"^[ \t]{0,3}#{2,4}[^#\n]", re.MULTILINE)
 _THINK_TAG = re.compile(r"</?think>", re.IGNORECASE)
 _OPERATORS = "=+*/^<>×÷-"
+_PART = re.compile(rf"[{re.escape(_OPERATORS)}]|[^\s{re.escape(_OPERATORS)}]+")
 _CODE_STEP = re.compile(r"### Step (\d{1,9}):")
 
 
@@ -164,8 +165,7 @@ def step_share(text: str, key_steps: Sequence[Sequence[str]], mode: Mode = "pape
     if mode == "code":
         body = "\n".join(_code_bodies(text)).lower()
         return sum(any(wording.lower() in body for wording in wordings) for wordings in key_steps) / len(key_steps)
-    words = _plain(text)
-    return sum(any(_occurs(wording, words) for wording in wordings) for wordings in key_steps) / len(key_steps)
+    return sum(any(_occurs(wording, text) for wording in wordings) for wordings in key_steps) / len(key_steps)
 
 
 def _code_bodies(text: str) -> list[str]:
@@ -173,22 +173,35 @@ def _code_bodies(text: str) -> list[str]:
     return [part.partition("\n###")[0] for part in _CODE_STEP.split(text)[2::2]]
 
 
-def _plain(text: str) -> str:
-    """Fold a text's case and spacing: "2 * R" is "2*r"."""
-    text = " ".join(text.casefold().split())
-    for operator in _OPERATORS:
-        text = text.replace(f" {operator}", operator).replace(f"{operator} ", operator)
-    return text
+def key_step_spans(text: str, key_steps: Sequence[Sequence[str] | str]) -> list[tuple[int, int]]:
+    """Return where a text states a key step, in any of its wordings: the characters, from and to.
+
+    >>> key_step_spans("So 2 * R=6.", [["2*r = 6"], "12"])
+    [(3, 10)]
+    """
+    wordings = [wording for step in key_steps for wording in ([step] if isinstance(step, str) else step)]
+    patterns = filter(None, map(_pattern, wordings))
+    return sorted({match.span() for pattern in patterns for match in pattern.finditer(text)})
 
 
-def _occurs(wording: str, words: str) -> bool:
-    """Whether a wording occurs as words and numbers of its own: "2" does not occur in "12", "2.5" or "x2"."""
-    wanted = _plain(wording)
-    if not wanted:
-        return False
-    left = r"(?<!\w)(?<!\d[.,])" if wanted[0].isalnum() else ""
-    right = r"(?!\w|[.,]\d)" if wanted[-1].isalnum() else ""
-    return re.search(left + re.escape(wanted) + right, words) is not None
+def _occurs(wording: str, text: str) -> bool:
+    pattern = _pattern(wording)
+    return pattern is not None and pattern.search(text) is not None
+
+
+def _pattern(wording: str) -> re.Pattern[str] | None:
+    """A wording as words and numbers of its own, in any case and spacing: "2" is not in "12", "2.5" or "x2"."""
+    parts = _PART.findall(wording)
+    if not parts:
+        return None
+    wanted = re.escape(parts[0])
+    for before, part in itertools.pairwise(parts):
+        # White space divides words, and means nothing around an operator
+        between = r"\s*" if before in _OPERATORS or part in _OPERATORS else r"\s+"
+        wanted += between + re.escape(part)
+    left = r"(?<!\w)(?<!\d[.,])" if parts[0][0].isalnum() else ""
+    right = r"(?!\w|[.,]\d)" if parts[-1][-1].isalnum() else ""
+    return re.compile(left + wanted + right, re.IGNORECASE)
 
 
 def _check_mode(mode: str) -> None:
