@@ -132,8 +132,9 @@ class Options:
             raise ValueError("advantage: steps gives each token its own advantage, which loss: liger does not take.")
 
     def describe(self) -> str:
-        """The options as one line, in the order of their definition."""
-        return ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in dataclasses.fields(Options))
+        """The options that say something, as one line, in the order of their definition."""
+        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(Options)}
+        return ", ".join(f"{name}={value!r}" for name, value in given.items() if value is not None)
 
 
 @dataclass
