@@ -13,20 +13,25 @@ from typing import Any
 import pytest
 
 
-def run(which: str, group: int, folder: Path, stage: int = 0) -> list[dict[str, Any]]:
+def launch(script: str, *arguments: str) -> list[Any]:
+    """Run a script of this folder on two processes: what its main process logs."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    script = str(Path(__file__).with_name("two_ranks.py"))
     environment = {key: value for key, value in os.environ.items() if key != "TRL_ONEVISION"}
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2]), "DS_ACCELERATOR": "cpu"}
     done = subprocess.run(
-        [*command, script, which, str(group), str(folder), str(stage)],
+        [*command, str(Path(__file__).with_name(script)), *arguments],
         env=environment,
         capture_output=True,
         text=True,
         timeout=500,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("LOG"))[3:])
+    return [json.loads(line[3:]) for line in done.stdout.splitlines() if line.startswith("LOG")]
+
+
+def run(which: str, group: int, folder: Path, stage: int = 0) -> list[dict[str, Any]]:
+    (log,) = launch("two_ranks.py", which, str(group), str(folder), str(stage))
+    return log
 
 
 @pytest.mark.slow

@@ -200,6 +200,34 @@ def process_once(processor: Any, prompts: Prompts) -> Any:
     return _Delegate(processor, process, image_processor=_Delegate(processor.image_processor, process_images))
 
 
+def mixed_rows(processor: Any) -> Any:
+    """The processor, for which TRL's None may stand in place of a row's images.
+
+    Example:
+
+    ```python
+    >>> from types import SimpleNamespace
+    >>> class Processor(SimpleNamespace):
+    ...     def __call__(self, images, text):
+    ...         return images
+    >>> processor = mixed_rows(Processor(image_processor=None))
+    >>> processor(images=[["a cat"], None], text=["What is it?", "2 + 2 = ?"])
+    [['a cat'], []]
+
+    ```
+    """
+
+    def takes_none(call: Callable[..., Any]) -> Callable[..., Any]:
+        def process(images: Any = None, **kwargs: Any) -> Any:
+            rows = [[] if row is None else row for row in images] if isinstance(images, list) else images
+            return call(images=rows, **kwargs)
+
+        return process
+
+    of_images = processor.image_processor
+    return _Delegate(processor, takes_none(processor), image_processor=_Delegate(of_images, takes_none(of_images)))
+
+
 def can_expand(config: GenerationConfig, longest_prompt: int) -> bool:
     """Whether `generate` under `config` can start from a cache that holds all but the last token of each prompt."""
     caches = bool(config.use_cache) and config.cache_implementation is None

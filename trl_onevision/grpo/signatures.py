@@ -15,6 +15,7 @@ TESTED_TRL = ("1.16.0",)
 SIGNATURES = {
     "_prepare_inputs": ("self", "generation_batch"),
     "_generate_and_score_completions": ("self", "inputs"),
+    "_generate": ("self", "prompts"),
     "_tokenize_prompts": ("self", "prompts"),
     "_generate_single_turn": (
         "self",

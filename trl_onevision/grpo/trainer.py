@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import logging
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from peft import PeftModel
 from trl.extras.profiling import profiling_decorator
 from trl.trainer.grpo_config import GRPOConfig
@@ -24,11 +26,13 @@ from trl_onevision.grpo.freeze import freeze
 from trl_onevision.grpo.groups import Groups, gather_groups
 from trl_onevision.grpo.loss.head import LigerLoss
 from trl_onevision.grpo.options import Options
+from trl_onevision.grpo.ranks import TowerPasses, images_in, on_any_rank
 from trl_onevision.grpo.raw_rows import adapt
 from trl_onevision.grpo.rollout import (
     Prompts,
     can_expand,
     first_rows,
+    mixed_rows,
     prefill_once,
     process_once,
     seen_once,
@@ -66,6 +70,7 @@ class OneVisionGRPOTrainer(GRPOTrainer):
     data_collator: Any
     num_generations: int
     _buffered_inputs: Any
+    _logs: dict[str, Any]
 
     def __init__(
         self,
@@ -108,6 +113,8 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         self._groups: Groups | None = None
         self._breakdown = Breakdown()
         self._shaping = Shaping(self, self.options.advantages) if self.options.advantages else None
+        self._tower = TowerPasses(self)
+        self.log_multimodal = False  # TRL gathers images on ranks that have some: `_generate` does, on every rank
         self._sharing = self._enable_sharing()
         self._corrects_vllm = self.use_vllm and self.vllm_importance_sampling_correction
         self._keeps_first_logps = self._first_logps_are_old_logps()
@@ -172,9 +179,17 @@ class OneVisionGRPOTrainer(GRPOTrainer):
             self._shaping.apply(scored, self._groups, rows)
         return scored
 
+    def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
+        *outputs, images, tool_images = super()._generate(prompts)
+        of_row = images_in(prompts) if images is None else images  # a rollout function returns none
+        (self._tower.due,) = on_any_rank([any(of_row)], self.accelerator)
+        if self._is_vlm and self.args.log_multimodal:
+            self._logs["images"].extend(gather_object(of_row))
+        return *outputs, images, tool_images
+
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[Any], list[Any] | None, dict[str, Any]]:
         if self._sharing.processing is not None:
-            return super()._tokenize_prompts(prompts)
+            return self._tokenize_every_copy(prompts)
         unique_of_row = unique_rows(prompts)
         with seen_once(self.processing_class) as seen:
             ids, images, fields = super()._tokenize_prompts([prompts[row] for row in first_rows(unique_of_row)])
@@ -183,12 +198,17 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         if reason is not None:
             logger.warning("As in TRL, each completion has its own processing and prefill (%s).", reason)
             self._sharing = replace(self._sharing, processing=reason, prefill=reason)
-            return super()._tokenize_prompts(prompts)
+            return self._tokenize_every_copy(prompts)
         self._prompts = known
         if known.images is not None:
             self.processing_class = process_once(self.processing_class, known)
         # The fields are for a turn after the first, which follows a tool.
         return known.ids, known.images, known.fields_of_rows(every_copy=True) if known.every_copy else {}
+
+    def _tokenize_every_copy(self, prompts: list[Any]) -> tuple[list[Any], list[Any] | None, dict[str, Any]]:
+        if self._is_vlm:
+            self.processing_class = mixed_rows(self.processing_class)
+        return super()._tokenize_prompts(prompts)
 
     def _generate_single_turn(
         self,
@@ -217,14 +237,19 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         return len(prompts.unique_ids) < len(prompts.ids) and can_expand(config, max(map(len, prompts.ids)))
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
+        in_training = self.model.training
         generate_every = self.args.steps_per_generation * self.num_iterations
-        is_due = self._step % generate_every == 0 or self._buffered_inputs is None
-        if not (self._holds_once and self.model.training and is_due):
-            return super()._prepare_inputs(generation_batch)
-        # TRL's own step shuffles single rows; a group is only shared where its rows stay in one micro-batch.
-        scored = self._generate_and_score_completions(generation_batch)
-        self._buffered_inputs = micro_batches(scored, self.args.steps_per_generation)
-        return self._buffered_inputs[self._step % self.args.steps_per_generation]
+        is_due = not in_training or self._step % generate_every == 0 or self._buffered_inputs is None
+        if self._holds_once and in_training and is_due:
+            # TRL's own step shuffles single rows; a group is only shared where its rows stay in one micro-batch.
+            scored = self._generate_and_score_completions(generation_batch)
+            self._buffered_inputs = micro_batches(scored, self.args.steps_per_generation)
+            inputs = self._buffered_inputs[self._step % self.args.steps_per_generation]
+        else:
+            inputs = super()._prepare_inputs(generation_batch)
+        if is_due:
+            self._tower.note(self._buffered_inputs if in_training else [inputs])
+        return inputs
 
     # Between rewards and loss: what each group was paid, and what that makes of its advantages
 
@@ -265,8 +290,9 @@ class OneVisionGRPOTrainer(GRPOTrainer):
             batch = {"input_ids": input_ids, "attention_mask": attention_mask, **fields}
             scores = self._score(model, batch, logits_to_keep, batch_size, **passes)
         else:
+            calls = self._calls_of_rows(model, fields.get("num_images"))
             scores = super()._get_per_token_logps_and_entropies(
-                model, input_ids, attention_mask, logits_to_keep, batch_size, **passes, **fields
+                calls, input_ids, attention_mask, logits_to_keep, batch_size, **passes, **fields
             )
         if self._policy_inputs is not None and self._keeps_first_logps:
             self._note_first_logps(scores[0].detach(), self._policy_inputs)
@@ -299,7 +325,7 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         for start in range(0, count, window):
             rows = list(range(start, min(start + window, count)))
             # The auxiliary loss counts every token, scored or not.
-            matter = rows if compute_aux_loss else self._rows_that_matter(batch, rows, first, T)
+            matter = rows if compute_aux_loss else self._rows_that_matter(batch, rows, T)
             if self._liger_loss is not None:
                 self._liger_loss.score_rows(matter)
             taken = take_rows(batch, matter, first)
@@ -324,14 +350,10 @@ class OneVisionGRPOTrainer(GRPOTrainer):
                 return self._policy_inputs[source][rows].nan_to_num(nan=0.0).to(like_BT.dtype)
         return like_BT.new_zeros(len(rows), like_BT.size(1))
 
-    def _rows_that_matter(self, batch: dict[str, Any], rows: list[int], first: list[int], T: int) -> list[int]:
+    def _rows_that_matter(self, batch: dict[str, Any], rows: list[int], T: int) -> list[int]:
         """Rows with tokens to score and a gradient to give; never none, so that every module runs on every rank."""
         has_tokens = batch["attention_mask"][:, -T:].any(1).tolist()
         live = [row for row in rows if has_tokens[row] and (self._moves is None or self._moves[row])]
-        num_images = batch.get("num_images")
-        with_images = [row for row in rows if num_images is not None and num_images[first[row]] > 0]
-        if with_images and not any(row in with_images for row in live):
-            live = sorted([*live, max(with_images, key=lambda row: has_tokens[row])])
         return live or [max(rows, key=lambda row: has_tokens[row])]
 
     def _score_rows(
@@ -352,7 +374,7 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         input_ids, mask = copies.pop("input_ids"), copies.pop("attention_mask")
         # Not in TRL's chunks: another rank may have packed the same window into its one pass.
         return super()._get_per_token_logps_and_entropies(
-            functools.partial(model, **self._image_counts(copies)),
+            self._calls_of_rows(model, copies.get("num_images")),
             input_ids,
             mask,
             T,
@@ -361,11 +383,19 @@ class OneVisionGRPOTrainer(GRPOTrainer):
             **copies,
         )
 
-    def _image_counts(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """What TRL does not tell LLaVA-OneVision, whose forward takes it: how many images each prompt has."""
-        if "image_sizes" not in batch or not self._takes_image_counts:
-            return {}
-        return {"batch_num_images": torch.tensor([count for count in batch["num_images"] if count])}
+    def _call(self, model: Any, num_images: list[int], **inputs: Any) -> Any:
+        """Call the wrapped model on rows that hold so many images: every call of a scoring pass, and so in step."""
+        if not any(num_images):  # where a micro-batch has images and these rows have none, TRL's slices are empty
+            inputs = {key: value for key, value in inputs.items() if key not in IMAGE_FIELDS}
+        elif self._takes_image_counts:  # of LLaVA-OneVision, which TRL does not tell how many each prompt has
+            inputs["batch_num_images"] = torch.tensor([count for count in num_images if count])
+        with self._tower.joined(self._base_model(model), any(num_images)):
+            return model(**inputs)
+
+    def _calls_of_rows(self, model: Any, num_images: list[int] | None) -> Callable[..., Any]:
+        """`model` for TRL's pass, which calls it on one chunk of rows after the other."""
+        counts = iter(num_images or [])
+        return lambda **inputs: self._call(model, list(islice(counts, len(inputs["input_ids"]))), **inputs)
 
     def _forward_packed(
         self, model: Any, batch: dict[str, Any], row: shared_prompt.PackedRow, leaders: list[int], P: int
@@ -383,7 +413,9 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         if are_by_row(batch):
             images = {key: value[leaders] for key, value in images.items()}
         with self.accelerator.autocast():
-            return model(
+            return self._call(
+                model,
+                batch.get("num_images") or [],
                 input_ids=batch["input_ids"].flatten()[row.token_L][None],
                 # Four dimensions say that the mask is ready; what is seen is in `shared_prompt`.
                 attention_mask=batch["attention_mask"].new_zeros(1, 1, 1, 1),
@@ -392,13 +424,12 @@ class OneVisionGRPOTrainer(GRPOTrainer):
                 fused_lm_head=True,
                 shared_prompt=row.groups,
                 **images,
-                **self._image_counts(batch),
             )
 
     # Work that changes nothing is not done
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
-        self._policy_inputs = inputs
+        self._policy_inputs, self._tower.due = inputs, inputs.get("tower_due", False)
         if self._skips_zero_advantages and self.model.training:
             self._moves = (inputs["advantages"] != 0).reshape(len(inputs["advantages"]), -1).any(1).tolist()
         try:

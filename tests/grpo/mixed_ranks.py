@@ -1,0 +1,78 @@
+"""Trains cases of rows with and without images on the processes it is given, and prints what the main one logs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.append(str(Path(__file__).parent))
+
+import tiny
+from accelerate.state import AcceleratorState
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+from two_ranks import zero
+
+from trl_onevision import OneVisionGRPOConfig, OneVisionGRPOTrainer
+
+# On two ranks: a step with text beside images, one without an image, one with images alone, and the reverse
+TEXT_ROWS = (0, 2, 3, 7)
+
+
+def reward(completion_ids: list[list[int]], **kwargs: Any) -> list[float]:
+    """Equal for completions of seven tokens: a group of those has no gradient."""
+    return [1.0 if len(ids) == 7 else sum(ids) % 17 / 17 for ids in completion_ids]
+
+
+class GivenInTurn:
+    """Completions that are given, others at each generation; a rank takes its share."""
+
+    def _generate_single_turn(self, prompt_ids: list, *args: Any, **kwargs: Any) -> tuple[list, None]:
+        rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
+        turn = self.state.global_step * len(prompt_ids) * ranks
+        lengths = [5, 9, 3, 16, 7, 7, 7, 7, 12, 1, 4, 6, 2, 7, 8, 3]
+        start = turn + rank * len(prompt_ids)
+        taken = [tiny.completions([lengths[n % 16]], seed=n)[0] for n in range(start, start + len(prompt_ids))]
+        return taken, None
+
+
+def train(folder: str, stage: int = 0, **args: Any) -> Any:
+    """The trainer of one case, trained; with SGD, to which a gradient of zero is the same as none."""
+    model, processor = tiny.build("qwen2_5_vl")
+    config = OneVisionGRPOConfig(
+        output_dir=folder,
+        use_cpu=True,
+        bf16=False,
+        report_to="none",
+        num_generations=4,
+        max_completion_length=16,
+        max_steps=4,
+        logging_steps=1,
+        learning_rate=0.1,
+        optim="sgd",
+        save_strategy="no",
+        disable_tqdm=True,
+        shuffle_dataset=False,
+        deepspeed=zero(stage) if stage else None,
+        **args,
+    )
+    kind = type("OneVisionGRPOTrainer", (GivenInTurn, OneVisionGRPOTrainer), {})
+    trainer = kind(model, reward, config, tiny.dataset(8, text_rows=TEXT_ROWS), processing_class=processor)
+    trainer.train()
+    return trainer
+
+
+def summary(trainer: Any) -> dict[str, Any]:
+    """What is compared: the log, and the images in the table of completions."""
+    return {"log": trainer.state.log_history[:-1], "images": [len(row or []) for row in trainer._logs["images"]]}
+
+
+if __name__ == "__main__":
+    for case in json.loads(sys.argv[2]):
+        trainer = train(sys.argv[1], **case)
+        if trainer.accelerator.is_main_process:
+            sys.stdout.write(f"LOG{json.dumps(summary(trainer))}\n")
+        del trainer
+        unset_hf_deepspeed_config()
+        AcceleratorState._reset_state(reset_partial_state=False)
