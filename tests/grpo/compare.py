@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from trl_onevision import OneVisionGRPOConfig, OneVisionGRPOTrainer
+from trl_onevision.grpo.rollout import PER_TOKEN_FIELDS
+from trl_onevision.grpo.rows import IMAGE_FIELDS
 
 OURS: dict[str, Any] = {
     "kind": OneVisionGRPOTrainer,
@@ -67,7 +69,7 @@ def logps(trainer: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probabilities and entropies of the trainer's first generation batch, in the loader's order."""
     trainer.model.train()
     batch = trainer._generate_and_score_completions(next(iter(trainer.get_train_dataloader())))
-    fields = ("pixel_values", "image_grid_thw", "image_sizes", "mm_token_type_ids", "num_images", "num_tiles")
+    fields = (*IMAGE_FIELDS, *PER_TOKEN_FIELDS, "num_images", "num_tiles")
     with torch.no_grad():
         scores = trainer._get_per_token_logps_and_entropies(
             trainer.model,

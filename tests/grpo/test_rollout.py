@@ -207,10 +207,11 @@ def test_a_transform_and_a_mode_of_the_users_own_are_kept(make: Callable[..., An
         assert seen[-1] == seen[-2]
 
 
-def test_internvl_takes_a_row_without_an_image_in_any_place(make: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("family", ["internvl", "llava_onevision"])
+def test_a_row_without_an_image_may_be_in_any_place(make: Callable[..., Any], family: str) -> None:
     for text_row in (0, 1):
         data = tiny.dataset(2, text_rows=(text_row,))
-        trainer = make(**OURS, family="internvl", data=data, shuffle_dataset=False, max_completion_length=2)
+        trainer = make(**OURS, family=family, data=data, shuffle_dataset=False, max_completion_length=2)
         batch = trainer._generate_and_score_completions(next(iter(trainer.get_train_dataloader())))
         assert [count > 0 for count in batch["num_images"]].index(True) == (4 if text_row == 0 else 0)
 

@@ -81,10 +81,13 @@ class Prompts:
         """The processor's fields for the rows; image tensors on `every_copy`, or on the first of each prompt."""
         batch = {**self._image_fields(), "num_images": self.num_images, "num_tiles": self.num_tiles()}
         taken = take_rows(batch, self.unique_of_row, list(range(len(self.unique_ids))), every_copy)
-        per_token = {
-            key: [self.fields[key][u] for u in self.unique_of_row] for key in PER_TOKEN_FIELDS if key in self.fields
-        }
-        return {key: value for key, value in taken.items() if key not in ("num_images", "num_tiles")} | per_token
+        num_images, _ = taken.pop("num_images"), taken.pop("num_tiles", None)
+        for key in self.fields:
+            if key in PER_TOKEN_FIELDS:
+                taken[key] = [self.fields[key][u] for u in self.unique_of_row]
+        if "batch_num_images" in self.fields:  # of LLaVA-OneVision, which leaves out prompts without images
+            taken["batch_num_images"] = torch.tensor([count for count in num_images if count])
+        return taken
 
     def features(self) -> dict[str, torch.Tensor]:
         """The tensors of the rows as TRL holds them, with per-token fields padded."""
@@ -106,7 +109,7 @@ class Prompts:
         return {
             key: value if isinstance(value, torch.Tensor) else torch.tensor(np.array(value))
             for key, value in self.fields.items()
-            if key not in PER_TOKEN_FIELDS
+            if key not in (*PER_TOKEN_FIELDS, "batch_num_images")
         }
 
 

@@ -60,7 +60,7 @@ def are_by_image(fields: Mapping[str, Any], num_images: list[int], num_tiles: li
 
     ```
     """
-    if any(key not in (*IMAGE_FIELDS, "batch_num_images") for key in fields):
+    if any(key not in IMAGE_FIELDS for key in fields):
         return False
     if "pixel_values" not in fields:
         return True
