@@ -515,10 +515,11 @@ def test_a_gold_is_unwrapped(gold):
 def test_a_gold_that_cannot_be_scored_is_none_and_named_once(gold, caplog):
     reward = AccuracyReward()
     with caplog.at_level(logging.WARNING):
-        first = reward(["<answer>1</answer>"] * 2, solution=[gold, "1"], id=["row-7", "row-8"])
-        reward(["<answer>1</answer>"] * 2, solution=[gold, "1"], id=["row-7", "row-8"])
+        first = reward(["<answer>1</answer>"] * 2, solution=[gold, "1"], id=["gold-7", "gold-8"])
+        reward(["<answer>1</answer>"] * 2, solution=[gold, "1"], id=["gold-7", "gold-8"])
     assert first == [None, 1.0]
-    assert [record.getMessage().startswith("row 'row-7'") for record in caplog.records] == [True]
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message.startswith("accuracy_reward cannot score row 'gold-7': ")
 
 
 def test_only_the_answer_is_paid():
@@ -542,7 +543,7 @@ def test_what_is_logged():
         log_metric=metrics.__setitem__,
     )
     assert logged == {"accuracy_reward/answer": ["9^{9^{9^9}}", ""]}
-    assert metrics == {"accuracy/timeouts": 1.0}
+    assert metrics == {"accuracy_reward/timeouts": 1.0}
 
 
 def test_wrong_options_are_named():

@@ -29,7 +29,7 @@ from trl_onevision.rewards.boxes import (
     read_boxes,
     to_xyxy,
 )
-from trl_onevision.rewards.coordinates import MAX_ITEMS
+from trl_onevision.rewards.json_text import MAX_ITEMS
 
 ONE = "[[10, 20, 30, 40]]"
 CAT_AND_DOG = json.dumps(

@@ -8,7 +8,8 @@ from trl_onevision.rewards.accuracy import accuracy_reward
 from trl_onevision.rewards.compose import Clip, First, Gate, Product, Scheduled, hard_format_accuracy_reward
 from trl_onevision.rewards.format import format_reward
 
-GOOD, WRONG, UNFORMATTED = "a</think><answer>4</answer>", "a</think><answer>5</answer>", "<answer>4</answer>"
+GOOD, WRONG = "<think>a</think><answer>4</answer>", "<think>a</think><answer>5</answer>"
+UNFORMATTED = "<answer>4</answer>"
 ROWS = {"completions": [GOOD, WRONG, UNFORMATTED, GOOD], "solution": ["4", "4", "4", None]}
 
 

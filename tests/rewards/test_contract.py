@@ -39,8 +39,10 @@ class Sample(NamedTuple):
 
 SAMPLES = {
     "accuracy_reward": Sample({"solution": "42", "task": "math"}, "<answer>42</answer>", "<answer>41</answer>"),
-    "format_reward": Sample({}, "a</think><answer>b</answer>", "<answer>b</answer>"),
-    "hard_format_accuracy_reward": Sample({"solution": "42"}, "a</think><answer>42</answer>", "<answer>42</answer>"),
+    "format_reward": Sample({}, "<think>a</think><answer>b</answer>", "<answer>b</answer>"),
+    "hard_format_accuracy_reward": Sample(
+        {"solution": "42"}, "<think>a</think><answer>42</answer>", "<answer>42</answer>"
+    ),
     "step_accuracy_reward": Sample({"solution": "9", "key_steps": [["r = 3"]]}, *SECTIONS, high=1.1),
     "step_validity_reward": Sample({}, *SECTIONS),
     "concise_reward": Sample({"solution": "9", **IDS}, "Answer: 9", "Answer: 8", high=0.2),
@@ -144,7 +146,7 @@ class TestEveryReward:
             text,
             [{"role": "assistant", "content": text}],
             [{"role": "assistant", "content": [{"type": "text", "text": text}]}],
-            [{"role": "assistant", "content": content, **({"reasoning_content": thinking} if tag else {})}],
+            [{"role": "assistant", "content": content, **({"reasoning_content": thinking[7:]} if tag else {})}],
         ]
         assert [score for form in forms for score in call(name, [form])] == [SAMPLES[name].high] * len(forms)
 
@@ -190,7 +192,8 @@ def test_a_gold_of_any_kind_never_raises_and_none_depends_on_it_alone(name, gold
 def test_importing_the_rewards_is_light():
     code = (
         "import sys, trl_onevision.rewards\n"
-        "print(*sorted({'torch', 'trl', 'datasets', 'transformers', 'sympy', 'math_verify'} & set(sys.modules)))"
+        "print(*sorted({'torch', 'trl', 'datasets', 'transformers', 'sympy', 'math_verify', 'numpy', 'scipy', 'PIL'}"
+        " & set(sys.modules)))"
     )
     environment = {name: value for name, value in os.environ.items() if name != "TRL_ONEVISION"}
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)

@@ -13,10 +13,10 @@ def score(completion, *style, **options):
     [
         ("<think>a</think><answer>b</answer>", 1),
         ("\n <think>\na\n</think>\n\n<answer>\nb\n</answer>\n", 1),
-        ("a</think><answer>b</answer>", 1),  # the chat template opened the tag
+        ("a</think><answer>b</answer>", 0),  # and the chat template did not open the tag
         ("<THINK>a</THINK><Answer>b</Answer>", 1),
         ([{"role": "assistant", "content": "<answer>b</answer>", "reasoning_content": "a"}], 1),
-        ([{"role": "assistant", "content": [{"type": "text", "text": "a</think><answer>b</answer>"}]}], 1),
+        ([{"role": "assistant", "content": [{"type": "text", "text": "<think>a</think><answer>b</answer>"}]}], 1),
         ("<think>a<b> < c</think><answer><b>b</b></answer>", 1),  # other tags are text
         ("<answer>b</answer>", 0),
         ("<think></think><answer>b</answer>", 0),
@@ -42,6 +42,15 @@ def test_think_answer(completion, expected):
     assert format_reward([completion]) == [expected]
 
 
+@pytest.mark.parametrize("completion", ["a</think><answer>b</answer>", "a</think> \\boxed{b}"])
+def test_an_opening_tag_may_be_missing_where_the_template_wrote_it(completion):
+    style = "boxed" if "boxed" in completion else "think_answer"
+    assert score(completion, style) == 0
+    assert score(completion, style, opened=True) == score(f"<think>{completion}", style, opened=True) == 1
+    assert score(completion.replace("a", " "), style, opened=True) == 0
+    assert score(completion.partition("</think>")[2], style, opened=True) == 0
+
+
 @pytest.mark.parametrize("style", LAYOUTS)
 def test_every_layout_accepts_itself_and_no_other_order(style):
     for layout in LAYOUTS[style]:
@@ -63,7 +72,8 @@ def test_observation_before_or_inside_the_thinking():
     ("completion", "expected"),
     [
         (r"<think>a</think> so \boxed{42}.", 1),
-        (r"a</think> \boxed{\frac{1}{2}}", 1),
+        (r"<think>a</think> \boxed{\frac{1}{2}}", 1),
+        (r"a</think> \boxed{\frac{1}{2}}", 0),
         (r"so \boxed{42}.", 0),
         (r"<think>a</think> \boxed{}", 0),
         (r"<think>a</think> \boxed{1} \boxed{2}", 0),
@@ -89,6 +99,20 @@ def test_json():
     assert score('{"label": "cat"}', "json", fields=fields, graded=True) == pytest.approx(2 / 3)
     assert score("[1, 2]", "json") == 1
     assert score("[" * 100_000, "json") == 0
+
+
+@pytest.mark.parametrize(
+    ("kinds", "right", "wrong"),
+    [
+        ((bool, str), ["true", "false", '"yes"'], ["1", "null"]),
+        (bool, ["true"], ["1", '"true"']),
+        (int, ["1"], ["true", "1.0"]),
+        ((int, float), ["1", "1.5"], ["true"]),
+    ],
+)
+def test_true_is_a_bool_and_no_number(kinds, right, wrong):
+    paid = [score(f'{{"ok": {value}}}', "json", fields={"ok": kinds}) for value in [*right, *wrong]]
+    assert paid == [1] * len(right) + [0] * len(wrong)
 
 
 def test_steps():

@@ -70,6 +70,20 @@ def test_zeros_of_the_rule_can_go_to_the_judge(serve):
     assert sum(server.seen.values()) == 1
 
 
+def test_the_rule_sees_the_rows_of_its_tasks_alone(serve):
+    seen = []
+
+    def rule(completions, solution, task, trainer_state, **columns):
+        seen.extend(zip(solution, task, columns["difficulty"], strict=True))
+        return [None] * len(completions)
+
+    rule.__name__ = "rule"
+    reward = JudgeReward(Judge("m", serve(right).url), rule=rule, tasks=("text",))
+    columns = {"task": ["math", "text", None, "text"], "difficulty": [1, 2, 3, 4], "trainer_state": object()}
+    assert run(reward, ["a", "b", "c", "d"], ["1", "2", "3", ""], **columns) == [None, 1, None, None]
+    assert seen == [("2", "text", 2)]
+
+
 def test_the_score_is_the_judges(serve):
     replies = {
         "zero": '{"score": 0}',

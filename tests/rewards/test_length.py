@@ -84,6 +84,12 @@ class TestBudget:
         )
         assert paid == expected
 
+    @pytest.mark.parametrize("difficulty", ["hard", float("nan"), True])
+    def test_a_difficulty_that_is_no_number_is_reported_with_its_row(self, difficulty, caplog):
+        columns = {"completion_ids": lengths(9), "difficulty": [difficulty], "id": [f"row-{difficulty}"]}
+        assert BudgetReward()(["x"], **columns) == BudgetReward()(["x"], **columns) == [None]
+        assert [f"row-{difficulty}" in record.getMessage() for record in caplog.records] == [True]
+
     def test_without_uncertainty(self):
         assert BudgetReward()(["x"], completion_ids=lengths(256), difficulty=[9]) == [1]
 
@@ -100,5 +106,7 @@ def test_groups_are_rows_wherever_their_completions_stand():
     assert groups(["4", "4"], id=[uuid.UUID(int=1), uuid.UUID(int=2)]) == [[0], [1]]
     assert groups(["4"] * 4, id=[None] * 4, prompts=["p", "q", "p", "q"]) == [[0, 2], [1, 3]]
     assert groups(["4"] * 3, id=["a", None, None], prompts=["p", "p", "p"]) == [[0], [1, 2]]
+    assert groups(["4"] * 3, id=["1"] * 3, source=["clevr", "geometry3k", "clevr"]) == [[0, 2], [1]]
+    assert groups(["4"] * 2, id=["1"] * 2, prompts=["p", "q"]) == groups(["4", "5"], id=["1"] * 2) == [[0], [1]]
     prompts = [[{"role": "user", "content": [{"image": object()}, {"text": text}]}] for text in "ppq"]
     assert groups(["4"] * 3, prompts=prompts) == [[0, 1], [2]]

@@ -1,8 +1,9 @@
 """Verifiable rewards: plain callables that turn completions into numbers. Never imports torch, trl or datasets."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from trl_onevision.rewards.accuracy import AccuracyReward, accuracy_reward
-from trl_onevision.rewards.actions import ActionReward, action_reward
-from trl_onevision.rewards.boxes import DetectionReward, IoUReward, detection_reward, iou_reward
 from trl_onevision.rewards.compose import Clip, First, Gate, Product, Scheduled, hard_format_accuracy_reward
 from trl_onevision.rewards.format import FormatReward, format_reward
 from trl_onevision.rewards.length import (
@@ -13,15 +14,19 @@ from trl_onevision.rewards.length import (
     concise_reward,
     dynamic_length_reward,
 )
-from trl_onevision.rewards.masks import MaskReward, mask_reward
-from trl_onevision.rewards.points import PointReward, point_reward
-from trl_onevision.rewards.spans import SpanReward, span_reward
 from trl_onevision.rewards.steps import (
     StepAccuracyReward,
     StepValidityReward,
     step_accuracy_reward,
     step_validity_reward,
 )
+
+if TYPE_CHECKING:
+    from trl_onevision.rewards.actions import ActionReward, action_reward
+    from trl_onevision.rewards.boxes import DetectionReward, IoUReward, detection_reward, iou_reward
+    from trl_onevision.rewards.masks import MaskReward, mask_reward
+    from trl_onevision.rewards.points import PointReward, point_reward
+    from trl_onevision.rewards.spans import SpanReward, span_reward
 
 # `__all__` names the rewards a recipe can use as they are; the contract test and the table in the docs go through it.
 __all__ = [
@@ -58,3 +63,23 @@ __all__ = [
     "step_accuracy_reward",
     "step_validity_reward",
 ]
+
+_GROUNDING = {
+    "actions": ("ActionReward", "action_reward"),
+    "boxes": ("DetectionReward", "IoUReward", "detection_reward", "iou_reward"),
+    "masks": ("MaskReward", "mask_reward"),
+    "points": ("PointReward", "point_reward"),
+    "spans": ("SpanReward", "span_reward"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    # These need numpy, scipy and Pillow, which no other reward has to wait for.
+    for module, names in _GROUNDING.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

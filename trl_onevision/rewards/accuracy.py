@@ -7,11 +7,11 @@ from fractions import Fraction
 from typing import Any, Literal
 
 from trl_onevision.rewards.choice import gold_choices, read_choices
-from trl_onevision.rewards.coordinates import warn_once
 from trl_onevision.rewards.dates import same_date, same_time
 from trl_onevision.rewards.golds import infer_task, read_golds, read_list_golds
 from trl_onevision.rewards.literal import anls, exact, same_items, same_yes_or_no, word_accuracy
 from trl_onevision.rewards.number import Number, in_unit_of, quantity, read_number, same_quantity, split_unit
+from trl_onevision.rewards.rows import Unscorable, score_rows
 from trl_onevision.rewards.text import answer_text
 from trl_onevision.rewards.verify import Pair, equal
 
@@ -64,7 +64,8 @@ class AccuracyReward:
     Returns one value a completion: 0 or 1; between them with anls, wer, mra and decay. `None` where the task is
     another reward's (`boxes`, `points`, `span`, any unknown one) or the gold is empty or not of its task, which is
     logged once with the row's `id`. No answer is 0, and so is one of over 10,000 characters and four times the
-    gold. A time-out is 0, and counted as the metric `accuracy/timeouts`. TRL's table of completions gets the answers
+    gold. A time-out is 0, and counted as the metric
+    `accuracy_reward/timeouts`. TRL's table of completions gets the answers
     as the column `accuracy_reward/answer`, after `name`.
     """
 
@@ -106,27 +107,24 @@ class AccuracyReward:
         log_metric: Callable[[str, float], None] | None = None,
         **kwargs: Any,
     ) -> list[float | None]:
-        nothing = [None] * len(completions)
         answers = [answer_text(completion, opened=self.opened) for completion in completions]
-        columns = (nothing if column is None else column for column in (task, choices, id))
-        rows = zip(answers, solution, *columns, strict=True)
-        judgements = [self._judge_row(*row) for row in rows]
+        columns = {"answer": answers, "solution": solution, "task": task, "choices": choices, "id": id}
+        judgements = score_rows(self.__name__, self._judge_row, **columns)
         scores, timeouts = self._settle(judgements)
         if log_extra is not None:
             log_extra(f"{self.__name__}/answer", [answer or "" for answer in answers])
         if log_metric is not None:
-            log_metric("accuracy/timeouts", float(timeouts))
+            log_metric(f"{self.__name__}/timeouts", float(timeouts))
         return scores
 
-    def _judge_row(
-        self, answer: str | None, solution: Any, task: str | None, choices: Sequence[str] | None, row_id: Any
-    ) -> list[float | Pair]:
-        """Judge an answer against each accepted gold; an empty list where the row is another reward's."""
-        task = task or self.task
+    def _judge_row(self, row: dict[str, Any]) -> list[float | Pair] | None:
+        """Judge an answer against each accepted gold; `None` where the row is another reward's."""
+        answer, solution, choices = row["answer"], row["solution"], row.get("choices")
+        task = row.get("task") or self.task
         golds = read_list_golds(solution) if task in ("list", "set") else read_golds(solution)
         task = task or (infer_task(golds[0], choices) if golds else "text")
         if task not in _JUDGES:
-            return []
+            return None
         if task == "choice" and len(golds) > 1:
             golds = [json.dumps(golds)]
         judge = _JUDGES[task]
@@ -136,17 +134,16 @@ class AccuracyReward:
         judgements = [judge(self, gold, answer or "", choices) for gold in golds]
         usable = [judgement for judgement in judgements if judgement is not None]
         if not usable:
-            row = f"row {row_id!r}" if row_id is not None else "a row without an id"
-            warn_once(f"{row}: the gold {repr(solution)[:200]} cannot be scored as {task!r}; its completions get None")
+            raise Unscorable(f"the gold {repr(solution)[:200]} is no {task!r}")
         return [judgement if answer else 0.0 for judgement in usable]
 
-    def _settle(self, rows: list[list[float | Pair]]) -> tuple[list[float | None], int]:
+    def _settle(self, rows: list[list[float | Pair] | None]) -> tuple[list[float | None], int]:
         """Compare all pairs of a call at once, and take the best of each row."""
-        pairs = list(dict.fromkeys(judgement for row in rows for judgement in row if isinstance(judgement, tuple)))
+        pairs = list(dict.fromkeys(one for row in rows for one in row or () if isinstance(one, tuple)))
         verdicts = dict(zip(pairs, equal(pairs, seconds=self.seconds, budget=self.budget), strict=True))
         scores: list[float | None] = []
         for row in rows:
-            settled = [float(verdicts[one] or 0) if isinstance(one, tuple) else one for one in row]
+            settled = [float(verdicts[one] or 0) if isinstance(one, tuple) else one for one in row or ()]
             scores.append(max(settled, default=None))
         return scores, sum(verdict is None for verdict in verdicts.values())
 

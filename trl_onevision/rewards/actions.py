@@ -6,20 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trl_onevision.rewards.boxes import BOX_KEYS, CORNER_KEYS, Box
-from trl_onevision.rewards.coordinates import (
-    LABEL_KEYS,
-    FloatArray,
-    Frame,
-    GroundingReward,
-    collect,
-    first_text,
-    gold_items,
-    normalized,
-    number,
-    numbers,
-    read_json,
-)
+from trl_onevision.rewards.frames import FloatArray, Frame
+from trl_onevision.rewards.grounding import GroundingReward, gold_items
+from trl_onevision.rewards.json_text import LABEL_KEYS, collect, first_text, normalized, number, numbers, read_json
 from trl_onevision.rewards.points import POINT_KEYS, point_credit, read_places, read_point
+from trl_onevision.rewards.rows import Unscorable
 
 _KIND_KEYS = ("action", "action_type")
 # What action spaces call the same thing. Scroll and swipe are opposite in direction, so they are two.
@@ -90,7 +81,7 @@ def read_action(value: Any) -> Action | None:
 
 
 def _read_gold_action(value: Any) -> Action | None:
-    """Read one JSON object as a gold; `ValueError` where it states what nothing would compare."""
+    """Read one JSON object as a gold; `Unscorable` where it states what nothing would compare."""
     if not isinstance(value, dict):
         return None
     stated = {key: item for key, item in value.items() if item not in (None, "", [], {})}
@@ -102,7 +93,7 @@ def _read_gold_action(value: Any) -> Action | None:
     unread += [_END_KEY] * (_END_KEY in stated and action.end is None)
     unread += [key for key in stated if key not in _READ_KEYS]
     if unread:
-        raise ValueError(f"nothing reads {', '.join(map(repr, unread))} of the gold {str(value)[:80]!r}")
+        raise Unscorable(f"nothing reads {', '.join(map(repr, unread))} of the gold {str(value)[:80]!r}")
     return action
 
 
@@ -142,7 +133,7 @@ def _argument(name: str, value: Any) -> str | None:
     return value.strip() if name == "text" else (normalized(value) or "").replace(" + ", "+")
 
 
-class ActionReward(GroundingReward[Action, list[Action]]):
+class ActionReward(GroundingReward[Action, Action]):
     """Pay an action on a screen for its kind, and for its kind with the right place and words (UI-R1).
 
     >>> reward = ActionReward()
@@ -197,10 +188,10 @@ class ActionReward(GroundingReward[Action, list[Action]]):
     def read_gold(self, gold: Any, row: dict[str, Any]) -> list[Action]:
         actions = gold_items(gold, _read_gold_action, 'an action like {"action": "click", "bbox_2d": [...]}')
         if not actions:
-            raise ValueError("the gold holds no action")
+            raise Unscorable("the gold holds no action")
         return actions
 
-    def score(self, text: str, answer: list[Action], gold: list[Action], scale: FloatArray) -> float:
+    def score(self, answer: list[Action], gold: list[Action], scale: FloatArray) -> float:
         steps = itertools.zip_longest(answer, gold)
         return sum(self._step(*step, scale) for step in steps) / max(len(answer), len(gold))
 

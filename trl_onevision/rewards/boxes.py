@@ -6,26 +6,13 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import linear_sum_assignment
 
-from trl_onevision.rewards.coordinates import (
-    LABEL_KEYS,
-    MAX_ITEMS,
-    NUMBER,
-    SEPARATOR,
-    FloatArray,
-    Frame,
-    GroundingReward,
-    check_option,
-    collect,
-    first_text,
-    gold_items,
-    normalized,
-    number,
-    numbers,
-    read_json,
-    says_none,
-)
+from trl_onevision.rewards.coordinates import NUMBER, SEPARATOR
+from trl_onevision.rewards.frames import FloatArray, Frame
+from trl_onevision.rewards.grounding import GroundingReward, check_option, check_threshold, gold_items
+from trl_onevision.rewards.json_text import LABEL_KEYS, MAX_ITEMS, collect, first_text, number, numbers, read_json
+from trl_onevision.rewards.pairing import label_mask, match, matched_share
+from trl_onevision.rewards.rows import Unscorable
 
 BoxFormat = Literal["xyxy", "xywh", "cxcywh", "yxyx"]
 
@@ -174,29 +161,7 @@ def _ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
     return ratio
 
 
-def match(similarity: FloatArray) -> FloatArray:
-    """The similarities of the best one-to-one pairing (Hungarian) of answers, the rows, with golds, the columns.
-
-    >>> match(np.array([[0.9, 0.8], [0.7, 0.1]]))
-    array([0.8, 0.7])
-    """
-    matched: FloatArray = similarity[linear_sum_assignment(similarity, maximize=True)]
-    return matched
-
-
-def label_mask(answers: list[str | None], golds: list[str | None]) -> NDArray[np.bool_]:
-    """Which answers may stand for which golds by their label; a gold without a label takes any.
-
-    >>> label_mask(["Cat", None], ["cat", "dog", None])
-    array([[ True, False,  True],
-           [False, False,  True]])
-    """
-    wanted = [normalized(gold) for gold in golds]
-    allowed = [[gold is None or gold == stated for gold in wanted] for stated in map(normalized, answers)]
-    return np.array(allowed, dtype=bool).reshape(len(answers), len(golds))
-
-
-class _BoxReward(GroundingReward[Box, list[Box]]):
+class _BoxReward(GroundingReward[Box, Box]):
     """What the two box rewards share: reading, and how alike each answer is to each gold."""
 
     task_name = "boxes"
@@ -215,7 +180,7 @@ class _BoxReward(GroundingReward[Box, list[Box]]):
     def read_gold(self, gold: Any, row: dict[str, Any]) -> list[Box]:
         boxes = gold_items(gold, read_box, 'boxes like [{"bbox_2d": [x1, y1, x2, y2], "label": "..."}]')
         if not is_proper(as_array(boxes)).all():
-            raise ValueError(f"the gold holds a box without an inside: {boxes}")
+            raise Unscorable(f"the gold holds a box without an inside: {boxes}")
         return boxes
 
     def corners(self, answer: list[Box], scale: FloatArray) -> FloatArray:
@@ -274,24 +239,16 @@ class IoUReward(_BoxReward):
         name: str = "iou_reward",
     ) -> None:
         super().__init__(name, box_format, frame, gold_frame, labels, opened)
-        if threshold is not None and not 0 < threshold <= 1:
-            raise ValueError(f"threshold={threshold} is not in (0, 1]")
+        check_threshold(threshold)
         if threshold is not None and giou:
             raise ValueError("giou=True is a graded reward: leave threshold=None")
         self.threshold = threshold
         self.giou = giou
 
-    def score(self, text: str, answer: list[Box], gold: list[Box], scale: FloatArray) -> float:
-        if not gold:
-            return float(not answer and says_none(text))
-        if not answer:
-            return 0.0
+    def score(self, answer: list[Box], gold: list[Box], scale: FloatArray) -> float:
         boxes = self.corners(answer, scale)
         similarity = (1 + box_giou(boxes, as_array(gold))) / 2 if self.giou else box_iou(boxes, as_array(gold))
-        if self.threshold is not None:
-            similarity = (similarity >= self.threshold).astype(np.float64)
-        matched = match(similarity * self.allowed(answer, gold))
-        return float(matched.sum() / max(len(answer), len(gold)))
+        return matched_share(similarity * self.allowed(answer, gold), self.threshold)
 
 
 class DetectionReward(_BoxReward):
@@ -333,19 +290,17 @@ class DetectionReward(_BoxReward):
     ) -> None:
         super().__init__(name, box_format, frame, gold_frame, labels, opened)
         check_option("metric", metric, ("f_beta", "ap"))
-        if not thresholds or not all(0 < threshold <= 1 for threshold in thresholds):
-            raise ValueError(f"thresholds={thresholds} are not all in (0, 1]")
+        if not thresholds:
+            raise ValueError("thresholds=() leaves nothing to score by")
+        for threshold in thresholds:
+            check_threshold(threshold)
         if not beta > 0:
             raise ValueError(f"beta={beta} is not positive")
         self.metric = metric
         self.beta = beta
         self.thresholds = thresholds
 
-    def score(self, text: str, answer: list[Box], gold: list[Box], scale: FloatArray) -> float:
-        if not gold:
-            return float(not answer and says_none(text))
-        if not answer:
-            return 0.0
+    def score(self, answer: list[Box], gold: list[Box], scale: FloatArray) -> float:
         overlap = box_iou(self.corners(answer, scale), as_array(gold)) * self.allowed(answer, gold)
         if self.metric == "f_beta":
             return float(np.mean([f_beta(overlap >= threshold, self.beta) for threshold in self.thresholds]))

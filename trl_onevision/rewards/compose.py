@@ -21,7 +21,7 @@ class Gate:
 
     >>> from trl_onevision.rewards import accuracy_reward, format_reward
     >>> gated = Gate(format_reward, accuracy_reward)
-    >>> gated(completions=["x</think><answer>4</answer>", "<answer>4</answer>"], solution=["4", "4"])
+    >>> gated(completions=["<think>x</think><answer>4</answer>", "<answer>4</answer>"], solution=["4", "4"])
     [1.0, 0.0]
     >>> gated.__name__
     'accuracy_reward_if_format_reward'
@@ -60,7 +60,7 @@ class Product:
 
     >>> from trl_onevision.rewards import accuracy_reward, format_reward
     >>> hard = Product(format_reward, accuracy_reward)
-    >>> hard(completions=["x</think><answer>4</answer>", "x</think><answer>5</answer>"], solution=["4", "4"])
+    >>> hard(completions=["<think>x</think><answer>4</answer>", "<answer>4</answer>"], solution=["4", "4"])
     [1.0, 0.0]
 
     Vision-R1's hard formatting result reward (arXiv 2503.06749) is this product.
@@ -128,7 +128,7 @@ class Scheduled:
     >>> from trl_onevision.rewards import format_reward
     >>> fading = Scheduled(format_reward, [(0.0, 1.0), (0.5, 0.0)])
     >>> halfway = SimpleNamespace(global_step=25, max_steps=100)
-    >>> fading(completions=["x</think><answer>4</answer>"], trainer_state=halfway)
+    >>> fading(completions=["<think>x</think><answer>4</answer>"], trainer_state=halfway)
     [0.5]
 
     Before the first point and after the last one the scale stays as it is there. TRL passes `trainer_state`; without

@@ -29,7 +29,9 @@ class FormatReward:
 
     >>> reward = FormatReward()
     >>> reward(["<think>6 x 7</think><answer>42</answer>", "6 x 7</think><answer>42</answer>", "<answer>42</answer>"])
-    [1.0, 1.0, 0.0]
+    [1.0, 0.0, 0.0]
+    >>> FormatReward(opened=True)(["6 x 7</think><answer>42</answer>"])  # the chat template wrote the first tag
+    [1.0]
     >>> FormatReward("boxed")([r"<think>6 x 7</think> So \boxed{42}."])
     [1.0]
     >>> FormatReward(("plan", "code"))(["<plan>add</plan><code>1 + 1</code>"])
@@ -47,10 +49,11 @@ class FormatReward:
         graded: pay the fraction of the structure that is right: of tags, each block that is there once, closed and
             not empty, then the order of all, then nothing around them.
         fields: for "json": the keys that the object, or each object of the list, must have, with their Python types.
+        opened: the chat template opens the thinking: its `<think>` may be missing.
         name: how TRL logs the reward.
 
-    Tags count in any case. A `<think>` that the chat template opened counts, and so does thinking that a response
-    parser split off into a field of its own. Returns 0 to 1 for every completion, never `None`.
+    Tags count in any case, and so does thinking that a response parser split off into a field of its own. Returns 0
+    to 1 for every completion, never `None`.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class FormatReward:
         *,
         graded: bool = False,
         fields: Mapping[str, type | tuple[type, ...]] | None = None,
+        opened: bool = False,
         name: str = "format_reward",
     ) -> None:
         if isinstance(style, str) and style not in _MEASURES and style not in LAYOUTS:
@@ -70,7 +74,8 @@ class FormatReward:
         self.__name__ = name
         self.style = style
         self.graded = graded
-        self.fields = dict(fields or {})
+        self.fields = {name: kind if isinstance(kind, tuple) else (kind,) for name, kind in (fields or {}).items()}
+        self.opened = opened
 
     def __call__(self, completions: Sequence[Any], **kwargs: Any) -> list[float]:
         shares = [self._share(completion) for completion in completions]
@@ -78,22 +83,22 @@ class FormatReward:
 
     def _share(self, completion: Any) -> float:
         if isinstance(self.style, str) and self.style in _MEASURES:
-            return _MEASURES[self.style](completion, self.fields)
+            return _MEASURES[self.style](self, completion)
         layouts = LAYOUTS.get(self.style) if isinstance(self.style, str) else ("".join(map(_block, self.style)),)
-        return max(_share_of_layout(full_text(completion), layout) for layout in layouts or ())
+        return max(_share_of_layout(full_text(completion), layout, self.opened) for layout in layouts or ())
 
 
 def _block(tag: str) -> str:
     return f"<{tag}></{tag}>"
 
 
-def _share_of_layout(text: str, layout: str) -> float:
+def _share_of_layout(text: str, layout: str, opened: bool) -> float:
     """Return the fraction of a layout that a text has right."""
     wanted = [(tag[1], tag[2].lower()) for tag in _TAG.finditer(layout)]
     names = {name for _, name in wanted}
     tags = [(tag[1], tag[2].lower(), *tag.span()) for tag in _TAG.finditer(text) if tag[2].lower() in names]
-    if wanted[0] == ("", "think") and tags and tags[0][:2] == ("/", "think"):
-        tags.insert(0, ("", "think", 0, 0))  # opened by the chat template
+    if opened and wanted[0] == ("", "think") and tags and tags[0][:2] == ("/", "think"):
+        tags.insert(0, ("", "think", 0, 0))
     whole = sum(_is_whole(text, tags, name) for name in names)
     ordered = whole == len(names) and [tag[:2] for tag in tags] == wanted
     return (whole + ordered + (ordered and not _around(text, tags).strip())) / (len(names) + 2)
@@ -115,19 +120,20 @@ def _around(text: str, tags: list[tuple[str, str, int, int]]) -> str:
     return "".join([*outside, text[end:]])
 
 
-def _boxed(completion: Any, fields: Mapping[str, Any]) -> float:
-    thought = _share_of_layout(full_text(completion)[: -len(split(completion).content) or None], _block("think")) == 1
+def _boxed(reward: FormatReward, completion: Any) -> float:
     content = split(completion).content
+    before = full_text(completion)[: -len(content) or None]
+    thought = _share_of_layout(before, _block("think"), reward.opened) == 1
     once = content.count("\\boxed") == 1 and bool((boxed(content) or "").strip())
     return (thought + once) / 2
 
 
-def _steps(completion: Any, fields: Mapping[str, Any]) -> float:
+def _steps(reward: FormatReward, completion: Any) -> float:
     parts = structure(full_text(completion), mode="paper")
     return sum(parts.values()) / len(parts)
 
 
-def _json(completion: Any, fields: Mapping[str, Any]) -> float:
+def _json(reward: FormatReward, completion: Any) -> float:
     """A third each: the answer is JSON, it is objects, and they have the fields."""
     text = answer_block(completion)
     fence = _FENCE.fullmatch(text)
@@ -135,23 +141,23 @@ def _json(completion: Any, fields: Mapping[str, Any]) -> float:
         value = json.loads(fence[1] if fence else text, parse_constant=_refuse)
     except (ValueError, RecursionError):
         return 0.0
-    if not fields:
+    if not reward.fields:
         return 1.0
     objects = value if isinstance(value, list) else [value]
     are_objects = all(isinstance(item, dict) for item in objects)
-    fits = are_objects and all(_has(item, name, kind) for item in objects for name, kind in fields.items())
+    fits = are_objects and all(_has(item, name, kind) for item in objects for name, kind in reward.fields.items())
     return (1 + are_objects + fits) / 3
 
 
-def _has(item: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> bool:
+def _has(item: Mapping[str, Any], name: str, kinds: tuple[type, ...]) -> bool:
     value = item.get(name)
-    return isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool)
+    return isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds)
 
 
 def _refuse(constant: str) -> Any:
     raise ValueError(f"{constant} is not JSON")
 
 
-_MEASURES: dict[str, Callable[[Any, Mapping[str, Any]], float]] = {"boxed": _boxed, "steps": _steps, "json": _json}
+_MEASURES: dict[str, Callable[[FormatReward, Any], float]] = {"boxed": _boxed, "steps": _steps, "json": _json}
 
 format_reward = FormatReward()

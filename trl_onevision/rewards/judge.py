@@ -14,7 +14,8 @@ from string import Template
 from typing import Any
 
 from trl_onevision.chat import Budget, BudgetSpent, Chat, NoReply, Reply, Request
-from trl_onevision.rewards.coordinates import normalized, number, read_json, warn_once
+from trl_onevision.rewards.json_text import normalized, number, read_json
+from trl_onevision.rewards.rows import score_rows, take, warn_once
 from trl_onevision.rewards.text import answer_block, answer_text, full_text
 
 ANSWER_PROMPT = """\
@@ -38,6 +39,7 @@ MAX_CHARACTERS = 20_000  # of each text in a request
 
 Rule = Callable[..., list[float | None]]
 LogMetric = Callable[[str, float], None]
+_Open = tuple[str, float]  # a request that the judge has to answer, and the highest score it may give
 
 
 class Judge:
@@ -108,28 +110,29 @@ class _JudgedReward:
         self.prompt = prompt
         self.tasks = tasks
 
-    async def _score(
-        self, decided: list[float | None], open_rows: dict[int, tuple[str, float]], log_metric: LogMetric | None
-    ) -> list[float | None]:
-        """Fill in the rows that are left open, given as the request and the highest score of each."""
-        scores = await self.judge.ask({request for request, _ in open_rows.values()})
-        rewards = list(decided)
-        for index, (request, highest) in open_rows.items():
-            score = scores.get(request)
-            if score is not None and 0 <= score <= highest:
-                rewards[index] = score / highest
-        if log_metric is not None and decided:
-            failed = sum(rewards[index] is None for index in open_rows)
-            log_metric(f"{self.__name__}/judged", len(open_rows) / len(decided))
-            log_metric(f"{self.__name__}/failed", failed / len(decided))
+    async def _settle(self, rows: list[float | _Open | None], log_metric: LogMetric | None) -> list[float | None]:
+        """Fill in the rows that are left open."""
+        scores = await self.judge.ask({row[0] for row in rows if isinstance(row, tuple)})
+        rewards: list[float | None] = []
+        for row in rows:
+            if isinstance(row, tuple):
+                request, highest = row
+                score = scores.get(request)
+                rewards.append(score / highest if score is not None and 0 <= score <= highest else None)
+            else:
+                rewards.append(row)
+        if log_metric is not None and rows:
+            asked = [index for index, row in enumerate(rows) if isinstance(row, tuple)]
+            log_metric(f"{self.__name__}/judged", len(asked) / len(rows))
+            log_metric(f"{self.__name__}/failed", sum(rewards[index] is None for index in asked) / len(rows))
         return rewards
 
     def _request(self, prompt: Any, reference: Any, answer: str) -> str:
         texts = {"question": _question(prompt), "reference": reference, "answer": answer}
         return Template(self.prompt).safe_substitute({name: _quoted(text) for name, text in texts.items()})
 
-    def _is_mine(self, task: Any) -> bool:
-        return self.tasks is None or task in self.tasks
+    def _is_mine(self, row: dict[str, Any]) -> bool:
+        return self.tasks is None or row.get("task") in self.tasks
 
 
 class JudgeReward(_JudgedReward):
@@ -187,30 +190,33 @@ class JudgeReward(_JudgedReward):
         log_metric: LogMetric | None = None,
         **columns: Any,
     ) -> list[float | None]:
-        count = len(completions)
-        prompts, task = prompts or [None] * count, task or [None] * count
-        ruled: list[float | None] = [None] * count
-        if self.rule is not None:
+        columns |= {"completions": completions, "solution": solution, "prompts": prompts, "task": task}
+        ruled: list[float | None] = [None] * len(completions)
+        mine = score_rows(self.__name__, self._is_mine, **columns)
+        if self.rule is not None and any(mine):
+            own = [index for index, is_mine in enumerate(mine) if is_mine]
             # In a thread: a rule may wait for its own workers, and this loop serves every async reward.
-            columns |= {"completions": completions, "solution": solution, "prompts": prompts, "task": task}
-            ruled = await asyncio.to_thread(self.rule, **columns)
-        decided: list[float | None] = [None] * count
-        open_rows = {}
-        for index, (completion, gold) in enumerate(zip(completions, solution, strict=True)):
-            if not self._is_mine(task[index]) or not isinstance(gold, str) or not gold.strip():
-                continue
-            decided[index] = self._decide(completion, gold, ruled[index])
-            if decided[index] is None:
-                open_rows[index] = (self._request(prompts[index], gold, self._judged(completion)), self.max_score)
-        return await self._score(decided, open_rows, log_metric)
+            said = await asyncio.to_thread(self.rule, **take(columns, own))
+            for index, score in zip(own, said, strict=True):
+                ruled[index] = score
+        rows: list[float | _Open | None] = score_rows(self.__name__, self._decide, **columns, mine=mine, ruled=ruled)
+        return await self._settle(rows, log_metric)
 
-    def _decide(self, completion: Any, gold: str, ruled: float | None) -> float | None:
+    def _is_mine(self, row: dict[str, Any]) -> bool:
+        return super()._is_mine(row) and isinstance(row["solution"], str) and bool(row["solution"].strip())
+
+    def _decide(self, row: dict[str, Any]) -> float | _Open | None:
+        completion, gold, ruled = row["completions"], row["solution"], row["ruled"]
+        if not row["mine"]:
+            return None
         answer = self._judged(completion)
         if not answer:
             return 0.0
         if not self.whole and normalized(answer_text(completion, opened=self.opened) or answer) == normalized(gold):
             return 1.0
-        return None if ruled == 0 and self.judge_zeros else ruled
+        if ruled is None or (ruled == 0 and self.judge_zeros):
+            return self._request(row.get("prompts"), gold, answer), self.max_score
+        return ruled
 
     def _judged(self, completion: Any) -> str:
         return full_text(completion).strip() if self.whole else answer_block(completion, opened=self.opened)
@@ -250,18 +256,16 @@ class VisualFactsReward(_JudgedReward):
         log_metric: LogMetric | None = None,
         **columns: Any,
     ) -> list[float | None]:
-        count = len(completions)
-        prompts, task = prompts or [None] * count, task or [None] * count
-        decided: list[float | None] = [None] * count
-        open_rows = {}
-        for index, (completion, facts) in enumerate(zip(completions, visual_facts, strict=True)):
-            if not self._is_mine(task[index]) or not facts:
-                continue
-            if solution := full_text(completion).strip():
-                open_rows[index] = (self._request(prompts[index], facts, solution), float(len(facts)))
-            else:
-                decided[index] = 0.0
-        return await self._score(decided, open_rows, log_metric)
+        columns |= {"completions": completions, "visual_facts": visual_facts, "prompts": prompts, "task": task}
+        rows: list[float | _Open | None] = score_rows(self.__name__, self._decide, **columns)
+        return await self._settle(rows, log_metric)
+
+    def _decide(self, row: dict[str, Any]) -> float | _Open | None:
+        facts = row["visual_facts"]
+        if not self._is_mine(row) or not facts:
+            return None
+        solution = full_text(row["completions"]).strip()
+        return (self._request(row.get("prompts"), facts, solution), float(len(facts))) if solution else 0.0
 
 
 def _question(prompt: Any) -> str:

@@ -3,8 +3,8 @@
 TRL has those that look at one completion alone, in `trl.rewards`: `get_cosine_scaled_reward`,
 `get_repetition_penalty_reward` and `get_soft_overlong_punishment`. A length is a number of tokens (`completion_ids`).
 
-A group is the completions of one row: the same `id`, or without one the same prompt and gold. Where a batch is
-split so that a process sees a part of a group, the statistics are that part's.
+A group is the completions of one row: the same `source`, `id`, prompt and gold. Where a batch is split so that a
+process sees a part of a group, the statistics are that part's.
 """
 
 import json
@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from trl_onevision.rewards.accuracy import AccuracyReward
+from trl_onevision.rewards.json_text import number
+from trl_onevision.rewards.rows import Unscorable, score_rows
 
 Accuracy = Callable[..., Sequence[float | None]]
 
@@ -167,14 +169,20 @@ class BudgetReward:
         completion_ids: Sequence[Sequence[int]],
         difficulty: Sequence[float | None],
         uncertainty: Sequence[float | None] | None = None,
+        id: Sequence[Any] | None = None,
         **kwargs: Any,
     ) -> list[float | None]:
-        rows = zip(completion_ids, difficulty, uncertainty or [None] * len(completions), strict=True)
-        return [
-            None if hardness is None else self._pay(len(ids), hardness, doubt or 0.0) for ids, hardness, doubt in rows
-        ]
+        columns = {"ids": completion_ids, "difficulty": difficulty, "uncertainty": uncertainty, "id": id}
+        return score_rows(self.__name__, self._score, **columns)
 
-    def _pay(self, length: int, difficulty: float, uncertainty: float) -> float:
+    def _score(self, row: dict[str, Any]) -> float | None:
+        stated = row["difficulty"], row.get("uncertainty") or 0
+        if stated[0] is None:
+            return None
+        difficulty, uncertainty = map(number, stated)
+        if difficulty is None or uncertainty is None or not math.isfinite(difficulty + uncertainty):
+            raise Unscorable(f"difficulty and uncertainty are {stated}: expected two numbers")
+        length = len(row["ids"])
         if self.medium <= difficulty < self.hard_from:
             return 1.0
         budget = self.easy if difficulty < self.medium else self.hard + self.per_uncertainty * uncertainty
@@ -182,18 +190,21 @@ class BudgetReward:
 
 
 def groups(
-    solution: Sequence[Any], prompts: Sequence[Any] | None = None, id: Sequence[Any] | None = None, **kwargs: Any
+    solution: Sequence[Any],
+    prompts: Sequence[Any] | None = None,
+    id: Sequence[Any] | None = None,
+    source: Sequence[Any] | None = None,
+    **kwargs: Any,
 ) -> list[list[int]]:
     """Return the indices of the completions of each row.
 
     >>> groups(["4", "9", "4"], prompts=["2 + 2", "3 x 3", "2 + 2"])
     [[0, 2], [1]]
     """
-    nothing = [None] * len(solution)
-    rows = zip(nothing if id is None else id, nothing if prompts is None else prompts, solution, strict=True)
+    columns = [[None] * len(solution) if column is None else column for column in (source, id, prompts, solution)]
     found: defaultdict[str, list[int]] = defaultdict(list)
-    for index, (row_id, prompt, gold) in enumerate(rows):
-        key = (prompt, gold) if row_id is None else str(row_id)  # an id may be of any type: a NumPy integer, a UUID
+    for index, (origin, row_id, prompt, gold) in enumerate(zip(*columns, strict=True)):
+        key = (origin, str(row_id), prompt, gold)  # an id may be of any type: a NumPy integer, a UUID
         # An image in a message is an object of its own in every copy of a row: its type is all that can be compared.
         found[json.dumps(key, default=lambda thing: type(thing).__name__, skipkeys=True)].append(index)
     return list(found.values())

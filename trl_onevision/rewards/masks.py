@@ -7,20 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from trl_onevision.rewards.boxes import match
-from trl_onevision.rewards.coordinates import (
-    FloatArray,
-    Frame,
-    GroundingReward,
-    collect,
-    frame_scale,
-    gold_items,
-    number,
-    numbers,
-    read_json,
-    row_size,
-    says_none,
-)
+from trl_onevision.rewards.frames import FloatArray, Frame, frame_scale, row_size
+from trl_onevision.rewards.grounding import GroundingReward, check_threshold, gold_items
+from trl_onevision.rewards.json_text import collect, number, numbers, read_json
+from trl_onevision.rewards.pairing import matched_share
+from trl_onevision.rewards.rows import Unscorable
 
 # Rasterising costs the length of the outline, so an answer gets this many corners for all its polygons, each clamped
 # to the image; what lies beyond counts as answered and covers nothing.
@@ -30,20 +21,14 @@ MAX_PIXELS = 100_000_000
 _MASK_KEYS = ("polygon", "segmentation", "mask", "points")
 
 Polygon = tuple[float, ...]  # x1, y1, x2, y2, ... as in COCO
+Code = dict[str, Any]  # a mask in COCO's run-length code, with its size, [height, width]
 
 
 class Mask(NamedTuple):
     """The polygons that make one mask, or its run-length code as COCO writes it."""
 
     polygons: list[Polygon]
-    rle: dict[str, Any] | None = None
-
-
-class Gold(NamedTuple):
-    """The masks of a row in COCO's run-length code, and the width and height they are drawn on."""
-
-    codes: list[dict[str, Any]]
-    size: tuple[int, int]
+    rle: Code | None = None
 
 
 def read_masks(text: str) -> list[Mask]:
@@ -98,7 +83,7 @@ def _read_gold_mask(value: Any) -> Mask | None:
     return read_mask(value) if rle is None else Mask([], rle)
 
 
-class MaskReward(GroundingReward[Mask, Gold]):
+class MaskReward(GroundingReward[Mask, Code]):
     """Pay the IoU of the pixels under an answer's polygons with the gold's masks, paired one to one.
 
     >>> from PIL import Image
@@ -132,42 +117,38 @@ class MaskReward(GroundingReward[Mask, Gold]):
         name: str = "mask_reward",
     ) -> None:
         super().__init__(name, frame, gold_frame, opened)
-        if threshold is not None and not 0 < threshold <= 1:
-            raise ValueError(f"threshold={threshold} is not in (0, 1]")
+        check_threshold(threshold)
         self.threshold = threshold
 
     def read_answer(self, text: str) -> list[Mask]:
         return read_masks(text)
 
-    def read_gold(self, gold: Any, row: dict[str, Any]) -> Gold:
+    def read_gold(self, gold: Any, row: dict[str, Any]) -> list[Code]:
         masks = gold_items(gold, _read_gold_mask, 'masks like [{"polygon": [[x, y], ...]}]')
         if not masks:
-            return Gold([], (0, 0))
+            return []
         sizes = {_rle_size(mask.rle) for mask in masks if mask.rle is not None}
         size = next(iter(sizes), row_size(row))
         if size is None:
-            raise ValueError("a polygon is drawn on its image, and the row has none")
+            raise Unscorable("a polygon is drawn on its image, and the row has none")
         if len(sizes) > 1:
-            raise ValueError(f"the gold's run-length codes are of several sizes: {sizes}")
+            raise Unscorable(f"the gold's run-length codes are of several sizes: {sizes}")
         scale = frame_scale(self.gold_frame, "pixel", size)
         codes = [_encode(mask.polygons, scale, size) if mask.rle is None else _checked(mask.rle) for mask in masks]
         if not all(_coco().area(code) for code in codes):
-            raise ValueError("the gold holds a mask that covers no pixel")
-        return Gold(codes, size)
+            raise Unscorable("the gold holds a mask that covers no pixel")
+        return codes
 
     def row_scale(self, row: dict[str, Any]) -> FloatArray:
         return frame_scale(self.frame, "pixel", row_size(row))
 
-    def score(self, text: str, answer: list[Mask], gold: Gold, scale: FloatArray) -> float:
-        if not gold.codes:
-            return float(not answer and says_none(text))
-        drawn = [_encode(mask.polygons, scale, gold.size) for mask in _affordable(answer)]
-        if not drawn:
-            return 0.0
-        overlap = np.asarray(_coco().iou(drawn, gold.codes, [False] * len(gold.codes)), dtype=np.float64)
-        if self.threshold is not None:
-            overlap = (overlap >= self.threshold).astype(np.float64)
-        return float(match(overlap).sum() / max(len(answer), len(gold.codes)))
+    def score(self, answer: list[Mask], gold: list[Code], scale: FloatArray) -> float:
+        height, width = gold[0]["size"]
+        drawn = [_encode(mask.polygons, scale, (width, height)) for mask in _affordable(answer)]
+        overlap = np.zeros((len(answer), len(gold)))
+        if drawn:
+            overlap[: len(drawn)] = _coco().iou(drawn, gold, [False] * len(gold))
+        return matched_share(overlap, self.threshold)
 
 
 def _affordable(answer: list[Mask]) -> list[Mask]:
@@ -180,7 +161,7 @@ def _affordable(answer: list[Mask]) -> list[Mask]:
     return drawn
 
 
-def _encode(polygons: list[Polygon], scale: FloatArray, size: tuple[int, int]) -> dict[str, Any]:
+def _encode(polygons: list[Polygon], scale: FloatArray, size: tuple[int, int]) -> Code:
     """Draw polygons on an image of a size (width, height) and return COCO's run-length code."""
     width, height = size
     flat = []
@@ -191,32 +172,35 @@ def _encode(polygons: list[Polygon], scale: FloatArray, size: tuple[int, int]) -
         corners = np.clip(np.nan_to_num(corners, nan=0.0), 0, size)
         flat.append(corners.ravel().tolist())
     coco = _coco()
-    code: dict[str, Any] = coco.merge(coco.frPyObjects(flat, height, width))
+    code: Code = coco.merge(coco.frPyObjects(flat, height, width))
     return code
 
 
-def _rle_size(rle: dict[str, Any]) -> tuple[int, int]:
+def _rle_size(rle: Code) -> tuple[int, int]:
     size = rle.get("size")
     if not isinstance(size, list) or len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
-        raise ValueError(f"a run-length code needs its size, [height, width], and has {str(size)[:80]}")
+        raise Unscorable(f"a run-length code needs its size, [height, width], and has {str(size)[:80]}")
     if size[0] * size[1] > MAX_PIXELS:
-        raise ValueError(f"a run-length code of {size[0]} x {size[1]} is beyond {MAX_PIXELS} pixels")
+        raise Unscorable(f"a run-length code of {size[0]} x {size[1]} is beyond {MAX_PIXELS} pixels")
     return size[1], size[0]
 
 
-def _checked(rle: dict[str, Any]) -> dict[str, Any]:
+def _checked(rle: Code) -> Code:
     """A gold's run-length code, compressed. The C library trusts what it is given, so this looks first."""
     (width, height), counts = _rle_size(rle), rle["counts"]
     if isinstance(counts, str):
         if not all("0" <= character <= "o" for character in counts):
-            raise ValueError("the gold's run-length code holds characters that COCO's does not")
-        compressed: dict[str, Any] = {"size": [height, width], "counts": counts.encode()}
-        _coco().decode(compressed)  # raises ValueError on runs beyond the size
+            raise Unscorable("the gold's run-length code holds characters that COCO's does not")
+        compressed: Code = {"size": [height, width], "counts": counts.encode()}
+        try:
+            _coco().decode(compressed)
+        except ValueError as error:  # runs beyond the size
+            raise Unscorable(f"the gold's run-length code does not fill its size: {error}") from None
         return compressed
     runs = [run if isinstance(run, int) and run >= 0 else -1 for run in counts] if isinstance(counts, list) else [-1]
     if -1 in runs or sum(runs) != width * height:
-        raise ValueError("the gold's run-length code does not fill its size")
-    encoded: dict[str, Any] = _coco().frPyObjects({"size": [height, width], "counts": runs}, height, width)
+        raise Unscorable("the gold's run-length code does not fill its size")
+    encoded: Code = _coco().frPyObjects({"size": [height, width], "counts": runs}, height, width)
     return encoded
 
 

@@ -7,22 +7,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trl_onevision.rewards.boxes import Box, as_array, is_proper, label_mask, match, read_box
-from trl_onevision.rewards.coordinates import (
-    LABEL_KEYS,
-    MAX_ITEMS,
-    NUMBER,
-    SEPARATOR,
-    FloatArray,
-    Frame,
-    GroundingReward,
-    collect,
-    first_text,
-    gold_items,
-    numbers,
-    read_json,
-    says_none,
-)
+from trl_onevision.rewards.boxes import Box, as_array, is_proper, read_box
+from trl_onevision.rewards.coordinates import NUMBER, SEPARATOR
+from trl_onevision.rewards.frames import FloatArray, Frame
+from trl_onevision.rewards.grounding import GroundingReward, gold_items
+from trl_onevision.rewards.json_text import LABEL_KEYS, MAX_ITEMS, collect, first_text, numbers, read_json
+from trl_onevision.rewards.pairing import label_mask, matched_share
+from trl_onevision.rewards.rows import Unscorable
 
 POINT_KEYS = ("point_2d", "point", "coordinate", "coordinates", "position")
 _TEXT_POINT = re.compile(rf"[\[(]\s*+({NUMBER}){SEPARATOR}({NUMBER})\s*+[\])]")
@@ -74,7 +65,7 @@ def _point(place: Any, label: str | None) -> Point | None:
     return None if read is None else Point(read[0], read[1], label)
 
 
-class PointReward(GroundingReward[Point, list[Box]]):
+class PointReward(GroundingReward[Point, Box]):
     """Pay an answer's points for lying in the gold's boxes, or near the gold's points, paired one to one.
 
     >>> reward = PointReward(radius=10)
@@ -126,17 +117,13 @@ class PointReward(GroundingReward[Point, list[Box]]):
     def claims(self, gold: Any) -> bool:
         return bool(gold) and bool(_is_point(as_array(read_places(gold))).all())
 
-    def score(self, text: str, answer: list[Point], gold: list[Box], scale: FloatArray) -> float:
-        if not gold:
-            return float(not answer and says_none(text))
-        if not answer:
-            return 0.0
+    def score(self, answer: list[Point], gold: list[Box], scale: FloatArray) -> float:
         with np.errstate(over="ignore"):
             points = np.array([point[:2] for point in answer]) * scale
         credit = point_credit(points, as_array(gold), self.radius, self.soft)
         if self.labels:
             credit = credit * label_mask([point.label for point in answer], [place.label for place in gold])
-        return float(match(credit).sum() / max(len(answer), len(gold)))
+        return matched_share(credit)
 
 
 def point_credit(points: FloatArray, places: FloatArray, radius: float, soft: bool = True) -> FloatArray:
@@ -163,12 +150,12 @@ def read_places(gold: Any) -> list[Box]:
     >>> [place[:4] for place in read_places([{"bbox_2d": [0, 0, 9, 9]}, {"point_2d": [5, 5]}])]
     [(0.0, 0.0, 9.0, 9.0), (5.0, 5.0, 5.0, 5.0)]
 
-    Raises `ValueError` on anything else, on a box without an inside and on a number that is not finite.
+    Raises `Unscorable` on anything else, on a box without an inside and on a number that is not finite.
     """
     places = gold_items(gold, _read_place, 'points like [{"point_2d": [x, y]}] or boxes like [{"bbox_2d": [...]}]')
     extents = as_array(places)
     if not np.isfinite(extents).all() or not (is_proper(extents) | _is_point(extents)).all():
-        raise ValueError(f"the gold holds a box without an inside, or a number that is not finite: {places}")
+        raise Unscorable(f"the gold holds a box without an inside, or a number that is not finite: {places}")
     return places
 
 

@@ -7,18 +7,11 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
-from trl_onevision.rewards.boxes import match
-from trl_onevision.rewards.coordinates import (
-    MAX_ITEMS,
-    FloatArray,
-    GroundingReward,
-    collect,
-    frame_scale,
-    gold_items,
-    number,
-    read_json,
-    says_none,
-)
+from trl_onevision.rewards.frames import FloatArray, frame_scale
+from trl_onevision.rewards.grounding import GroundingReward, check_threshold, gold_items
+from trl_onevision.rewards.json_text import MAX_ITEMS, collect, number, read_json
+from trl_onevision.rewards.pairing import matched_share
+from trl_onevision.rewards.rows import Unscorable
 
 TimeFrame = Literal["second", "norm1000", "norm1"]
 
@@ -116,7 +109,7 @@ def span_iou(a: ArrayLike, b: ArrayLike) -> FloatArray:
     return iou
 
 
-class SpanReward(GroundingReward[Span, list[Span]]):
+class SpanReward(GroundingReward[Span, Span]):
     """Pay the temporal IoU of an answer's spans with the gold's, paired one to one (Temporal-R1, OneThinker).
 
     >>> reward = SpanReward()
@@ -146,8 +139,7 @@ class SpanReward(GroundingReward[Span, list[Span]]):
         name: str = "span_reward",
     ) -> None:
         super().__init__(name, frame, gold_frame, opened)
-        if threshold is not None and not 0 < threshold <= 1:
-            raise ValueError(f"threshold={threshold} is not in (0, 1]")
+        check_threshold(threshold)
         self.threshold = threshold
 
     def read_answer(self, text: str) -> list[Span]:
@@ -156,7 +148,7 @@ class SpanReward(GroundingReward[Span, list[Span]]):
     def read_gold(self, gold: Any, row: dict[str, Any]) -> list[Span]:
         spans = gold_items(gold, read_span, 'spans like [{"start": 3.5, "end": 7}]')
         if not all(np.isfinite(span).all() and span.start < span.end for span in spans):
-            raise ValueError(f"the gold holds a span that is empty or not finite: {spans}")
+            raise Unscorable(f"the gold holds a span that is empty or not finite: {spans}")
         return spans
 
     def claims(self, gold: Any) -> bool:
@@ -167,16 +159,10 @@ class SpanReward(GroundingReward[Span, list[Span]]):
         duration = number(row.get("duration"))
         return frame_scale(self.frame, self.gold_frame, None if duration is None else (duration, duration))
 
-    def score(self, text: str, answer: list[Span], gold: list[Span], scale: FloatArray) -> float:
-        if not gold:
-            return float(not answer and says_none(text))
-        if not answer:
-            return 0.0
+    def score(self, answer: list[Span], gold: list[Span], scale: FloatArray) -> float:
         with np.errstate(over="ignore", invalid="ignore"):
             overlap = span_iou(np.array(answer) * scale, gold)
-        if self.threshold is not None:
-            overlap = (overlap >= self.threshold).astype(np.float64)
-        return float(match(overlap).sum() / max(len(answer), len(gold)))
+        return matched_share(overlap, self.threshold)
 
 
 span_reward = SpanReward()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from trl_onevision.rewards.accuracy import AccuracyReward
+from trl_onevision.rewards.rows import score_rows
 from trl_onevision.rewards.text import answer_text, full_text
 
 Mode = Literal["paper", "code"]
@@ -70,18 +71,16 @@ class StepAccuracyReward:
         **kwargs: Any,
     ) -> list[float | None]:
         correct = self.accuracy(completions=completions, solution=solution, **kwargs)
-        return [self._score(*row) for row in zip(completions, correct, key_steps, strict=True)]
+        return score_rows(self.__name__, self._score, completion=completions, correct=correct, key_steps=key_steps)
 
-    def _score(
-        self, completion: Any, correct: float | None, key_steps: Sequence[Sequence[str] | str] | None
-    ) -> float | None:
-        wordings = [[step] if isinstance(step, str) else list(step) for step in key_steps or ()]
-        if correct is None or not wordings:
+    def _score(self, row: dict[str, Any]) -> float | None:
+        wordings = [[step] if isinstance(step, str) else list(step) for step in row["key_steps"] or ()]
+        if row["correct"] is None or not wordings:
             return None
-        if self.mode == "paper" and answer_text(completion) is None:
+        if self.mode == "paper" and answer_text(row["completion"]) is None:
             return 0.0
-        found = step_share(full_text(completion), wordings, self.mode)
-        return (correct == 1) + self.alpha * found
+        found = step_share(full_text(row["completion"]), wordings, self.mode)
+        return (row["correct"] == 1) + self.alpha * found
 
 
 class StepValidityReward:

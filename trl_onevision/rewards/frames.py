@@ -1,0 +1,65 @@
+"""Frames: what the numbers of an answer and of a gold mean, and the factors between them."""
+
+import io
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from trl_onevision.rewards.rows import Unscorable
+
+FloatArray = NDArray[np.float64]
+Frame = Literal["pixel", "norm1000", "norm1"]
+
+_RELATIVE = {"norm1000": 1000.0, "norm1": 1.0}
+
+
+def frame_scale(frame: str, gold_frame: str, size: tuple[float, float] | None) -> FloatArray:
+    """What turns (x, y) of one frame into (x, y) of another: a factor for each axis.
+
+    >>> frame_scale("norm1000", "pixel", size=(640, 480))
+    array([0.64, 0.48])
+    >>> frame_scale("pixel", "pixel", size=None)
+    array([1., 1.])
+
+    `size` is the width and height of the stored image. It is needed only between an absolute and a relative frame; an
+    `Unscorable` says so where it is missing.
+    """
+    if frame == gold_frame:
+        return np.ones(2)
+    if {frame, gold_frame} <= _RELATIVE.keys():
+        return np.full(2, _RELATIVE[gold_frame] / _RELATIVE[frame])
+    if size is None or not min(size) > 0:
+        raise Unscorable(f"{frame} to {gold_frame} needs the size of the row's image, or the duration of its video")
+    extent = np.array(size, dtype=np.float64)
+    return extent / _RELATIVE[frame] if frame in _RELATIVE else _RELATIVE[gold_frame] / extent
+
+
+def image_size(images: Any) -> tuple[int, int] | None:
+    """Width and height of the first image of a row, as TRL hands it over: PIL, or a dict with `bytes` or `path`.
+
+    >>> image_size([Image.new("RGB", (640, 480))])
+    (640, 480)
+    >>> image_size([]) is None
+    True
+
+    Only the header is decoded. An image that cannot be read has no size.
+    """
+    if isinstance(images, list | tuple):
+        images = images[0] if images else None
+    if isinstance(images, Image.Image):
+        return images.size
+    if not isinstance(images, dict):
+        return None
+    try:
+        with Image.open(io.BytesIO(images["bytes"]) if images.get("bytes") else images["path"]) as image:
+            return image.size
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return None
+
+
+def row_size(row: dict[str, Any]) -> tuple[int, int] | None:
+    """Width and height of a row's stored image, from its column `images` or `image`."""
+    images = row.get("images")
+    return image_size(row.get("image") if images is None else images)

@@ -1,0 +1,61 @@
+"""The rows of a call, and what becomes of one that cannot be scored: `None`, and one warning that names it."""
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+logger = logging.getLogger(__name__)
+
+Score = TypeVar("Score")
+_warned: set[str] = set()
+
+
+class Unscorable(ValueError):
+    """A gold that cannot be scored, or a row without what its gold needs. A completion is never the reason."""
+
+
+def score_rows(name: str, score: Callable[[dict[str, Any]], Score], /, **columns: Any) -> list[Score | None]:
+    """What `score` makes of each row of a call, given as a dict of its columns.
+
+    >>> score_rows("half", lambda row: row["solution"] / 2, solution=[4, 9], id=None, trainer_state=object())
+    [2.0, 4.5]
+
+    `score` returns `None` for a row of another reward. It raises `Unscorable` on one that cannot be scored, which is
+    `None` as well, and a warning with the name of the reward and the row's `id`. A column may be a list, a tuple, an
+    array or a column of datasets, all equally long; what is none (`None`, the trainer's state) is in no row.
+    """
+    scores: list[Score | None] = []
+    for row in _rows(columns):
+        try:
+            scores.append(score(row))
+        except Unscorable as error:
+            named = f"row {row['id']!r}" if row.get("id") is not None else "a row without an id"
+            warn_once(f"{name} cannot score {named}: {error}")
+            scores.append(None)
+    return scores
+
+
+def take(columns: dict[str, Any], indices: list[int]) -> dict[str, Any]:
+    """The same columns with some of the rows.
+
+    >>> take({"solution": ["a", "b", "c"], "trainer_state": None}, [0, 2])
+    {'solution': ['a', 'c'], 'trainer_state': None}
+    """
+    return {key: [value[i] for i in indices] if _is_column(value) else value for key, value in columns.items()}
+
+
+def _rows(columns: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    per_row = {key: value for key, value in columns.items() if _is_column(value)}
+    for values in zip(*per_row.values(), strict=True):
+        yield dict(zip(per_row, values, strict=True))
+
+
+def _is_column(value: Any) -> bool:
+    return hasattr(value, "__len__") and hasattr(value, "__getitem__") and not isinstance(value, str | bytes | dict)
+
+
+def warn_once(message: str, detail: str = "") -> None:
+    """Log a warning the first time that its text, less the detail, is seen: a broken gold comes back every epoch."""
+    if message not in _warned:
+        _warned.add(message)
+        logger.warning("%s%s", message, detail)
