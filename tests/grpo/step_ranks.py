@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,16 @@ from accelerate.utils import gather_object
 
 from trl_onevision import OneVisionGRPOConfig, OneVisionGRPOTrainer
 
+calls: list[int] = []
 
-def accuracy(completion_ids: list[list[int]], pays: list[str], **kwargs: Any) -> list[float]:
-    """What a row pays: nothing, a whole, or one to completions of even sum."""
+
+def accuracy(completion_ids: list[list[int]], pays: list[str], trainer_state: Any, **kwargs: Any) -> list[float]:
+    """What a row pays: nothing, a whole, or one to completions of odd length, which each group has."""
+    calls.append(trainer_state.global_step)
+    if os.environ.get("KILLED_AT") == f"{calls[-1]} {calls.count(calls[-1])}":
+        os.kill(os.getpid(), signal.SIGKILL)
     fixed = {"none": 0.0, "all": 1.0}
-    return [fixed.get(pay, float(sum(ids) % 2)) for ids, pay in zip(completion_ids, pays, strict=True)]
+    return [fixed.get(pay, float(len(ids) % 2)) for ids, pay in zip(completion_ids, pays, strict=True)]
 
 
 class Scripted(OneVisionGRPOTrainer):
@@ -44,7 +50,9 @@ def dataset(pays: list[str]) -> Any:
     return data.add_column("source", ["clevr" if i % 3 else "refcoco" for i in range(len(pays))])
 
 
-def main(folder: str, pays: str, options: str, arguments: str) -> None:
+def main(folder: str, pays: list[str], options: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
+    """A run's log, and the rows and advantages of each micro-batch."""
+    calls.clear()
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     settings = {
         "output_dir": folder,
@@ -62,11 +70,11 @@ def main(folder: str, pays: str, options: str, arguments: str) -> None:
         "disable_tqdm": True,
         "shuffle_dataset": False,
     }
-    settings |= json.loads(arguments)
+    settings |= arguments
     resume = settings.pop("resume", None)
     model, processor = tiny.build("qwen2_5_vl")
-    args = OneVisionGRPOConfig(**settings, **json.loads(options))
-    trainer = Scripted(model, accuracy, args, dataset(json.loads(pays)), processing_class=processor)
+    args = OneVisionGRPOConfig(**settings, **options)
+    trainer = Scripted(model, accuracy, args, dataset(pays), processing_class=processor)
     trained: list[list[float]] = []
     compute_loss = trainer._compute_loss
 
@@ -77,12 +85,13 @@ def main(folder: str, pays: str, options: str, arguments: str) -> None:
 
     trainer._compute_loss = noted
     trainer.train(resume_from_checkpoint=resume)
-    if trainer.accelerator.is_main_process:
-        log = [{k: v for k, v in step.items() if "time" not in k} for step in trainer.state.log_history[:-1]]
-        sys.stdout.write(f"LOG{json.dumps({'log': log, 'trained': trained})}\n")
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    log = [{k: v for k, v in step.items() if "time" not in k} for step in trainer.state.log_history[:-1]]
+    return {"log": log, "trained": trained}
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    result = main(sys.argv[1], *map(json.loads, sys.argv[2:]))
+    if int(os.environ.get("RANK", "0")) == 0:
+        sys.stdout.write(f"LOG{json.dumps(result)}\n")
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -54,7 +54,7 @@ def test_activation_is_idempotent_undoable_and_says_so_once(
         activate()
     assert [record.getMessage() for record in caplog.records] == [
         "TRL_ONEVISION is set: GRPOTrainer is OneVisionGRPOTrainer, with "
-        "share_prompt='true', loss='trl', skip_zero_advantages=True."
+        "share_prompt='true', loss='trl', skip_zero_advantages=True, resample=0."
     ]
     assert isinstance(build(GRPOTrainer, tmp_path), OneVisionGRPOTrainer)
 

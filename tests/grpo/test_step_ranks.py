@@ -4,33 +4,38 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import step_ranks
 
 PAYS = ["mixed", "none", "mixed", "all"] * 6
 SAME = ("loss", "grad_norm", "reward", "frac_reward_zero_std", "completions/", "rewards/", "resample/")
 
 
 def run(
-    ranks: int, folder: Path, options: dict[str, Any], pays: list[str] = PAYS, fails: bool = False, **settings: Any
+    ranks: int, folder: Path, options: dict[str, Any], pays: list[str] = PAYS, killed_at: str = "", **settings: Any
 ) -> Any:
+    if ranks == 1 and not killed_at:
+        return json.loads(json.dumps(step_ranks.main(str(folder), pays, options, settings)))
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)] if ranks > 1 else []
     script = str(Path(__file__).with_name("step_ranks.py"))
     environment = {key: value for key, value in os.environ.items() if key != "TRL_ONEVISION"}
     done = subprocess.run(
         [sys.executable, *launcher, script, str(folder), *map(json.dumps, (pays, options, settings))],
-        env=environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
+        env=environment
+        | {"KILLED_AT": killed_at, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
         timeout=500,
     )
-    assert (done.returncode != 0) == fails, done.stderr[-4000:]
-    if fails:
-        return done
+    assert done.returncode == (-signal.SIGKILL if killed_at else 0), done.stderr[-4000:]
+    if killed_at:
+        return None
     return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("LOG"))[3:])
 
 
@@ -55,3 +60,32 @@ def test_two_ranks_that_share_their_groups_shape_as_one(tmp_path: Path) -> None:
     assert any(row[1] for micro_batch in one["trained"] for row in micro_batch), "a comparison of nothing"
     assert "rewards/accuracy/task=math/mean" in one["log"][0] and "rewards/accuracy/clevr/mean" in one["log"][0]
     assert_same(run(2, tmp_path / "two", options, **settings), one)
+
+
+def test_two_ranks_resample_as_one_though_one_of_them_has_only_dead_groups(tmp_path: Path) -> None:
+    pays = [*["none", "none", "mixed", "mixed"] * 2, *["mixed"] * 16]
+    settings = {"max_steps": 2}
+    one = run(1, tmp_path / "one", {"resample": 2}, pays, **settings)
+    assert one["log"][0]["resample/live_before"] == 0.5 and one["log"][0]["resample/live_after"] == 1.0
+    assert_same(run(2, tmp_path / "two", {"resample": 2}, pays, **settings), one)
+
+
+@pytest.mark.slow
+def test_two_ranks_resample_groups_that_they_share(tmp_path: Path) -> None:
+    settings = {"num_generations": 8, "max_steps": 2}
+    pays = ["none", "mixed", "all", *["mixed"] * 21]
+    one = run(1, tmp_path / "one", {"resample": 2}, pays, **settings)
+    assert one["log"][0]["resample/live_before"] < one["log"][0]["resample/live_after"]
+    assert_same(run(2, tmp_path / "two", {"resample": 2}, pays, **settings), one)
+
+
+def test_a_run_that_is_killed_between_two_rounds_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    options = {"resample": 3, "advantage": ["ema"]}
+    settings = {"save_strategy": "steps", "save_steps": 1, "scale_rewards": "none"}
+    whole = run(1, tmp_path / "whole", options, **settings)
+    assert whole["log"][2]["resample/rounds"] >= 1
+    run(1, tmp_path / "out", options, killed_at="2 2", **settings)
+    checkpoint = str(tmp_path / "out" / "checkpoint-2")
+    resumed = run(1, tmp_path / "out", options, resume=checkpoint, **settings)
+    assert resumed["log"][-1] == whole["log"][-1]
+    assert resumed["trained"] == whole["trained"][-2:]

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
+from datasets import Dataset
 
 from trl_onevision.grpo.groups import Groups
 
 
 class Breakdown:
-    """Metrics of the parts of a generation, once there is more than one source, task or modality.
+    """Metrics of the parts of a generation, where rows are of more than one source, task or modality.
 
     `rewards/<name>/<source>/mean`, `frac_reward_zero_std/<source>` and `completions/mean_length/<source>`; a task is
     `task=choice` in the place of the source, a modality `modality=text`.
     """
 
-    def __init__(self) -> None:
-        self.seen: dict[str, set[str]] = defaultdict(set)
+    def __init__(self, dataset: Any = None) -> None:
+        # Of a stream nothing is known before it was seen
+        self.seen = _labels_of(dataset) if isinstance(dataset, Dataset) else defaultdict(set)
 
     def log(self, groups: Groups, metrics: dict[str, list[float]]) -> None:
         """Add the means of a generation to TRL's metrics; a reward that said nothing of a part has none there."""
@@ -39,3 +44,18 @@ class Breakdown:
                     rows = [other is not None and str(other) == value for other in values]
                     part = value if label == "source" else f"{label}={value}"
                     yield part, torch.tensor(rows, device=groups.rewards_NF.device)
+
+
+def _labels_of(dataset: Dataset) -> dict[str, set[str]]:
+    """The sources, tasks and modalities of a dataset, without a look at any image."""
+    labels: dict[str, set[str]] = defaultdict(set)
+    for label in {"source", "task"} & set(dataset.column_names):
+        found = dataset.select_columns([label]).unique(label)
+        labels[label] = {str(value) for value in found if value is not None}
+    for column in {"images", "image"} & set(dataset.column_names):
+        cells = dataset.data.column(column)
+        has_image = cells.is_valid()
+        if column == "images" and not pa.types.is_null(cells.type):  # null where all are empty
+            has_image = pc.greater(pc.fill_null(pc.list_value_length(cells), 0), 0)
+        labels["modality"] |= {"image" if found else "text" for found in pc.unique(has_image).to_pylist()}
+    return labels

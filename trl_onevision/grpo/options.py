@@ -33,16 +33,18 @@ class Options:
         advantage: What scales the advantages: a name, a dotted path, or a list of them, which multiply
             (`trl_onevision.grpo.shaping`).
         correct: The reward that says what is right, by its name in TRL's log; needed where there are several.
+        resample: In how many rounds a group whose rewards do not differ is replaced by a group of a fresh row.
 
     Example:
 
     ```python
     >>> Options.parse("{share_prompt: true, loss: trl}")
-    Options(share_prompt='true', loss='trl', skip_zero_advantages=True, freeze=None, advantage=None, correct=None)
+    Options(share_prompt='true', loss='trl', skip_zero_advantages=True, freeze=None, advantage=None, correct=None,
+        resample=0)
     >>> Options.parse("{share_promt: true}")
     Traceback (most recent call last):
     ValueError: Unknown option 'share_promt' of TRL_ONEVISION. Known options: share_prompt, loss, skip_zero_advantages,
-        freeze, advantage, correct.
+        freeze, advantage, correct, resample.
 
     ```
     """
@@ -62,6 +64,9 @@ class Options:
         metadata={"help": "What scales the advantages: odsw-easy, observe, ema, my_module.fn, or a list."},
     )
     correct: str | None = field(default=None, metadata={"help": "The reward that says what is right."})
+    resample: int = field(
+        default=0, metadata={"help": "Rounds in which groups whose rewards do not differ are replaced by fresh ones."}
+    )
 
     def __post_init__(self) -> None:
         given, self.share_prompt = self.share_prompt, str(self.share_prompt).lower()
@@ -75,6 +80,8 @@ class Options:
             raise ValueError(f"freeze must be 'vision' or 'language', not {self.freeze!r}.")
         for name in self.advantages:
             shaping.find(name)
+        if isinstance(self.resample, bool) or not isinstance(self.resample, int) or self.resample < 0:
+            raise ValueError(f"resample must be a number of rounds, 0 for none, not {self.resample!r}.")
 
     @property
     def advantages(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from trl_onevision.grpo.loss.head import LigerLoss
 from trl_onevision.grpo.options import Options
 from trl_onevision.grpo.ranks import TowerPasses, images_in, on_any_rank
 from trl_onevision.grpo.raw_rows import adapt
+from trl_onevision.grpo.resample import Resampler
 from trl_onevision.grpo.rollout import (
     Prompts,
     can_expand,
@@ -111,8 +113,9 @@ class OneVisionGRPOTrainer(GRPOTrainer):
             layer_kernels.check(self._base_model(self.model).config.model_type)
         self._liger_loss = LigerLoss(self, self._base_model(self.model)) if self.options.loss == "liger" else None
         self._groups: Groups | None = None
-        self._breakdown = Breakdown()
+        self._breakdown = Breakdown(self.train_dataset)
         self._shaping = Shaping(self, self.options.advantages) if self.options.advantages else None
+        self._resampler = Resampler(self, self.options.resample) if self.options.resample else None
         self._tower = TowerPasses(self)
         self.log_multimodal = False  # TRL gathers images on ranks that have some: `_generate` does, on every rank
         self._sharing = self._enable_sharing()
@@ -162,12 +165,16 @@ class OneVisionGRPOTrainer(GRPOTrainer):
     # Generation: one decode, one preprocess and one prefill a prompt
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        if self._resampler is not None and self.model.training:
+            return self._resampler.score(self._generate_and_score, inputs)
+        return self._generate_and_score(decode_rows(inputs))
+
+    def _generate_and_score(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         processor, num_iterations = self.processing_class, self.num_iterations
         if self._keeps_first_logps:
             # TRL runs no old-policy pass for a generation that is used once and needs no correction.
             self.num_iterations = 1
             self.vllm_importance_sampling_correction &= not self.model.training
-        rows = decode_rows(inputs)
         try:
             scored = super()._generate_and_score_completions(rows)
         finally:
@@ -180,7 +187,10 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         return scored
 
     def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
-        *outputs, images, tool_images = super()._generate(prompts)
+        generate = super()._generate
+        if self._resampler is not None and self.model.training:
+            generate = functools.partial(self._resampler.generate, generate)
+        *outputs, images, tool_images = generate(prompts)
         of_row = images_in(prompts) if images is None else images  # a rollout function returns none
         (self._tower.due,) = on_any_rank([any(of_row)], self.accelerator)
         if self._is_vlm and self.args.log_multimodal:
@@ -256,7 +266,9 @@ class OneVisionGRPOTrainer(GRPOTrainer):
     def _calculate_rewards(
         self, inputs: list[dict[str, Any]], prompts: list[Any], completions: list[Any], completion_ids_list: list[Any]
     ) -> torch.Tensor:
-        rewards_NF = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        rewards_NF = None if self._resampler is None else self._resampler.known_rewards
+        if rewards_NF is None:
+            rewards_NF = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         self._groups = gather_groups(self, inputs, completion_ids_list, rewards_NF)
         return rewards_NF
 
