@@ -24,13 +24,17 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def _requested() -> bool:
-    """Whether the environment asks for the trainer: `TRL_ONEVISION` is set, and not to `false`."""
-    return os.environ.get("TRL_ONEVISION", "").strip().lower() not in ("", "0", "false", "no", "off")
+def requested(text: str) -> bool:
+    """Whether the text of `TRL_ONEVISION` asks for the trainer: it is not empty, and no word for no.
+
+    >>> requested("1"), requested("{share_prompt: true}"), requested("False"), requested("None")
+    (True, True, False, False)
+    """
+    return text.strip().lower() not in ("", "0", "false", "no", "off", "none", "null")
 
 
 # `trl grpo` imports a reward, and with it this package: the one moment at which a recipe can ask for the trainer.
-if _requested():
+if requested(os.environ.get("TRL_ONEVISION", "")):
     from trl_onevision.grpo.activate import activate
 
     activate()

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from trl_onevision import requested
 from trl_onevision.console import fail
 
 # Imports what `trl grpo` would import, in an interpreter that has not seen this package.
@@ -57,7 +58,8 @@ def check_recipe(recipe: Path, folder: Path | None = None) -> Verdict:
     """
     settings = _read(recipe)
     # As TRL does: every key of `env` is exported as text
-    asked = str((settings.get("env") or {}).get("TRL_ONEVISION", os.environ.get("TRL_ONEVISION", "")))
+    text = str((settings.get("env") or {}).get("TRL_ONEVISION", os.environ.get("TRL_ONEVISION", "")))
+    asked = requested(text)
     errors = _unknown_keys(settings)
     paths = [path for path in settings.get("reward_funcs") or [] if "." in str(path)]
     problems, brings_us_in = _imported(paths, folder or Path())
@@ -67,7 +69,7 @@ def check_recipe(recipe: Path, folder: Path | None = None) -> Verdict:
         from trl_onevision.grpo.options import Options
 
         try:
-            trainer = f"OneVisionGRPOTrainer, with {Options.parse(asked).describe()}"
+            trainer = f"OneVisionGRPOTrainer, with {Options.parse(text).describe()}"
         except ValueError as error:
             errors.append(f"env: {error}")
     elif asked:

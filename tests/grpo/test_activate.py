@@ -16,7 +16,7 @@ import yaml
 from datasets import load_dataset
 from trl import GRPOConfig, GRPOTrainer, TrlParser
 
-from trl_onevision import OneVisionGRPOConfig, OneVisionGRPOTrainer
+from trl_onevision import OneVisionGRPOConfig, OneVisionGRPOTrainer, requested
 from trl_onevision.grpo.activate import activate, deactivate
 from trl_onevision.grpo.options import Options
 from trl_onevision.grpo.signatures import check_signatures
@@ -61,7 +61,13 @@ def test_activation_is_idempotent_undoable_and_says_so_once(
     class Own(GRPOTrainer):
         pass
 
+    caplog.clear()
     assert type(build(Own, tmp_path)) is Own
+    assert "TRL_ONEVISION is set, but" in caplog.text
+    assert "Own stays as it is: only GRPOTrainer itself is replaced. Derive it from" in caplog.text
+    caplog.clear()
+    assert isinstance(build(type("Ours", (OneVisionGRPOTrainer,), {}), tmp_path), OneVisionGRPOTrainer)
+    assert "stays as it is" not in caplog.text
     deactivate()
     deactivate()
     assert type(build(GRPOTrainer, tmp_path)) is GRPOTrainer
@@ -98,7 +104,11 @@ def test_a_wrong_option_is_named(monkeypatch: pytest.MonkeyPatch, text: str, mes
 )
 def test_options_arrive_as_trl_exports_them(given: str) -> None:
     assert Options.parse(given) == Options(share_prompt=True, skip_zero_advantages=False)
-    assert Options.parse("True") == Options()
+    for word in ("True", "1", "on", "ON", "yes", "true"):
+        assert requested(word)
+        assert Options.parse(word) == Options()
+    for word in ("False", "0", "off", "no", "None", "null", ""):
+        assert not requested(word)
 
 
 def test_options_that_cannot_hold_together_say_so_before_a_model_is_loaded(tmp_path: Path) -> None:

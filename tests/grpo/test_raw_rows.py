@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -12,8 +16,9 @@ from datasets import Dataset, Features, load_dataset
 from datasets import Image as ImageFeature
 from PIL import Image
 
-from trl_onevision import OneVisionGRPOTrainer
+from trl_onevision import OneVisionGRPOConfig, OneVisionGRPOTrainer
 from trl_onevision.data import Conversion, adapter_for, convert_row, validate_row
+from trl_onevision.grpo import raw_rows
 from trl_onevision.grpo.collator import keep_encoded
 from trl_onevision.grpo.raw_rows import adapt
 from trl_onevision.rewards import accuracy_reward
@@ -51,6 +56,49 @@ def test_broken_rows_are_left_out_with_their_id(raw: Dataset, caplog: pytest.Log
     adapted = adapt(Dataset.from_list(rows))
     assert "broken-7" not in adapted["id"]
     assert "broken-7" in caplog.text
+
+
+def test_processes_share_the_work_without_waiting_at_a_barrier(raw: Dataset, tmp_path: Path) -> None:
+    """Two processes that could not even meet at one: each row is converted once, and both have all."""
+    raw.to_parquet(tmp_path / "raw.parquet")
+    script = [sys.executable, str(Path(__file__).with_name("adapt_once.py")), str(tmp_path / "raw.parquet")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "LOCAL_WORLD_SIZE": "2"}
+    processes = [
+        subprocess.Popen(
+            [*script, str(tmp_path / "cache"), str(tmp_path / "converted")],
+            env={**environment, "LOCAL_RANK": rank},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    adapted = [json.loads(process.communicate(timeout=300)[0]) for process in processes]
+    assert adapted[0] == adapted[1] == adapt(raw)["id"][:]
+    assert sorted((tmp_path / "converted").read_text().split()) == sorted(raw["id"][:])
+
+
+def test_every_shard_is_in_its_place_whichever_comes_first(raw: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = adapt(raw)["id"][:]
+    monkeypatch.setattr(raw_rows, "SHARD", 1)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    for rank in "0123":
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        assert adapt(raw)["id"][:] == expected
+
+
+@pytest.mark.parametrize("owned", [True, False])
+def test_rows_that_an_environment_owns_are_its_own(
+    raw: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture, owned: bool
+) -> None:
+    class Environment:
+        def reset(self, **row: Any) -> None:
+            return None
+
+    args = OneVisionGRPOConfig(output_dir=str(tmp_path), bf16=False, use_cpu=True, report_to="none")
+    given = {"environment_factory": Environment} if owned else {}
+    with pytest.raises((OSError, ValueError), match="no-such-model"):
+        OneVisionGRPOTrainer(str(tmp_path / "no-such-model"), accuracy_reward, args, raw, **given)
+    assert ("adapting them" in caplog.text) is not owned
 
 
 def test_no_row_left_is_an_error_before_training(raw: Dataset) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import functools
+import threading
 from collections.abc import Callable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ import datasets
 import pytest
 import tiny
 import torch
-from compare import OURS, update
+from compare import OURS, assert_same, update
 from peft import LoraConfig
 from PIL import Image
 from tiny import completions
@@ -166,9 +169,44 @@ def test_images_of_every_form_are_one_picture(tmp_path: Path) -> None:
     assert row["solution"] == text
 
 
-def test_a_path_without_a_file_is_named() -> None:
-    with pytest.raises(RowError, match=r"missing file; found no file photos/cat\.png"):
-        decode_rows([{"images": ["photos/cat.png"]}])
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("images", ["photos/cat.png"]),
+        ("image", "photos/cat.png"),
+        ("image", {"path": "photos/cat.png", "bytes": None}),
+        ("images", [b"no image"]),
+    ],
+)
+def test_an_image_that_cannot_be_read_is_named_with_its_row_and_column(column: str, value: Any) -> None:
+    with pytest.raises(
+        RowError, match=rf"row 'r7', column '{column}': (missing file|unreadable image); found"
+    ) as error:
+        decode_rows([{"id": "r7", column: value}])
+    assert "--" not in str(error.value)
+    assert "photos/cat.png" in str(error.value) or column == "images"
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    """A web address that an image can be fetched from."""
+    (tmp_path / "cat.png").write_bytes(tiny.png(tiny.picture(3)))
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/cat.png"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_an_image_on_the_web_is_trls_to_fetch(make: Callable[..., Any], address: str, share: bool) -> None:
+    rows = [{"prompt": [{"role": "user", "content": "What is it?"}], "images": [address]}] * 2
+    given = completions([5, 9, 3, 12, 7, 1, 2, 16])
+    stock = update(make(given=given, data=datasets.Dataset.from_list(rows)))
+    ours = update(
+        make(**{**OURS, "options": {"share_prompt": share}}, given=given, data=datasets.Dataset.from_list(rows))
+    )
+    assert_same(ours, stock)
 
 
 def test_a_batch_without_an_image_says_so_with_an_empty_list() -> None:

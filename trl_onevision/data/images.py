@@ -202,7 +202,7 @@ def _bytes_of_text(text: str, root: str | Path | None) -> bytes:
             "images",
             "a URL",
             found=shown(text),
-            expected="a file, since URLs are not fetched (download the images, and give their folder as --images)",
+            expected="a file, since URLs are not fetched (download the images first)",
         )
     may_be_path = len(text) <= LONGEST_PATH and "\n" not in text and "\0" not in text
     # Base64 has no full stop, and a file name has one.
@@ -240,7 +240,7 @@ def _read_path(path: Path, root: str | Path | None) -> bytes:
             "images",
             "missing file",
             found=f"no file {path}" if isinstance(error, FileNotFoundError) else shown(str(error)),
-            expected="a readable image file (give the folder that image paths start from as --images)",
+            expected=f"a readable image file (paths start from {root or 'the current folder'})",
         ) from error
 
 

@@ -38,15 +38,26 @@ def activate() -> None:
             self.__class__ = OneVisionGRPOTrainer
             initialise: Any = OneVisionGRPOTrainer.__init__
         else:
+            if not isinstance(self, OneVisionGRPOTrainer) and _is_main_process():
+                logger.warning(
+                    "%s is set, but %s stays as it is: only GRPOTrainer itself is replaced. Derive it from "
+                    "trl_onevision.OneVisionGRPOTrainer.",
+                    VARIABLE,
+                    type(self).__qualname__,
+                )
             initialise = stock
         initialise(self, *args, **kwargs)
 
     setattr(__init__, MARK, stock)
     GRPOTrainer.__init__ = __init__  # type: ignore[method-assign]
-    if int(os.environ.get("RANK", "0")) == 0:
+    if _is_main_process():
         logger.warning("%s is set: GRPOTrainer is OneVisionGRPOTrainer, with %s.", VARIABLE, options.describe())
 
 
 def deactivate() -> None:
     """Undo `activate`; does nothing when not active."""
     GRPOTrainer.__init__ = getattr(GRPOTrainer.__init__, MARK, GRPOTrainer.__init__)  # type: ignore[method-assign]
+
+
+def _is_main_process() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0

@@ -13,6 +13,7 @@ import numpy as np
 from datasets import Dataset, Image, IterableDataset, List
 
 from trl_onevision.data.images import decode_image
+from trl_onevision.data.schema import RowError, shown
 
 IMAGE_COLUMNS = ("image", "images")
 
@@ -76,7 +77,22 @@ def decode_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             decoded[key] = decode_column_value(value)
         return decoded[key]
 
-    rows = [{k: decode(v) if k in IMAGE_COLUMNS and v is not None else v for k, v in row.items()} for row in rows]
+    def decode_row(row: dict[str, Any]) -> dict[str, Any]:
+        images = {}
+        for column in IMAGE_COLUMNS:
+            try:
+                if row.get(column) is not None:
+                    images[column] = decode(row[column])
+            except RowError as error:
+                error.column, error.row_id = column, row.get("id")
+                raise
+            except OSError as error:  # of `datasets` and Pillow
+                found, expected = shown(str(error), 200), "a readable image file"
+                row_id = row.get("id")
+                raise RowError(column, "unreadable image", found=found, expected=expected, row_id=row_id) from error
+        return {**row, **images}
+
+    rows = [decode_row(row) for row in rows]
     if any(row.get(column) is not None for row in rows for column in IMAGE_COLUMNS):
         return rows
     # Of a batch without an image TRL understands the empty list, but not None
@@ -85,6 +101,8 @@ def decode_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def decode_column_value(value: Any) -> Any:
     """A PIL image from a `datasets` image mapping, bytes, a path, base64 or a data URL; others are left to TRL.
+
+    So is a web address: TRL's processor fetches it.
 
     Raises `RowError` on a text that is no image and names no file.
 
@@ -105,6 +123,8 @@ def decode_column_value(value: Any) -> Any:
         return Image().decode_example({"bytes": value.get("bytes"), "path": value.get("path")})
     if isinstance(value, bytes):
         return Image().decode_example({"bytes": value, "path": None})
+    if isinstance(value, str) and value.lower().startswith(("http://", "https://")):
+        return value
     if isinstance(value, str) and "://" in value:
         return Image().decode_example({"bytes": None, "path": value})
     return decode_image(value) if isinstance(value, (str, Path)) else value

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from trl.trainer.grpo_config import GRPOConfig
 
-from trl_onevision import _requested
+from trl_onevision import requested
 from trl_onevision.grpo import shaping
 from trl_onevision.grpo.freeze import PARTS
 
@@ -91,9 +91,9 @@ class Options:
 
     @classmethod
     def parse(cls, text: str) -> Options:
-        """Read options from the text of `TRL_ONEVISION`: a YAML mapping, or a bare `true` for the defaults."""
+        """Read options from the text of `TRL_ONEVISION`: a YAML mapping, or `true`, `on`, `yes`, `1`: the defaults."""
         given = yaml.safe_load(text)
-        if given is True or given is None:
+        if given in (True, None):  # 1 is equal to True
             given = {}
         if not isinstance(given, Mapping):
             raise ValueError(f"{VARIABLE} must be a mapping such as {{share_prompt: auto}}, not {text!r}.")
@@ -108,7 +108,7 @@ class Options:
         """The options in force: those of an `OneVisionGRPOConfig`, else those of the environment, else defaults."""
         if isinstance(args, Options):
             return Options(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Options)})
-        return cls.parse(os.environ[VARIABLE]) if _requested() else Options()
+        return cls.parse(os.environ[VARIABLE]) if requested(os.environ.get(VARIABLE, "")) else Options()
 
     def check(self, args: GRPOConfig) -> None:
         """Raise where an option conflicts with one of TRL's, before anything is loaded."""

@@ -49,7 +49,9 @@ def images_in(prompts: list[Any]) -> list[list[Any] | None]:
 
     ```
     """
-    return [[block["image"] for block in blocks(prompt) if block["type"] == "image"] or None for prompt in prompts]
+    return [
+        [block["image"] for block in blocks(prompt) if block.get("image") is not None] or None for prompt in prompts
+    ]
 
 
 class TowerPasses:

@@ -6,7 +6,6 @@ import functools
 import inspect
 import logging
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -25,6 +24,7 @@ from trl_onevision.grpo.collator import GroupCollator, decode_rows, keep_encoded
 from trl_onevision.grpo.families import Sharing, has_dropout, sharing
 from trl_onevision.grpo.freeze import freeze
 from trl_onevision.grpo.groups import Groups, gather_groups
+from trl_onevision.grpo.guards import refuse_unseen, refuse_unseen_rows
 from trl_onevision.grpo.loss.head import LigerLoss
 from trl_onevision.grpo.options import Options
 from trl_onevision.grpo.ranks import TowerPasses, images_in, on_any_rank
@@ -88,9 +88,15 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         self.options = Options.of(args)
         if args is not None:
             self.options.check(args)
-        # One rank adapts raw rows and the others read what it cached
-        with nullcontext() if args is None else args.main_process_first(desc="adapting raw rows"):
+        given = inspect.signature(GRPOTrainer.__init__).bind_partial(
+            self, model, None, None, None, None, *others, **kwargs
+        )
+        # What an environment makes of its rows, and reads in their columns, is its own
+        self._rows_are_owned = given.arguments.get("environment_factory") is not None
+        if not self._rows_are_owned:
             train_dataset, eval_dataset = adapt(train_dataset), adapt(eval_dataset)
+        refuse_unseen(train_dataset, "train_dataset", self._rows_are_owned)
+        refuse_unseen(eval_dataset, "eval_dataset", self._rows_are_owned)
         super().__init__(
             model,
             reward_funcs,
@@ -165,6 +171,7 @@ class OneVisionGRPOTrainer(GRPOTrainer):
     # Generation: one decode, one preprocess and one prefill a prompt
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        refuse_unseen_rows(inputs, self._rows_are_owned)
         if self._resampler is not None and self.model.training:
             return self._resampler.score(self._generate_and_score, inputs)
         return self._generate_and_score(decode_rows(inputs))
@@ -187,6 +194,8 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         return scored
 
     def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
+        if self._rows_are_owned:  # an environment has added to the prompts
+            refuse_unseen_rows([{"prompt": prompt} for prompt in prompts], owned=True)
         generate = super()._generate
         if self._resampler is not None and self.model.training:
             generate = functools.partial(self._resampler.generate, generate)
@@ -376,7 +385,7 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         prompt_mask, completion_mask = batch["attention_mask"].split([P, T], dim=1)
         first = first_copies(batch["input_ids"][:, :P], prompt_mask, batch.get("num_images"))
         lengths = prompt_mask.sum(1).tolist(), completion_mask.sum(1).tolist()
-        packs = self._sharing.scoring is None
+        packs = self._sharing.scoring is None and self._understands_packed_rows(model)
         if packs and (self.options.share_prompt == "true" or shared_prompt.saves(*lengths, first, P, T)):
             row = shared_prompt.to_device(shared_prompt.pack(*lengths, first, P, T), prompt_mask.device)
             outputs = self._forward_packed(model, batch, row, sorted(set(first)), P)
@@ -394,6 +403,16 @@ class OneVisionGRPOTrainer(GRPOTrainer):
             compute_aux_loss=compute_aux_loss,
             **copies,
         )
+
+    def _understands_packed_rows(self, model: Any) -> bool:
+        """Whether the model still has the attention that it was given at construction."""
+        attention = self._base_model(model).get_decoder().config._attn_implementation
+        if attention == shared_prompt.ATTENTION:
+            return True
+        reason = f"attn_implementation was set to {attention!r} after construction"
+        logger.warning("As in TRL, each completion has its own scoring (%s).", reason)
+        self._sharing = replace(self._sharing, scoring=reason)
+        return False
 
     def _call(self, model: Any, num_images: list[int], **inputs: Any) -> Any:
         """Call the wrapped model on rows that hold so many images: every call of a scoring pass, and so in step."""
