@@ -28,16 +28,20 @@ def reward(completion_ids: list[list[int]], **kwargs: Any) -> list[float]:
 class GivenInTurn:
     """Completions that are given, others at each generation; a rank takes its share."""
 
+    with_image_token: tuple[int, ...] = ()  # which of the first sixteen hold one
+
     def _generate_single_turn(self, prompt_ids: list, *args: Any, **kwargs: Any) -> tuple[list, None]:
         rank, ranks = self.accelerator.process_index, self.accelerator.num_processes
         turn = self.state.global_step * len(prompt_ids) * ranks
         lengths = [5, 9, 3, 16, 7, 7, 7, 7, 12, 1, 4, 6, 2, 7, 8, 3]
         start = turn + rank * len(prompt_ids)
         taken = [tiny.completions([lengths[n % 16]], seed=n)[0] for n in range(start, start + len(prompt_ids))]
+        for n in {*range(start, start + len(prompt_ids))} & {*self.with_image_token}:
+            taken[n - start][0] = tiny.SPECIAL.index("<|image_pad|>")
         return taken, None
 
 
-def train(folder: str, stage: int = 0, **args: Any) -> Any:
+def train(folder: str, stage: int = 0, with_image_token: tuple[int, ...] = (), **args: Any) -> Any:
     """The trainer of one case, trained; with SGD, to which a gradient of zero is the same as none."""
     model, processor = tiny.build("qwen2_5_vl")
     config = OneVisionGRPOConfig(
@@ -57,7 +61,8 @@ def train(folder: str, stage: int = 0, **args: Any) -> Any:
         deepspeed=zero(stage) if stage else None,
         **args,
     )
-    kind = type("OneVisionGRPOTrainer", (GivenInTurn, OneVisionGRPOTrainer), {})
+    given = {"with_image_token": tuple(with_image_token)}
+    kind = type("OneVisionGRPOTrainer", (GivenInTurn, OneVisionGRPOTrainer), given)
     trainer = kind(model, reward, config, tiny.dataset(8, text_rows=TEXT_ROWS), processing_class=processor)
     trainer.train()
     return trainer

@@ -16,6 +16,7 @@ from compare import OURS
 from test_distributed import launch
 
 from trl_onevision import OneVisionGRPOTrainer
+from trl_onevision.grpo.placeholders import METRIC
 
 WHOLE = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1}
 SPLIT = {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 2}
@@ -23,6 +24,7 @@ TRLS_PATH = {"share_prompt": "false", "log_multimodal": False}
 CASES: dict[str, dict[str, Any]] = {
     "DDP": WHOLE,
     "DDP, TRL's path": {**WHOLE, **TRLS_PATH},
+    "DDP, an image token in a completion of one rank": {**WHOLE, "with_image_token": (5, 11)},
     "DDP, groups split over ranks and micro-batches": SPLIT,
 }
 if find_spec("deepspeed") is not None:
@@ -50,8 +52,11 @@ def test_text_on_one_rank_and_images_on_the_other_train_as_on_one_process(
     assert len(one["log"]) == 4
     assert any(step["grad_norm"] > 0 for step in one["log"])
     for ours, expected in zip(two["log"], one["log"], strict=True):
-        for metric in ("loss", "grad_norm", "reward", "completions/mean_length"):
+        assert ours.keys() == expected.keys()
+        for metric in {"loss", "grad_norm", "reward", "completions/mean_length", METRIC} & expected.keys():
             assert ours[metric] == pytest.approx(expected[metric], abs=2e-5), (metric, expected["step"])
+    counts = [step.get(METRIC, 0.0) for step in one["log"]]
+    assert counts == ([1.0, 1.0, 0.0, 0.0] if "image token" in name else [0.0] * 4)
     assert len(two["images"]) == len(one["images"])
     assert two["images"] == one["images"] or "split" in name  # each part of a group shows its images
 

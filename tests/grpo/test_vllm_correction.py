@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import compare
@@ -16,6 +17,7 @@ import tiny
 import torch
 from compare import ONE_BATCH, assert_same, update
 from tiny import completions
+from trl.generation.vllm_generation import VLLMGeneration
 from trl.trainer import grpo_trainer
 
 LENGTHS = [5, 9, 3, 16, 7, 7, 12, 1]
@@ -23,13 +25,13 @@ OURS: dict[str, Any] = compare.OURS | {"options": {"share_prompt": True, "skip_z
 VLLM: dict[str, Any] = {"use_vllm": True, "vllm_mode": "colocate"}
 
 
-class Engine:
+class Engine(VLLMGeneration):
     """Stands where TRL builds vLLM: completions, and log-probabilities near a tiny model's."""
 
     asked: ClassVar[list[Any]] = []  # the images of each call
 
-    def __init__(self, **settings: Any) -> None:
-        pass
+    def _init_vllm(self) -> None:
+        self.llm = SimpleNamespace(generate=None, llm_engine=SimpleNamespace(reset_encoder_cache=lambda: None))
 
     def sync_weights(self) -> None:
         pass

@@ -27,6 +27,7 @@ from trl_onevision.grpo.groups import Groups, gather_groups
 from trl_onevision.grpo.guards import refuse_unseen, refuse_unseen_rows
 from trl_onevision.grpo.loss.head import LigerLoss
 from trl_onevision.grpo.options import Options
+from trl_onevision.grpo.placeholders import Placeholders
 from trl_onevision.grpo.ranks import TowerPasses, images_in, on_any_rank
 from trl_onevision.grpo.raw_rows import adapt
 from trl_onevision.grpo.resample import Resampler
@@ -44,6 +45,7 @@ from trl_onevision.grpo.rows import IMAGE_FIELDS, are_by_row, first_copies, micr
 from trl_onevision.grpo.shaping import Shaping
 from trl_onevision.grpo.signatures import check_signatures
 from trl_onevision.grpo.vllm_correction import VLLMCorrection
+from trl_onevision.grpo.vllm_prompts import make_exact
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +119,7 @@ class OneVisionGRPOTrainer(GRPOTrainer):
             freeze(self._base_model(self.model), self.options.freeze)
         if self.args.use_liger_kernel:
             layer_kernels.check(self._base_model(self.model).config.model_type)
+        self._placeholders = self._guard_images()
         self._liger_loss = LigerLoss(self, self._base_model(self.model)) if self.options.loss == "liger" else None
         self._groups: Groups | None = None
         self._breakdown = Breakdown(self.train_dataset)
@@ -131,6 +134,15 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         # Where a tool may add images to any completion, every row holds those of its prompt, as under TRL
         self._holds_once = self._sharing.processing is None and not self.tools
         self._skips_zero_advantages = self._holds_once and self._zero_advantage_is_zero_gradient()
+
+    def _guard_images(self) -> Placeholders | None:
+        """Keep the token that stands for an image out of completions, and vLLM to the prompts that are trained on."""
+        token_id = getattr(self._base_model(self.model).config, "image_token_id", None)
+        if token_id is None or not self._is_vlm:
+            return None
+        if self.use_vllm:
+            make_exact(self, token_id)
+        return Placeholders(self, token_id)
 
     def _enable_sharing(self) -> Sharing:
         """Find what a prompt's completions can share, say once what they cannot, and prepare the models for it."""
@@ -187,6 +199,8 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         finally:
             self.processing_class, self.num_iterations, self._prompts = processor, num_iterations, None
             self.vllm_importance_sampling_correction = self.args.vllm_importance_sampling_correction
+        if self._placeholders is not None:
+            scored = self._placeholders.fold(scored)
         assert self._groups is not None
         self._breakdown.log(self._groups, self._metrics["train" if self.model.training else "eval"])
         if self._shaping is not None and self.model.training:
@@ -199,7 +213,10 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         generate = super()._generate
         if self._resampler is not None and self.model.training:
             generate = functools.partial(self._resampler.generate, generate)
-        *outputs, images, tool_images = generate(prompts)
+        generated = generate(prompts)
+        if self._placeholders is not None:
+            generated = self._placeholders.leave_out(generated)
+        *outputs, images, tool_images = generated
         of_row = images_in(prompts) if images is None else images  # a rollout function returns none
         (self._tower.due,) = on_any_rank([any(of_row)], self.accelerator)
         if self._is_vlm and self.args.log_multimodal:
