@@ -25,6 +25,11 @@ def reward(completion_ids: list[list[int]], **kwargs: Any) -> list[float]:
     return [1.0 if len(ids) == 7 else sum(ids) % 17 / 17 for ids in completion_ids]
 
 
+def by_place(completions: list[Any], **kwargs: Any) -> list[float]:
+    """Advantages for completions that are generated, and equal within a group: the same greedy one."""
+    return [float(place % 4) for place in range(len(completions))]
+
+
 class GivenInTurn:
     """Completions that are given, others at each generation; a rank takes its share."""
 
@@ -41,29 +46,32 @@ class GivenInTurn:
         return taken, None
 
 
-def train(folder: str, stage: int = 0, with_image_token: tuple[int, ...] = (), **args: Any) -> Any:
+def train(
+    folder: str, stage: int = 0, generate: bool = False, with_image_token: tuple[int, ...] = (), **args: Any
+) -> Any:
     """The trainer of one case, trained; with SGD, to which a gradient of zero is the same as none."""
     model, processor = tiny.build("qwen2_5_vl")
-    config = OneVisionGRPOConfig(
-        output_dir=folder,
-        use_cpu=True,
-        bf16=False,
-        report_to="none",
-        num_generations=4,
-        max_completion_length=16,
-        max_steps=4,
-        logging_steps=1,
-        learning_rate=0.1,
-        optim="sgd",
-        save_strategy="no",
-        disable_tqdm=True,
-        shuffle_dataset=False,
-        deepspeed=zero(stage) if stage else None,
-        **args,
-    )
-    given = {"with_image_token": tuple(with_image_token)}
-    kind = type("OneVisionGRPOTrainer", (GivenInTurn, OneVisionGRPOTrainer), given)
-    trainer = kind(model, reward, config, tiny.dataset(8, text_rows=TEXT_ROWS), processing_class=processor)
+    settings = {
+        "output_dir": folder,
+        "use_cpu": True,
+        "bf16": False,
+        "report_to": "none",
+        "num_generations": 4,
+        "max_completion_length": 4 if generate else 16,
+        "max_steps": 2 if generate else 4,
+        "logging_steps": 1,
+        "learning_rate": 0.1,
+        "optim": "sgd",
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "shuffle_dataset": False,
+        "deepspeed": zero(stage) if stage else None,
+    }
+    kind, rewards, given = OneVisionGRPOTrainer, by_place, {"with_image_token": tuple(with_image_token)}
+    if not generate:
+        kind, rewards = type("OneVisionGRPOTrainer", (GivenInTurn, OneVisionGRPOTrainer), given), reward
+    data = tiny.dataset(8, text_rows=TEXT_ROWS)
+    trainer = kind(model, rewards, OneVisionGRPOConfig(**settings, **args), data, processing_class=processor)
     trainer.train()
     return trainer
 

@@ -6,6 +6,7 @@ import functools
 import inspect
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -126,6 +127,9 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         self._shaping = Shaping(self, self.options.advantages) if self.options.advantages else None
         self._resampler = Resampler(self, self.options.resample) if self.options.resample else None
         self._tower = TowerPasses(self)
+        self._generates_sharded = self._dist.is_fsdp or (
+            self._dist.is_zero3 and not self.args.ds3_gather_for_generation
+        )
         self.log_multimodal = False  # TRL gathers images on ranks that have some: `_generate` does, on every rank
         self._sharing = self._enable_sharing()
         self._corrects_vllm = self.use_vllm and self.vllm_importance_sampling_correction
@@ -231,7 +235,9 @@ class OneVisionGRPOTrainer(GRPOTrainer):
             ids, images, fields = super()._tokenize_prompts([prompts[row] for row in first_rows(unique_of_row)])
         known = Prompts(unique_of_row, ids, images, fields, seen, every_copy=not self._holds_once)
         reason = known.why_not()
-        if reason is not None:
+        on_a_rank, self._tower.due = on_any_rank([reason is not None, images is not None], self.accelerator)
+        if on_a_rank:
+            reason = reason or "so it has on another rank"
             logger.warning("As in TRL, each completion has its own processing and prefill (%s).", reason)
             self._sharing = replace(self._sharing, processing=reason, prefill=reason)
             return self._tokenize_every_copy(prompts)
@@ -244,7 +250,9 @@ class OneVisionGRPOTrainer(GRPOTrainer):
     def _tokenize_every_copy(self, prompts: list[Any]) -> tuple[list[Any], list[Any] | None, dict[str, Any]]:
         if self._is_vlm:
             self.processing_class = mixed_rows(self.processing_class)
-        return super()._tokenize_prompts(prompts)
+        ids, images, fields = super()._tokenize_prompts(prompts)
+        (self._tower.due,) = on_any_rank([images is not None], self.accelerator)
+        return ids, images, fields
 
     def _generate_single_turn(
         self,
@@ -253,6 +261,19 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         multimodal_fields: dict[str, Any],
         num_generations: int,
         has_tool_images: bool = False,
+    ) -> tuple[list[Any], list[Any] | None]:
+        # Where weights are gathered layer by layer while transformers generates, its first pass is in step as well.
+        joined = self._tower.joined(self._base_model(self.model), any(images or []))
+        with joined if self._generates_sharded else nullcontext():
+            return self._generate_turn(prompt_ids, images, multimodal_fields, num_generations, has_tool_images)
+
+    def _generate_turn(
+        self,
+        prompt_ids: list[Any],
+        images: list[Any] | None,
+        multimodal_fields: dict[str, Any],
+        num_generations: int,
+        has_tool_images: bool,
     ) -> tuple[list[Any], list[Any] | None]:
         known = self._prompts
         if known is None or prompt_ids is not known.ids:  # not the turn that follows the prompt
@@ -266,11 +287,15 @@ class OneVisionGRPOTrainer(GRPOTrainer):
             return super()._generate_single_turn(prompt_ids, known.all_images, known.fields, num_generations)
 
     def _can_prefill_once(self, prompts: Prompts) -> bool:
-        """Whether transformers generates more than one completion of a prompt, from a cache that can be expanded."""
+        """Whether transformers generates more than one completion of a prompt, from a cache that can be expanded.
+
+        Where ranks have to make the same passes, a rank with one row a prompt prefills apart as well.
+        """
         if self._sharing.prefill is not None or self.use_vllm or self.use_transformers_continuous_batching:
             return False
         config, _ = self._base_model(self.model)._prepare_generation_config(self.generation_config)
-        return len(prompts.unique_ids) < len(prompts.ids) and can_expand(config, max(map(len, prompts.ids)))
+        has_copies = self._generates_sharded or len(prompts.unique_ids) < len(prompts.ids)
+        return has_copies and can_expand(config, max(map(len, prompts.ids)))
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
         in_training = self.model.training
