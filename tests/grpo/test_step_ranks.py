@@ -14,7 +14,7 @@ import pytest
 import step_ranks
 
 PAYS = ["mixed", "none", "mixed", "all"] * 6
-SAME = ("loss", "grad_norm", "reward", "frac_reward_zero_std", "completions/", "rewards/", "resample/")
+SAME = ("loss", "grad_norm", "reward", "frac_reward_zero_std", "completions/", "rewards/", "resample/", "papo/")
 
 
 def run(
@@ -89,3 +89,12 @@ def test_a_run_that_is_killed_between_two_rounds_goes_on_as_if_it_had_not_been(t
     resumed = run(1, tmp_path / "out", options, resume=checkpoint, **settings)
     assert resumed["log"][-1] == whole["log"][-1]
     assert resumed["trained"] == whole["trained"][-2:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("detach", [True, False])
+def test_two_ranks_add_the_terms_of_one(tmp_path: Path, detach: bool) -> None:
+    options = {"terms": {"papo": {"mask": 1.0, "gamma": 0.5, "detach": detach}}}
+    one = run(1, tmp_path / "one", options, num_generations=8)
+    assert one["log"][0]["papo/kl"] > 0
+    assert_same(run(2, tmp_path / "two", options, num_generations=8), one)

@@ -54,9 +54,8 @@ class Groups:
     def correct_N(self) -> torch.Tensor:
         """What the reward that says right or wrong paid."""
         if self.correct is None:
-            if len(self.names) != 1:
-                raise ValueError(f"correct must name the reward that says what is right: one of {list(self.names)}.")
-            return self.rewards_NF[:, 0]
+            (of_one_reward,) = self.rewards_NF.T
+            return of_one_reward
         return self.rewards_NF[:, list(self.names).index(self.correct)]
 
     @property
@@ -106,6 +105,15 @@ def gather_groups(
         labels={label: list(values) for label, values in zip(LABELS, labels, strict=True)},
         correct=trainer.options.correct,
     )
+
+
+def check_correct(trainer: Any, option: str) -> None:
+    """Raise where `option` needs to know what is right and `correct` does not say it, or names no reward."""
+    correct, known = trainer.options.correct, trainer.reward_func_names
+    if correct is None and len(known) > 1:
+        raise ValueError(f"{option} needs correct: the reward that says what is right, one of {known}.")
+    if correct is not None and correct not in known:
+        raise ValueError(f"correct: {correct!r} is not among the rewards of this run: {known}.")
 
 
 def _modality(row: dict[str, Any]) -> str | None:

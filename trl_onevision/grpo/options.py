@@ -12,7 +12,7 @@ import yaml
 from trl.trainer.grpo_config import GRPOConfig
 
 from trl_onevision import requested
-from trl_onevision.grpo import shaping
+from trl_onevision.grpo import shaping, terms
 from trl_onevision.grpo.freeze import PARTS
 
 VARIABLE = "TRL_ONEVISION"
@@ -34,17 +34,19 @@ class Options:
             (`trl_onevision.grpo.shaping`).
         correct: The reward that says what is right, by its name in TRL's log; needed where there are several.
         resample: In how many rounds a group whose rewards do not differ is replaced by a group of a fresh row.
+        terms: What is added to the loss, by name: `papo`, `dads`, or a mapping of them to their settings
+            (`trl_onevision.grpo.terms`).
 
     Example:
 
     ```python
     >>> Options.parse("{share_prompt: true, loss: trl}")
     Options(share_prompt='true', loss='trl', skip_zero_advantages=True, freeze=None, advantage=None, correct=None,
-        resample=0)
+        resample=0, terms=None)
     >>> Options.parse("{share_promt: true}")
     Traceback (most recent call last):
     ValueError: Unknown option 'share_promt' of TRL_ONEVISION. Known options: share_prompt, loss, skip_zero_advantages,
-        freeze, advantage, correct, resample.
+        freeze, advantage, correct, resample, terms.
 
     ```
     """
@@ -67,6 +69,9 @@ class Options:
     resample: int = field(
         default=0, metadata={"help": "Rounds in which groups whose rewards do not differ are replaced by fresh ones."}
     )
+    terms: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "What is added to the loss: papo, dads, or a mapping of them to settings."}
+    )
 
     def __post_init__(self) -> None:
         given, self.share_prompt = self.share_prompt, str(self.share_prompt).lower()
@@ -82,6 +87,7 @@ class Options:
             shaping.find(name)
         if isinstance(self.resample, bool) or not isinstance(self.resample, int) or self.resample < 0:
             raise ValueError(f"resample must be a number of rounds, 0 for none, not {self.resample!r}.")
+        terms.read(self.terms)
 
     @property
     def advantages(self) -> list[str]:
@@ -127,7 +133,7 @@ class Options:
                 "share_prompt: true counts a prompt's tokens once, which cannot hold with router_aux_loss_coef: the "
                 "auxiliary loss counts them once a completion. Drop one of the two, or set share_prompt: auto."
             )
-
+        terms.check(terms.read(self.terms), self.loss, args)
         if "ema" in self.advantages and args.scale_rewards != "none":
             raise ValueError(
                 f"advantage: ema divides by a deviation of its own, so TRL's has to be off: set scale_rewards: none, "

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from trl_onevision.grpo.credit import key_step_credit
-from trl_onevision.grpo.groups import Groups
+from trl_onevision.grpo.groups import Groups, check_correct
 
 Shape = Callable[[Groups], torch.Tensor]
 
@@ -166,11 +166,8 @@ class Shaping:
         self.trainer = trainer
         self.shapes = {name: find(name) for name in names}
         self.credits_steps = STEPS in names
-        correct, known = trainer.options.correct, trainer.reward_func_names
-        if correct is None and len(known) > 1 and any(n in SHAPES and n != "ema" for n in names):
-            raise ValueError(f"advantage: {names} needs correct: the reward that says what is right, one of {known}.")
-        if correct is not None and correct not in known:
-            raise ValueError(f"correct: {correct!r} is not among the rewards of this run: {known}.")
+        if set(names) & set(SHAPES) - {"ema"}:
+            check_correct(trainer, "advantage")
 
     def apply(self, scored: dict[str, Any], groups: Groups, rows: list[dict[str, Any]]) -> None:
         """Shape the advantages of a scored generation and of TRL's table of completions; `rows` are this rank's."""

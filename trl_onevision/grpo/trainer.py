@@ -45,6 +45,7 @@ from trl_onevision.grpo.rollout import (
 from trl_onevision.grpo.rows import IMAGE_FIELDS, are_by_row, first_copies, micro_batches, take_rows
 from trl_onevision.grpo.shaping import Shaping
 from trl_onevision.grpo.signatures import check_signatures
+from trl_onevision.grpo.terms import Terms
 from trl_onevision.grpo.vllm_correction import VLLMCorrection
 from trl_onevision.grpo.vllm_prompts import make_exact
 
@@ -126,6 +127,8 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         self._breakdown = Breakdown(self.train_dataset)
         self._shaping = Shaping(self, self.options.advantages) if self.options.advantages else None
         self._resampler = Resampler(self, self.options.resample) if self.options.resample else None
+        self._terms = Terms(self) if self.options.terms else None
+        self._policy_logps: torch.Tensor | None = None
         self._tower = TowerPasses(self)
         self._generates_sharded = self._dist.is_fsdp or (
             self._dist.is_zero3 and not self.args.ds3_gather_for_generation
@@ -178,6 +181,7 @@ class OneVisionGRPOTrainer(GRPOTrainer):
             and not self._entropy_bonus_enabled
             and self.top_entropy_quantile == 1.0
             and self.loss_type != "vespo"  # its metric counts every completion
+            and self._terms is None
         )
 
     def _base_model(self, model: Any) -> Any:
@@ -207,8 +211,11 @@ class OneVisionGRPOTrainer(GRPOTrainer):
             scored = self._placeholders.fold(scored)
         assert self._groups is not None
         self._breakdown.log(self._groups, self._metrics["train" if self.model.training else "eval"])
-        if self._shaping is not None and self.model.training:
-            self._shaping.apply(scored, self._groups, rows)
+        if self.model.training:
+            if self._terms is not None:
+                self._terms.prepare(scored, self._groups)
+            if self._shaping is not None:
+                self._shaping.apply(scored, self._groups, rows)
         return scored
 
     def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
@@ -357,8 +364,10 @@ class OneVisionGRPOTrainer(GRPOTrainer):
             scores = super()._get_per_token_logps_and_entropies(
                 calls, input_ids, attention_mask, logits_to_keep, batch_size, **passes, **fields
             )
-        if self._policy_inputs is not None and self._keeps_first_logps:
-            self._note_first_logps(scores[0].detach(), self._policy_inputs)
+        if self._policy_inputs is not None:
+            self._policy_logps = scores[0]
+            if self._keeps_first_logps:
+                self._note_first_logps(scores[0].detach(), self._policy_inputs)
         return scores
 
     def _note_first_logps(self, logps_BT: torch.Tensor, inputs: dict[str, Any]) -> None:
@@ -502,12 +511,18 @@ class OneVisionGRPOTrainer(GRPOTrainer):
     # Work that changes nothing is not done
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
-        self._policy_inputs, self._tower.due = inputs, inputs.get("tower_due", False)
+        self._tower.due, masked_logps = inputs.get("tower_due", False), None
+        if self._terms is not None and self.model.training:
+            masked_logps = self._terms.masked_logps(model, inputs)
+        self._policy_inputs = inputs
         if self._skips_zero_advantages and self.model.training:
             self._moves = (inputs["advantages"] != 0).reshape(len(inputs["advantages"]), -1).any(1).tolist()
         try:
             if self._liger_loss is not None:
                 return self._liger_loss.compute(super()._compute_loss, model, inputs)
-            return super()._compute_loss(model, inputs)
+            loss = super()._compute_loss(model, inputs)
+            if self._terms is not None and self._policy_logps is not None and self.model.training:
+                loss = loss + self._terms.loss(self._policy_logps, masked_logps, inputs)
+            return loss
         finally:
-            self._policy_inputs = self._moves = None
+            self._policy_inputs = self._policy_logps = self._moves = None

@@ -87,6 +87,22 @@ def check(refused: Sequence[str]) -> None:
         raise ValueError(f"loss: liger cannot honour {'; '.join(refused)}. Drop it, or set loss: trl.")
 
 
+def window_weights(trainer: Any, lengths_B: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
+    """What a token of each sequence counts in the loss that `trainer` makes of a micro-batch (`sequence_weights`)."""
+    window_tokens = num_items_in_batch.clamp(min=1.0) / trainer.accelerator.num_processes
+    accumulation_steps = 1.0
+    if trainer.model.training:
+        accumulation_steps = trainer.current_gradient_accumulation_steps
+        window_tokens = window_tokens * accumulation_steps / trainer.args.steps_per_generation
+    return sequence_weights(
+        trainer.loss_type,
+        lengths_B,
+        accumulation_steps=accumulation_steps,
+        max_completion_length=trainer.max_completion_length,
+        window_tokens=window_tokens,
+    )
+
+
 class LigerLoss:
     """The fused loss of one trainer.
 
@@ -144,25 +160,10 @@ class LigerLoss:
         return TokenBatch(
             lengths_B=lengths_B,
             advantages_B=inputs["advantages"],
-            weights_B=self._sequence_weights(lengths_B, inputs["num_items_in_batch"]),
+            weights_B=window_weights(self.trainer, lengths_B, inputs["num_items_in_batch"]),
             old_logps_N=flat("old_per_token_logps"),
             ref_logps_N=flat("ref_per_token_logps"),
             is_ratio=is_ratio if is_ratio is None or is_ratio.size(1) == 1 else is_ratio[mask_BT],
-        )
-
-    def _sequence_weights(self, lengths_B: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
-        trainer = self.trainer
-        window_tokens = num_items_in_batch.clamp(min=1.0) / trainer.accelerator.num_processes
-        accumulation_steps = 1.0
-        if cast(torch.nn.Module, trainer.model).training:
-            accumulation_steps = trainer.current_gradient_accumulation_steps
-            window_tokens = window_tokens * accumulation_steps / cast(int, self.args.steps_per_generation)
-        return sequence_weights(
-            self.options.loss_type,
-            lengths_B,
-            accumulation_steps=accumulation_steps,
-            max_completion_length=trainer.max_completion_length,
-            window_tokens=window_tokens,
         )
 
     def _add_to(self, model: Any) -> None:
