@@ -12,7 +12,7 @@ import torch
 from compare import ONE_BATCH, OURS, assert_same, update
 from peft import LoraConfig
 from tiny import completions
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import StableLmConfig, StableLmForCausalLM
 
 from trl_onevision import OneVisionGRPOConfig, OneVisionGRPOTrainer
 
@@ -128,7 +128,7 @@ def test_rows_that_are_not_packed_update_as_under_trl(make: Callable[..., Any], 
 
 def test_a_family_not_known_takes_trls_path(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
     tokens = tiny.tokenizer()
-    model = Qwen3ForCausalLM(Qwen3Config(**tiny._text(32, 2, 384, tokens)))
+    model = StableLmForCausalLM(StableLmConfig(**tiny._text(32, 2, 384, tokens)))
     data = tiny.dataset(2, text_rows=(0, 1)).remove_columns("images")
     arguments = OneVisionGRPOConfig(
         output_dir=str(tmp_path),
@@ -144,7 +144,7 @@ def test_a_family_not_known_takes_trls_path(tmp_path: Any, caplog: pytest.LogCap
     tokens.chat_template = tiny.TEMPLATE
     with caplog.at_level(logging.WARNING, logger="trl_onevision"):
         trainer = OneVisionGRPOTrainer(model, first_group_only, arguments, data, processing_class=tokens)
-    assert "model family 'qwen3' is not one of" in caplog.text
+    assert "prefill and scoring ('stablelm' is not among the language models tested for it)" in caplog.text
     trainer.train()
     assert trainer.state.global_step == 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 from typing import Any
 
@@ -65,14 +66,14 @@ FAMILIES = ("qwen2_5_vl", "qwen2_vl", "qwen3_vl", "llava_onevision", "internvl")
 TEXT = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 8192}
 
 
-def tokenizer(vocabulary: int = 384, **extra: str) -> PreTrainedTokenizerFast:
-    """Bytes, the special tokens of every family here, and unused words up to `vocabulary`."""
-    words = [*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+def tokenizer(vocabulary: int = 384, special: tuple[str, ...] = (), **extra: str) -> PreTrainedTokenizerFast:
+    """Bytes, the special tokens of every family here and those of `special`, and unused words up to `vocabulary`."""
+    words = [*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet()), *special]
     words += [f"unused{i}" for i in range(vocabulary - len(words))]
     raw = Tokenizer(models.BPE(vocab={word: i for i, word in enumerate(words)}, merges=[]))
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     raw.decoder = decoders.ByteLevel()
-    raw.add_special_tokens(SPECIAL)
+    raw.add_special_tokens([*SPECIAL, *special])
     return PreTrainedTokenizerFast(
         tokenizer_object=raw,
         eos_token="<|im_end|>",
@@ -85,7 +86,8 @@ def tokenizer(vocabulary: int = 384, **extra: str) -> PreTrainedTokenizerFast:
 def build(family: str, hidden: int = 32, layers: int = 2, vocabulary: int = 384, std: float = 0.08) -> tuple[Any, Any]:
     """A random model of `family` and its processor, in fp32 and the same for the same arguments."""
     torch.manual_seed(0)
-    model, processor = globals()[f"_{family}"](hidden, layers, vocabulary)
+    builder = globals().get(f"_{family}") or getattr(importlib.import_module("zoo"), family)
+    model, processor = builder(hidden, layers, vocabulary)
     with torch.no_grad():
         # transformers' 0.02 leaves a small model nearly constant: nothing would tell one token from another.
         for name, parameter in model.named_parameters():
@@ -93,8 +95,9 @@ def build(family: str, hidden: int = 32, layers: int = 2, vocabulary: int = 384,
                 parameter.normal_(std=std)
             elif name.endswith("bias"):
                 parameter.normal_(std=0.02)
-    model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
-    model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
+    tokens = getattr(processor, "tokenizer", processor)
+    model.generation_config.eos_token_id = tokens.eos_token_id
+    model.generation_config.pad_token_id = tokens.pad_token_id
     return model, processor
 
 

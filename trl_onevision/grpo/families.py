@@ -10,10 +10,31 @@ from peft import PeftModel
 
 from trl_onevision.grpo import shared_prompt
 
-# Held to TRL's own numbers, on small models, by tests/grpo/test_families.py. Packed: masks are causal over text and
-# images alike, every layer attends to all that is before it, and nothing but attention mixes tokens.
-PACKED = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "llava_onevision", "internvl")
-PREFILLED = PACKED
+# By name, since what mixes tokens can be seen in no config. Every name is held to TRL's numbers, on a small model, by
+# tests/grpo/test_families.py; docs/families.md has what each family gets.
+
+# Language models whose tokens meet in full attention alone, which transformers hands to its `AttentionInterface`
+PACKED_LANGUAGE = (
+    *("apertus", "arcee", "cohere", "deepseek_v3", "ernie4_5", "ernie4_5_moe", "exaone", "gemma", "glm", "glm4"),
+    *("glm4_moe", "glm4v_text", "gpt_neox", "granite", "granitemoe", "helium", "internlm3", "llama", "minimax_m2"),
+    *("ministral3", "mistral", "mixtral", "olmo", "olmo2", "olmoe", "phi", "phi3", "qwen2", "qwen2_moe", "qwen3"),
+    *("qwen2_vl_text", "qwen2_5_vl_text", "qwen3_moe", "qwen3_vl_text", "qwen3_vl_moe_text", "seed_oss", "smollm3"),
+    "starcoder2",
+)
+# Those around them whose masks are causal over images too
+PACKED_VISION = (
+    *("glm46v", "idefics3", "internvl", "llava", "llava_next", "llava_onevision", "mistral3", "qwen2_vl"),
+    *("qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "smolvlm"),
+)
+# Those whose cache of a prompt, expanded, goes on as G caches would
+PREFILLED_LANGUAGE = (
+    *PACKED_LANGUAGE,
+    *("cohere2", "exaone4", "gemma3_text", "gemma4_text", "gpt_oss", "lfm2", "olmo3", "qwen3_5_text", "qwen3_next"),
+)
+PREFILLED_VISION = (*PACKED_VISION, "gemma3", "gemma4", "lfm2_vl", "qwen3_5")
+
+# Rotary positions that stay what they are when a sequence grows
+ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 
 
 @dataclass(frozen=True)
@@ -66,9 +87,7 @@ def _why_not_process(trainer: Any) -> str | None:
 def _why_not_prefill(trainer: Any, model: Any) -> str | None:
     if _is_prompt_learning(trainer.model):
         return "prompt-learning adapters add tokens of their own"
-    if model.config.model_type not in PREFILLED:
-        return f"model family {model.config.model_type!r} is not one of {', '.join(PREFILLED)}"
-    return _why_not_dropout(trainer, model)
+    return _why_not_known(model, PREFILLED_VISION, PREFILLED_LANGUAGE) or _why_not_dropout(trainer, model)
 
 
 def _why_not_score(trainer: Any, model: Any) -> str | None:
@@ -84,15 +103,31 @@ def _why_not_score(trainer: Any, model: Any) -> str | None:
 
 
 def _why_not_packed(model: Any) -> str | None:
-    family = model.config.model_type
-    if family not in PACKED:
-        return f"model family {family!r} is not one of {', '.join(PACKED)}"
     text = model.get_decoder().config
     if text._attn_implementation not in ("sdpa", shared_prompt.ATTENTION):
         return f"attn_implementation is {text._attn_implementation!r}, and only 'sdpa' understands packed rows"
-    if any(kind != "full_attention" for kind in getattr(text, "layer_types", None) or []):
-        return "some layers do not attend to the whole prompt"
+    layers = getattr(text, "layer_types", None) or ["sliding_attention" if _slides(text) else "full_attention"]
+    others = sorted(set(layers) - {"full_attention"})
+    if others:
+        return f"layers of {' and '.join(others)} do not attend to the whole prompt"
+    rope_type = (getattr(text, "rope_parameters", None) or {}).get("rope_type", "default")
+    if rope_type not in ROPE_TYPES:
+        return f"rotary positions of type {rope_type!r} change with the length of a sequence"
+    return _why_not_known(model, PACKED_VISION, PACKED_LANGUAGE)
+
+
+def _why_not_known(model: Any, vision: tuple[str, ...], language: tuple[str, ...]) -> str | None:
+    family, text = model.config.model_type, model.config.get_text_config().model_type
+    if family != text and family not in vision:
+        return f"{family!r} is not among the families tested for it"
+    if text not in language:
+        return f"{text!r} is not among the language models tested for it"
     return None
+
+
+def _slides(text: Any) -> bool:
+    """Whether every layer sees a window alone: where a config names no types of layers, its masks go by this."""
+    return bool(getattr(text, "sliding_window", None)) and getattr(text, "use_sliding_window", True)
 
 
 def _why_not_dropout(trainer: Any, model: Any) -> str | None:
