@@ -72,6 +72,20 @@ def corners(text):
         ("<|box_start|>(10,20),(30,40)<|box_end|>", [(10, 20, 30, 40)]),
         ("<box>[[10, 20, 30, 40]]</box>", [(10, 20, 30, 40)]),
         ("(10, 20, 30, 40) and [1 2 3 4]", [(10, 20, 30, 40), (1, 2, 3, 4)]),
+        ("<box>10 20 30 40</box>", [(10, 20, 30, 40)]),
+        ("<bbox>10,20,30,40</bbox>", [(10, 20, 30, 40)]),
+        (
+            "<box>(10,20),(30,40)</box><box>[[1, 2, 3, 4], [5, 6, 7, 8]]</box>",
+            [(10, 20, 30, 40), (1, 2, 3, 4), (5, 6, 7, 8)],
+        ),
+        ("<box x1='10' y1=\"20\" x2=30 y2='40'/>", [(10, 20, 30, 40)]),
+        ("x1=10, y1=20, x2=30, y2=40", [(10, 20, 30, 40)]),
+        ("x_min: 10, y_min: 20, x_max: 30, y_max: 40", [(10, 20, 30, 40)]),
+        ('{"xmin": 10, "ymin": 20, "xmax": 30, "ymax": 40}', [(10, 20, 30, 40)]),
+        ('{"left": 10, "top": 20, "right": 30, "bottom": 40}', [(10, 20, 30, 40)]),
+        ("<|box_start|>(10,20)<|box_end|>", []),
+        ("<box>10 20 30 40", []),
+        ("<box>ten</box>", []),
         ("[1, 2, 3, 4, 5]", []),
         ("[1, 2, 3]", []),
         ("[true, 2, 3, 4]", []),
@@ -81,6 +95,73 @@ def corners(text):
     ],
 )
 def test_reads_boxes(text, expected):
+    assert corners(text) == expected
+
+
+LABELLED = [
+    '{"label": "pit", "bbox_2d": [[1, 2, 3, 4], [5, 6, 7, 8]]}',
+    '{"pit": [[1, 2, 3, 4], [5, 6, 7, 8]]}',
+    "{'pit': [[1, 2, 3, 4], [5, 6, 7, 8]]}",
+    '{"pit": [{"bbox_2d": [1, 2, 3, 4]}, {"bbox_2d": [5, 6, 7, 8]}]}',
+    '{"objects": [{"name": "pit", "instances": [[1, 2, 3, 4], {"box": [5, 6, 7, 8]}]}]}',
+    '{"bboxes": [[1, 2, 3, 4], [5, 6, 7, 8]], "labels": ["pit", "pit"]}',
+    "<ref>pit</ref><box>(1,2),(3,4)</box><box>(5,6),(7,8)</box>",
+    "<ref>pit</ref><box>[[1, 2, 3, 4], [5, 6, 7, 8]]</box>",
+    "<|object_ref_start|>pit<|object_ref_end|><|box_start|>(1,2),(3,4)<|box_end|><|box_start|>(5,6),(7,8)<|box_end|>",
+    "pit<loc_1><loc_2><loc_3><loc_4><loc_5><loc_6><loc_7><loc_8>",
+    "<loc0001><loc0002><loc0003><loc0004> pit ; <loc0005><loc0006><loc0007><loc0008> pit",
+]
+
+
+@pytest.mark.parametrize("text", LABELLED)
+def test_every_box_has_the_label_that_stands_over_it(text):
+    assert read_boxes(text) == [Box(1, 2, 3, 4, label="pit"), Box(5, 6, 7, 8, label="pit")]
+
+
+def test_a_label_of_its_own_goes_before_the_one_over_it():
+    text = '{"animals": {"cat": [1, 2, 3, 4], "dogs": [{"bbox": [5, 6, 7, 8], "label": "dog"}]}}'
+    assert [box.label for box in read_boxes(text)] == ["cat", "dog"]
+    text = '{"boxes": [[1, 2, 3, 4], [5, 6, 7, 8]], "labels": ["cat", "dog", "cow"]}'
+    assert {box.label for box in read_boxes(text)} == {None}, "which of the three are these?"
+
+
+def test_a_gold_object_may_hold_several_boxes_and_scores_itself():
+    gold = '[{"label": "pit", "bbox_2d": [[0, 0, 9, 9], [20, 20, 30, 30]]}, {"label": "rim", "bbox_2d": [1, 1, 2, 2]}]'
+    assert score(gold, gold, IoUReward(labels=True)) == score(gold, gold, detection_reward) == 1
+    assert score(gold.replace("pit", "rim"), gold, IoUReward(labels=True)) == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("It is not at [10, 20, 30, 40].", []),
+        ("It isn't the box [10, 20, 30, 40]", []),
+        ("The cat cannot be found at (10, 20), (30, 40)", []),
+        ('It is not {"bbox_2d": [10, 20, 30, 40]}', []),
+        ("Not this one: ```json\n[10, 20, 30, 40]\n```", []),
+        ("not <box>10 20 30 40</box>", []),
+        ("[10, 20, 30, 40] is wrong", []),
+        ("[10, 20, 30, 40] is not the dog", []),
+        ("不是[10, 20, 30, 40]", []),
+        ("[10, 20, 30, 40]是错的", []),
+        ("It is not [1, 2, 3, 4] but [10, 20, 30, 40].", [(10, 20, 30, 40)]),
+        ("[10, 20, 30, 40], not [1, 2, 3, 4]", [(10, 20, 30, 40)]),
+        ("[10, 20, 30, 40] instead of [1, 2, 3, 4]", [(10, 20, 30, 40)]),
+        ('not {"bbox_2d": [1, 2, 3, 4]} but {"bbox_2d": [10, 20, 30, 40]}', [(10, 20, 30, 40)]),
+        ("不是[1, 2, 3, 4]，是[10, 20, 30, 40]", [(10, 20, 30, 40)]),
+        ("[10, 20, 30, 40] or [1, 2, 3, 4]", []),
+        ("either [10, 20, 30, 40] or maybe [1, 2, 3, 4]", []),
+        ("[10, 20, 30, 40]或者[1, 2, 3, 4]", []),
+        ('{"bbox_2d": [10, 20, 30, 40]} or {"bbox_2d": [1, 2, 3, 4]}', []),
+        ("<box>10 20 30 40</box> or <box>1 2 3 4</box>", []),
+        ("I am not sure, but [10, 20, 30, 40]", [(10, 20, 30, 40)]),
+        ("There is no cat. The dog: [10, 20, 30, 40]", [(10, 20, 30, 40)]),
+        ("The dog that is not red is at [10, 20, 30, 40]", [(10, 20, 30, 40)]),
+        ('{"bbox_2d": [10, 20, 30, 40], "label": "not a cat"}', [(10, 20, 30, 40)]),
+        ("[10, 20, 30, 40] and [1, 2, 3, 4]", [(10, 20, 30, 40), (1, 2, 3, 4)]),
+    ],
+)
+def test_what_the_text_denies_or_leaves_open_is_no_answer(text, expected):
     assert corners(text) == expected
 
 
@@ -276,10 +357,24 @@ def test_backgrounds_without_an_object_can_be_golds(reward):
         "```json\n[]\n```",
         "null",
         "none.",
+        "['No Objects']",
+        '["none"]',
+        '{"objects": null}',
+        "No objects found.",
+        "There are no visible objects",
+        "没有目标",
     ):
         assert score(nothing, "[]", reward) == 1
         assert score(nothing, ONE, reward) == 0
-    for something in (ONE, "", "I cannot tell", "<think>none</think>"):
+    for something in (
+        ONE,
+        "",
+        "I cannot tell",
+        "<think>none</think>",
+        "['No Objects', 1]",
+        "No objects but one",
+        '["cat"]',
+    ):
         assert score(something, "[]", reward) == 0
 
 
@@ -426,7 +521,10 @@ def test_a_wrong_option_raises_at_once(options):
 
 # Hostile text
 
-BOX_SOUP = st.text(alphabet="[](){},:.\"0123456789eE+-;` nbox_2d'\u0661\ud800\x00", max_size=200)
+PIECES = ["<box>", "</box>", "<ref>a</ref>", "<loc_1>", "<loc0001>", "<|box_start|>", "not", "or", "x1=1", "[1,2,3,4]"]
+BOX_SOUP = st.text(alphabet="[](){},:.\"0123456789eE+-;` nbox_2d'\u0661\ud800\x00", max_size=200) | st.lists(
+    st.sampled_from(PIECES) | st.text(alphabet="[](),;<>/ 19.", max_size=9), max_size=30
+).map("".join)
 
 
 @given(BOX_SOUP | st.text(max_size=200))
@@ -454,6 +552,17 @@ HOSTILE = {
     "fences": "```" * (MEGABYTE // 3),
     "boxes as JSON": json.dumps([[10, 20, 30, 40]] * (MEGABYTE // 18)),
     "boxes as text": "[10, 20, 30, 40] " * (MEGABYTE // 17),
+    "boxes in tags": "<box>10 20 30 40</box>" * (MEGABYTE // 22),
+    "names in tags": "<ref>" * (MEGABYTE // 5),
+    "almost a tag": "<box 1 " * (MEGABYTE // 7),
+    "a tag of numbers": "<box>" + "1 " * (MEGABYTE // 2),
+    "location tokens": "<loc_1>" * (MEGABYTE // 7),
+    "attributes": "<points " + 'x1="1" ' * (MEGABYTE // 7),
+    "denials": "not [1, 1, 2, 2] " * (MEGABYTE // 17),
+    "words of denials": "not " * (MEGABYTE // 4) + "[1, 1, 2, 2]",
+    "choices": "[1, 1, 2, 2] or" * (MEGABYTE // 15),
+    "quoted as Python does": "['" * (MEGABYTE // 2),
+    "names of corners": "x1=1, y1=1, x2=1," * (MEGABYTE // 17),
     "labelled boxes": json.dumps([{"bbox_2d": [10, 20, 30, 40], "label": "x" * 40}] * (MEGABYTE // 85)),
 }
 

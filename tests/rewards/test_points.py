@@ -27,6 +27,21 @@ def score(answer, gold=BOX, reward=point_reward, **columns):
         ("[[10, 20], [30, 40]]", [(10, 20), (30, 40)]),
         ("Click (10, 20).", [(10, 20)]),
         ("[10 20]", [(10, 20)]),
+        ('<points x1="10" y1="20" alt="ear">ear</points>', [(10, 20)]),
+        ('<points x1="10" y1="20" x2="30.5" y2="40" alt="ears">ears</points>', [(10, 20), (30.5, 40)]),
+        ("<point x='10' y='20'>ear</point>", [(10, 20)]),
+        ("<point>10 20</point>", [(10, 20)]),
+        ("<point>(10, 20)</point><point>[30, 40]</point>", [(10, 20), (30, 40)]),
+        ("<|point_start|>(10,20)<|point_end|>", [(10, 20)]),
+        ("click(start_box='<|box_start|>(10,20)<|box_end|>')", [(10, 20)]),
+        ("x=10, y=20", [(10, 20)]),
+        ("(x: 10, y: 20)", [(10, 20)]),
+        ('{"point_2d": [[10, 20], [30, 40]], "label": "ear"}', [(10, 20), (30, 40)]),
+        ('{"ear": [[10, 20], [30, 40]]}', [(10, 20), (30, 40)]),
+        ("not at (1, 2) but at (10, 20)", [(10, 20)]),
+        ("(10, 20) is wrong", []),
+        ("(10, 20) or (30, 40)", []),
+        ('<point x="1" y="2"/> or <point x="3" y="4"/>', []),
         ('[{"point_2d": [10, 20]}, {"point_2d": [3', [(10, 20)]),
         ("[1, 2, 3, 4]", []),
         ("ten, twenty", []),
@@ -69,10 +84,20 @@ def test_labels_pair_only_points_of_one_name():
     reward = PointReward(labels=True)
     assert score('{"point_2d": [5, 5], "label": "Button"}', reward=reward) == 1
     assert score('{"point_2d": [5, 5], "label": "field"}', reward=reward) == 0
+    for answer in (
+        '<points x1="5" y1="5" alt="button">',
+        "<ref>button</ref><point>5 5</point>",
+        '{"button": [[5, 5]]}',
+    ):
+        assert score(answer, reward=reward) == 1
+        assert score(answer.replace("button", "field"), reward=reward) == 0
     assert score("(5, 5)", reward=reward) == 0
 
 
-@pytest.mark.parametrize(("frame", "answer"), [("norm1000", "(250, 500)"), ("norm1", "(0.25, 0.5)")])
+@pytest.mark.parametrize(
+    ("frame", "answer"),
+    [("norm1000", "(250, 500)"), ("norm1024", "(256, 512)"), ("norm100", "(25, 50)"), ("norm1", "(0.25, 0.5)")],
+)
 def test_relative_frames_use_the_image_size_and_the_radius_stays_in_pixels(frame, answer):
     columns = {"images": [[Image.new("RGB", (400, 100))]]}
     assert score(answer, "[[100, 50]]", PointReward(frame=frame), **columns) == pytest.approx(1)
@@ -115,7 +140,10 @@ def test_any_text_scores(text):
         assert 0 <= score(text, gold) <= 1
 
 
-@pytest.mark.parametrize("unit", ["(", "(1,1", "(1,1)", "[1,", '{"x":1,"y":2}', "(1e308, -1e308)", "( ", "1"])
+@pytest.mark.parametrize(
+    "unit",
+    ["(", "(1,1", "(1,1)", "[1,", '{"x":1,"y":2}', "(1e308, -1e308)", "( ", "1", "<point>", "<point x1=1 ", "x=1 "],
+)
 def test_a_megabyte_of_hostile_text_costs_what_its_length_says(unit, linear):
     assert 0 <= linear(score, unit * (1_000_000 // len(unit))) <= 0.01
 

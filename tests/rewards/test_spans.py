@@ -29,6 +29,30 @@ def score(answer, gold=GOLD, reward=span_reward, **columns):
         ("10.0s - 20.5s", [(10, 20.5)]),
         ("between 3 seconds and 5 seconds", [(3, 5)]),
         ("00:10–00:20; 1:00 ~ 1:30", [(10, 20), (60, 90)]),
+        ("It starts at 12.5s and ends at 20.3s.", [(12.5, 20.3)]),
+        ("The event begins at 12.5 seconds and it ends at 20.3 seconds", [(12.5, 20.3)]),
+        ("starting at 0:10, ending at 0:20", [(10, 20)]),
+        ("Start time: 12.5 s; End time: 20.3 s", [(12.5, 20.3)]),
+        ("It lasts from 10s until 20s", [(10, 20)]),
+        ("<12.5 seconds> to <20.3 seconds>", [(12.5, 20.3)]),
+        ("12.5s → 20.3s", [(12.5, 20.3)]),
+        ("12.5秒到20.3秒", [(12.5, 20.3)]),
+        ("从第12.5秒开始，到第20.3秒结束", [(12.5, 20.3)]),
+        ("开始于12.5秒，结束于20.3秒", [(12.5, 20.3)]),
+        ("1分20秒至2分钟", [(80, 120)]),
+        ("1 minute 5 seconds to 1m20s", [(65, 80)]),
+        ("1h to 1 hour 2 minutes 3 seconds", [(3600, 3723)]),
+        ('{"start_time": "12.5s", "end_time": "20.3 seconds"}', [(12.5, 20.3)]),
+        ('["12.5s", "20.3s"]', [(12.5, 20.3)]),
+        ('{"timestamp": "00:10 - 00:20"}', [(10, 20)]),
+        ('["10s - 20s", "30s - 40s"]', [(10, 20), (30, 40)]),
+        ('{"begin": 10, "end": 20}', [(10, 20)]),
+        ("It starts at 10s and lasts 20s", []),
+        ("at 10 and 20 seconds", []),
+        ("not from 10 to 20, from 30 to 40", [(30, 40)]),
+        ("10 to 20 is wrong", []),
+        ("10s - 20s or 30s - 40s", []),
+        ("10秒到20秒或者30秒到40秒", []),
         ("从3秒", []),
         ("at 10", []),
         ('{"start": "soon", "end": 3}', []),
@@ -110,7 +134,10 @@ def test_any_text_scores(text):
     assert 0 <= score(text) <= 1
 
 
-@pytest.mark.parametrize("unit", ["1", "1:", "1 to ", "1 ", "1:1-1:1 ", "[1,", "1 -", '{"start":1,"end":2}'])
+@pytest.mark.parametrize(
+    "unit",
+    ["1", "1:", "1 to ", "1 ", "1:1-1:1 ", "[1,", "1 -", '{"start":1,"end":2}', "1h1m1s", "between 1 ", "1s ends "],
+)
 def test_a_megabyte_of_hostile_text_costs_what_its_length_says(unit, linear):
     assert 0 <= linear(score, unit * (1_000_000 // len(unit))) <= 0.5
 

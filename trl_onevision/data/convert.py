@@ -27,10 +27,12 @@ from trl_onevision.data.schema import (
 BoxFrame = Literal["pixel", "norm1000", "norm1"]
 BoxFormat = Literal["xyxy", "xywh"]
 
-_BOX_KEYS = ("bbox_2d", "bbox", "box_2d", "box")
-_POINT_KEYS = ("point_2d", "point", "points", "coordinate", "coordinates", "coordinate2", "position")
+_BOX_KEYS = ("bbox_2d", "bbox", "box_2d", "box", "bboxes", "boxes")
+_POINT_KEYS = ("point_2d", "point", "points_2d", "points", "coordinate", "coordinates", "coordinate2", "position")
 _PLACE_KEYS = (*_BOX_KEYS, *_POINT_KEYS, "polygon", "segmentation", "mask")
-_AXIS_OF_KEY = {"x": 0, "x1": 0, "x2": 0, "y": 1, "y1": 1, "y2": 1}
+_AXIS_OF_KEY = dict.fromkeys(("x", "x1", "x2", "xmin", "xmax", "x_min", "x_max", "left", "right"), 0) | dict.fromkeys(
+    ("y", "y1", "y2", "ymin", "ymax", "y_min", "y_max", "top", "bottom"), 1
+)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from trl_onevision.rewards.boxes import BOX_KEYS, CORNER_KEYS, Box
 from trl_onevision.rewards.frames import FloatArray, Frame
 from trl_onevision.rewards.grounding import GroundingReward, gold_items
 from trl_onevision.rewards.json_text import LABEL_KEYS, collect, first_text, normalized, number, numbers, read_json
-from trl_onevision.rewards.points import POINT_KEYS, point_credit, read_places, read_point
+from trl_onevision.rewards.points import POINT_KEYS, point_credit, points_of, read_places
 from trl_onevision.rewards.rows import Unscorable
 
 _KIND_KEYS = ("action", "action_type")
@@ -39,7 +39,7 @@ _ARGUMENTS = {
     "pixels": ("pixels",),
     "time": ("time", "duration"),
 }
-_PLACE_KEYS = (*BOX_KEYS, *CORNER_KEYS, *POINT_KEYS, "x", "y")
+_PLACE_KEYS = (*BOX_KEYS, *itertools.chain(*CORNER_KEYS), *POINT_KEYS, "x", "y")
 _END_KEY = "coordinate2"  # where a swipe ends
 # What a gold may say of itself. Any other key is an argument that nothing would compare.
 _REMARKS = (*LABEL_KEYS, "id", "step", "description", "thought", "reasoning", "explanation", "comment", "instruction")
@@ -67,40 +67,44 @@ def read_actions(text: str) -> list[Action]:
     `read_points` does, its arguments from `text`, `content`, `value`, `direction`, `key`, `keys`, `app`, `button`,
     `status`, `pixels`, `time`, and where it ends from `coordinate2`.
     """
-    return collect(read_json(text), read_action)
+    return collect(read_json(text), actions_of)
 
 
-def read_action(value: Any) -> Action | None:
-    """Read one JSON object as an answered action; `None` if it is not one.
+def actions_of(value: Any, label: str | None = None) -> list[Action]:
+    """Read one JSON object as an answered action; an empty list if it is none. Actions have no labels.
 
-    >>> read_action({"action": "scroll", "direction": "Down"})
-    Action(kind='scroll', place=None, arguments={'direction': 'down'}, end=None)
+    >>> actions_of({"action": "scroll", "direction": "Down"})
+    [Action(kind='scroll', place=None, arguments={'direction': 'down'}, end=None)]
     """
-    point = read_point(value) if isinstance(value, dict) else None
-    return _action(value, None if point is None else Box(point.x, point.y, point.x, point.y))
+    points = points_of(value) if isinstance(value, dict) else []
+    return _actions(value, Box._make((*points[0][:2] * 2, None, None)) if len(points) == 1 else None)
 
 
-def _read_gold_action(value: Any) -> Action | None:
+def _gold_actions_of(value: Any, label: str | None) -> list[Action]:
     """Read one JSON object as a gold; `Unscorable` where it states what nothing would compare."""
     if not isinstance(value, dict):
-        return None
+        return []
     stated = {key: item for key, item in value.items() if item not in (None, "", [], {})}
-    action = _action(stated, read_places(stated)[0] if any(key in stated for key in _PLACE_KEYS) else None)
-    if action is None:
-        return None
+    places = read_places(stated) if any(key in stated for key in _PLACE_KEYS) else []
+    if len(places) > 1:
+        raise Unscorable(f"an action has one place, and the gold states {len(places)}: {str(value)[:80]!r}")
+    actions = _actions(stated, places[0] if places else None)
+    if not actions:
+        return []
+    (action,) = actions
     compared = {name: [key for key in keys if key in stated] for name, keys in _ARGUMENTS.items()}
     unread = [key for name, keys in compared.items() if name not in action.arguments for key in keys]
     unread += [_END_KEY] * (_END_KEY in stated and action.end is None)
     unread += [key for key in stated if key not in _READ_KEYS]
     if unread:
         raise Unscorable(f"nothing reads {', '.join(map(repr, unread))} of the gold {str(value)[:80]!r}")
-    return action
+    return actions
 
 
-def _action(value: Any, place: Box | None) -> Action | None:
+def _actions(value: Any, place: Box | None) -> list[Action]:
     kind = first_text(value, _KIND_KEYS) if isinstance(value, dict) else None
     if kind is None:
-        return None
+        return []
     kind = kind.strip().casefold().replace(" ", "_").replace("-", "_")
     stated = {
         name: next((read for key in keys if (read := _argument(name, value.get(key)))), None)
@@ -108,9 +112,9 @@ def _action(value: Any, place: Box | None) -> Action | None:
     }
     arguments = {name: argument for name, argument in stated.items() if argument}
     end = numbers(value.get(_END_KEY), 2)
-    return Action(
-        _KINDS.get(kind, kind), place, arguments, None if end is None else Box(end[0], end[1], end[0], end[1])
-    )
+    return [
+        Action(_KINDS.get(kind, kind), place, arguments, None if end is None else Box._make((*end, *end, None, None)))
+    ]
 
 
 def _argument(name: str, value: Any) -> str | None:
@@ -186,7 +190,7 @@ class ActionReward(GroundingReward[Action, Action]):
         return read_actions(text)
 
     def read_gold(self, gold: Any, row: dict[str, Any]) -> list[Action]:
-        actions = gold_items(gold, _read_gold_action, 'an action like {"action": "click", "bbox_2d": [...]}')
+        actions = gold_items(gold, _gold_actions_of, 'an action like {"action": "click", "bbox_2d": [...]}')
         if not actions:
             raise Unscorable("the gold holds no action")
         return actions

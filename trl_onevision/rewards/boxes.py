@@ -1,29 +1,35 @@
 """Boxes in an answer: reading them, IoU, one-to-one matching, and the two rewards built on it."""
 
-import itertools
 import re
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trl_onevision.rewards.coordinates import NUMBER, SEPARATOR
+from trl_onevision.rewards.coordinates import NUMBER, SEPARATOR, read_items
 from trl_onevision.rewards.frames import FloatArray, Frame
 from trl_onevision.rewards.grounding import GroundingReward, check_option, check_threshold, gold_items
-from trl_onevision.rewards.json_text import LABEL_KEYS, MAX_ITEMS, collect, first_text, number, numbers, read_json
+from trl_onevision.rewards.json_text import labels_of, number, numbers
 from trl_onevision.rewards.pairing import label_mask, match, matched_share
 from trl_onevision.rewards.rows import Unscorable
 
 BoxFormat = Literal["xyxy", "xywh", "cxcywh", "yxyx"]
 
-BOX_KEYS = ("bbox_2d", "bbox", "box_2d", "box")
-CORNER_KEYS = ("x1", "y1", "x2", "y2")
+BOX_KEYS = ("bbox_2d", "bbox", "box_2d", "box", "bboxes", "boxes")
+CORNER_KEYS = (
+    ("x1", "y1", "x2", "y2"),
+    ("xmin", "ymin", "xmax", "ymax"),
+    ("x_min", "y_min", "x_max", "y_max"),
+    ("left", "top", "right", "bottom"),
+)
 _SCORE_KEYS = ("score", "confidence")
 
-# [x1, y1, x2, y2], (x1, y1, x2, y2), (x1, y1), (x2, y2)
+# [x1, y1, x2, y2], (x1, y1, x2, y2), (x1, y1), (x2, y2); x1=…, y1=…, x2=…, y2=…
+_NAMES = ("x_?(?:1|min)", "y_?(?:1|min)", "x_?(?:2|max)", "y_?(?:2|max)")
+_NAMED = rf"{SEPARATOR}".join(rf"\b{name}\s?[:=]\s?({NUMBER})" for name in _NAMES)
 _TEXT_BOX = re.compile(
     rf"[\[(]\s*+({NUMBER}){SEPARATOR}({NUMBER})(?:{SEPARATOR}|\s*+[\])]\s*+[,;]?\s*+[\[(]\s*+)"
-    rf"({NUMBER}){SEPARATOR}({NUMBER})\s*+[\])]"
+    rf"({NUMBER}){SEPARATOR}({NUMBER})\s*+[\])]|{_NAMED}"
 )
 
 
@@ -39,42 +45,57 @@ class Box(NamedTuple):
 
 
 def read_boxes(text: str) -> list[Box]:
-    """Read the boxes of an answer, in the order written: from JSON if it holds any, else from brackets in the text.
+    """Read the boxes of an answer, in the order written: from tags, from JSON, else from brackets in the text.
 
     >>> read_boxes('[{"bbox_2d": [10, 20, 30.5, 40], "label": "cat"}]')
     [Box(x1=10.0, y1=20.0, x2=30.5, y2=40.0, label='cat', score=None)]
-    >>> [box[:4] for box in read_boxes("from (-1, 2), (3, 4) to [5 6 7 8]")]
+    >>> read_boxes("<ref>cat</ref><box>10 20 30 40</box>") == read_boxes('{"cat": [[10, 20, 30, 40]]}')
+    True
+    >>> [box[:4] for box in read_boxes("from (-1, 2), (3, 4) to [5 6 7 8], not [0, 0, 1, 1]")]
     [(-1.0, 2.0, 3.0, 4.0), (5.0, 6.0, 7.0, 8.0)]
 
-    In JSON a box is four numbers, two pairs of numbers, or an object that holds them under `bbox_2d`, `bbox`,
-    `box_2d`, `box` or `x1`, `y1`, `x2`, `y2`, at any depth. At most 1000 boxes are read. Nothing is sorted, clipped or
-    dropped: a box that is inverted, empty or infinite is still one that the answer claims.
+    Tags are those of Qwen, InternVL, Florence and PaliGemma. JSON is read by `boxes_of`, at any depth; a box is
+    labelled by the object that it stands in, else by its key. What the text denies, or offers as one or another, is no
+    answer. At most 1000 boxes are read. Nothing is sorted, clipped or dropped: a box that is inverted, empty or
+    infinite is still one that the answer claims.
     """
-    boxes = collect(read_json(text), read_box)
-    if boxes:
-        return boxes
-    found = itertools.islice(_TEXT_BOX.finditer(text), MAX_ITEMS)
-    return [Box._make((*map(float, match.groups()), None, None)) for match in found]
+    return read_items(text, boxes_of, _TEXT_BOX, _matched_box)
 
 
-def read_box(value: Any) -> Box | None:
-    """Read one JSON value as a box; `None` if it is not one.
+def _matched_box(match: re.Match[str]) -> Box:
+    return Box._make((*(float(number) for number in match.groups() if number is not None), None, None))
 
-    >>> read_box([[1, 2], [3, 4]])
-    Box(x1=1.0, y1=2.0, x2=3.0, y2=4.0, label=None, score=None)
+
+def boxes_of(value: Any, label: str | None = None) -> list[Box]:
+    """Read one JSON value as a box, or as an object of one or several; an empty list if it is neither.
+
+    >>> boxes_of([[1, 2], [3, 4]])
+    [Box(x1=1.0, y1=2.0, x2=3.0, y2=4.0, label=None, score=None)]
+    >>> [box.label for box in boxes_of({"label": "pit", "bbox_2d": [[1, 2, 3, 4], [5, 6, 7, 8]]})]
+    ['pit', 'pit']
+
+    A box is four numbers or two pairs of numbers. An object holds them under `bbox_2d`, `bbox`, `box_2d`, `box`,
+    `bboxes` or `boxes`, or as `x1`, `y1`, `x2`, `y2`, or as `xmin`, …, or as `left`, `top`, `right`, `bottom`.
     """
     if isinstance(value, list):
         corners = _corners(value)
-        return None if corners is None else Box._make((*corners, None, None))
+        return [] if corners is None else [Box._make((*corners, label, None))]
     if not isinstance(value, dict):
-        return None
-    corners = next((read for key in BOX_KEYS if (read := _corners(value.get(key)))), None)
-    corners = corners or numbers([value.get(key) for key in CORNER_KEYS], 4)
-    if corners is None:
-        return None
+        return []
+    found = next(filter(None, (_several(value.get(key)) for key in BOX_KEYS)), [])
+    found = found or [read for keys in CORNER_KEYS if (read := numbers([value.get(key) for key in keys], 4))][:1]
     scores = (number(value.get(key)) for key in _SCORE_KEYS)
     score = next((stated for stated in scores if stated is not None), None)
-    return Box._make((*corners, first_text(value, LABEL_KEYS), score))
+    labels = labels_of(value, len(found), label)
+    return [Box._make((*corners, name, score)) for corners, name in zip(found, labels, strict=True)]
+
+
+def _several(value: Any) -> list[tuple[float, ...]]:
+    whole = _corners(value)
+    if whole is not None:
+        return [whole]
+    parts = [_corners(part) for part in value] if isinstance(value, list) else []
+    return [] if None in parts else parts  # type: ignore[return-value]
 
 
 def _corners(value: Any) -> tuple[float, ...] | None:
@@ -178,7 +199,7 @@ class _BoxReward(GroundingReward[Box, Box]):
         return read_boxes(text)
 
     def read_gold(self, gold: Any, row: dict[str, Any]) -> list[Box]:
-        boxes = gold_items(gold, read_box, 'boxes like [{"bbox_2d": [x1, y1, x2, y2], "label": "..."}]')
+        boxes = gold_items(gold, boxes_of, 'boxes like [{"bbox_2d": [x1, y1, x2, y2], "label": "..."}]')
         if not is_proper(as_array(boxes)).all():
             raise Unscorable(f"the gold holds a box without an inside: {boxes}")
         return boxes

@@ -1,8 +1,77 @@
-"""Numbers as text writes them: what the patterns for boxes, points and spans are made of.
+"""Coordinates as text writes them: numbers, and the tags of grounding models.
 
-All are linear: possessive quantifiers, and bounds on what repeats.
+All of it is linear in the text: possessive quantifiers, and bounds on what repeats.
 """
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from trl_onevision.rewards.denial import stated
+from trl_onevision.rewards.json_text import Item, collect, read_json
 
 # Twenty digits hold every coordinate; without the bound, a million digits would go through `float`.
 NUMBER = r"[-+]?(?:[0-9]{1,20}+(?:\.[0-9]{0,20}+)?|\.[0-9]{1,20}+)(?:[eE][-+]?[0-9]{1,4}+)?"
 SEPARATOR = r"(?:\s*+[,;]\s*+|\s++)"
+
+_NUMBERS = re.compile(NUMBER)
+_TAG = re.compile(
+    r"<(?:ref|phrase|\|object_ref_start\|)>(?P<label>[^<>]{0,200}+)<"  # Qwen, InternVL: the name before its boxes
+    r"|<\|?(?P<tag>b?box|points?)(?:_start\|)?>(?P<inside>[\s0-9\[\](),;.eE+-]*+)<[/|](?P=tag)(?:_end\|)?>"
+    r"|<(?P<element>b?box|points?)\s(?P<attributes>[^<>]*+)>"  # Molmo, Qwen: <points x1="1" y1="2" alt="ear">
+    r"|(?P<bins>(?:<loc(?P<florence>_?)[0-9]{1,4}>)++)(?P<behind>[^<>\n;]{0,200}+)",  # Florence, PaliGemma
+    re.IGNORECASE,
+)
+_ATTRIBUTE = re.compile(
+    rf"\b(?P<axis>[xy])[0-9]{{0,4}}+\s?=\s?[\"']?(?P<number>{NUMBER})|\b(?:alt|label)\s?=\s?[\"'](?P<alt>[^\"']*+)",
+    re.IGNORECASE,
+)
+
+
+def read_items(
+    text: str,
+    read: Callable[[Any, str | None], list[Item]],
+    pattern: re.Pattern[str],
+    read_match: Callable[[re.Match[str]], Item],
+) -> list[Item]:
+    """Every item that an answer states: in its tags, else in its JSON, else where its text matches a pattern.
+
+    `read` takes a JSON value and the label over it, as `collect` does.
+    """
+    found = collect(list(_tagged(text)), read) or collect(read_json(text), read)
+    return found or [read_match(match) for match in stated(text, pattern.finditer(text))]
+
+
+def _tagged(text: str) -> Iterator[dict[str, Any]]:
+    """What the tags of grounding models say, as the JSON that says the same.
+
+    >>> list(_tagged("<ref>a cat</ref><box>(1,2),(3,4)</box>"))
+    [{'label': 'a cat', 'box': [[1.0, 2.0, 3.0, 4.0]]}]
+    >>> list(_tagged('<points x1="1" y1="2" x2="3" y2="4" alt="ear">ear</points> <point>5 6</point>'))
+    [{'label': 'ear', 'point': [[1.0, 2.0], [3.0, 4.0]]}, {'label': None, 'point': [[5.0, 6.0]]}]
+    >>> list(_tagged("cat<loc_1><loc_2><loc_3><loc_4>")) == list(_tagged("<loc0001><loc0002><loc0003><loc0004> cat"))
+    True
+    """
+    label, end = None, 0
+    for tag in stated(text, _TAG.finditer(text)) if "<" in text else ():
+        if tag["label"] is not None:
+            label = tag["label"].strip()
+        elif tag["tag"]:
+            yield _place(tag["tag"], _NUMBERS.findall(tag["inside"]), label)
+        elif tag["element"]:
+            found = list(_ATTRIBUTE.finditer(tag["attributes"]))
+            alt = next((attribute["alt"] for attribute in found if attribute["alt"]), label)
+            yield _place(tag["element"], [attribute["number"] for attribute in found if attribute["axis"]], alt)
+        else:
+            # Florence writes the label before its boxes, PaliGemma behind.
+            named = text[max(end, tag.start() - 200) : tag.start()] if tag["florence"] else tag["behind"]
+            label = named.rpartition(">")[2].rpartition("\n")[2].strip() or label
+            yield _place("box", re.findall(r"[0-9]+", tag["bins"]), label)
+        end = tag.end("bins") if tag["bins"] else tag.end()
+
+
+def _place(tag: str, numbers: list[str], label: str | None) -> dict[str, Any]:
+    """Numbers in a tag as a JSON object. Two in a box are a point: so computer-use models write a click."""
+    kind, count = ("box", 4) if "box" in tag.lower() and len(numbers) != 2 else ("point", 2)
+    values = [float(number) for number in numbers]
+    return {"label": label, kind: [values[start : start + count] for start in range(0, len(values), count)]}

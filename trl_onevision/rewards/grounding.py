@@ -1,14 +1,22 @@
 """What the rewards for boxes, points, spans, masks and actions share: whose row it is, its gold, its frame."""
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any, ClassVar, Generic, TypeVar, get_args
 
 from trl_onevision.rewards.frames import FloatArray, Frame, frame_scale, row_size
-from trl_onevision.rewards.json_text import Item, last_fence, read_json
+from trl_onevision.rewards.json_text import Item, collect, fenced, read_json
 from trl_onevision.rewards.rows import Unscorable, score_rows
 from trl_onevision.rewards.text import answer_block
 
+_NOTHING = re.compile(
+    r"none|null|nothing|empty|(?:there (?:is|are) )?(?:no|zero)[ _](?:such )?(?:[a-z]{1,20}[ _])?"
+    r"(?:objects?|targets?|box(?:es)?|points?|instances?|match(?:es)?|detections?|segments?|spans?)"
+    r"(?: (?:(?:was|were|is|are) )?(?:found|detected|present|visible))?"
+    r"|not (?:found|present|visible)|无|没有(?:目标|物体|对象)?|未(?:找到|检测到)(?:目标|物体|对象)?",
+    re.IGNORECASE,
+)
 Gold = TypeVar("Gold")
 Answer = TypeVar("Answer")
 
@@ -110,35 +118,34 @@ def gold_value(gold: Any) -> Any:
         raise Unscorable(f"the gold is not JSON ({error}): {gold[:80]!r}") from None
 
 
-def gold_items(gold: Any, read_item: Callable[[Any], Item | None], expected: str) -> list[Item]:
+def gold_items(gold: Any, read: Callable[[Any, str | None], list[Item]], expected: str) -> list[Item]:
     """Every item of a gold, each of which must read: one that is skipped would be a wrong gold.
 
-    >>> from trl_onevision.rewards.json_text import numbers
-    >>> gold_items([[1, 2], [3, 4]], lambda value: numbers(value, 2), "points")
-    [(1.0, 2.0), (3.0, 4.0)]
+    >>> from trl_onevision.rewards.spans import spans_of
+    >>> gold_items([[1, 2], {"start": 3, "end": 4}], spans_of, "spans")
+    [Span(start=1.0, end=2.0), Span(start=3.0, end=4.0)]
     """
-    single = read_item(gold)
-    if single is not None:
-        return [single]
-    if not isinstance(gold, list):
-        raise Unscorable(f"the gold is not {expected}: {str(gold)[:80]!r}")
-    items = [read_item(value) for value in gold]
-    if None in items:
-        raise Unscorable(f"the gold is not {expected}: {str(gold[items.index(None)])[:80]!r}")
-    return items  # type: ignore[return-value]
+    whole = read(gold, None)
+    if whole:
+        return whole
+    parts = [(value, read(value, None)) for value in gold] if isinstance(gold, list) else [(gold, [])]
+    broken = [value for value, items in parts if not items]
+    if broken:
+        raise Unscorable(f"the gold is not {expected}: {str(broken[0])[:80]!r}")
+    return [item for _, items in parts for item in items]
 
 
 def says_none(text: str) -> bool:
-    """Whether an answer says that there is nothing to find: an empty JSON list, or one under a key, or the word.
+    """Whether an answer says that there is nothing to find: JSON that holds nothing but such words, or the word.
 
-    >>> says_none('{"objects": []}'), says_none("None."), says_none(""), says_none("[1, 2]")
-    (True, True, False, False)
+    >>> says_none('{"objects": []}'), says_none("None."), says_none("['No Objects']"), says_none("[1, 2]")
+    (True, True, True, False)
     """
     value = read_json(text)
     if value is not None:
-        return value in ([], [[]]) or (isinstance(value, dict) and all(item == [] for item in value.values()))
-    word = last_fence(text).strip().removeprefix("json").strip()
-    return word.casefold().rstrip(".") in ("none", "null", "nothing", "no objects")
+        leaves = collect(value, lambda node, _: [] if isinstance(node, list | dict | None) else [node])
+        return all(isinstance(leaf, str) and _NOTHING.fullmatch(leaf.strip(" .。!")) for leaf in leaves)
+    return bool(_NOTHING.fullmatch(text[slice(*fenced(text))].strip().removeprefix("json").strip(" \n.。!")))
 
 
 def check_option(name: str, value: Any, known: tuple[Any, ...]) -> None:

@@ -1,19 +1,18 @@
 """JSON in an answer, however it is dressed, cut off or quoted, and what is looked for in it.
 
 Text is untrusted. Reading is linear in its length: one pass looks for JSON, the regular expression uses possessive
-quantifiers, and at most `MAX_ITEMS` items of an answer are taken. A longer list scores as if it held that many, which
-already divides its reward by as much.
+quantifiers, and at most `MAX_ITEMS` items of an answer are taken.
 """
 
-import itertools
 import json
 import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from trl_onevision.rewards.denial import MAX_ITEMS, asserts, stated
+
 Item = TypeVar("Item")
 
-MAX_ITEMS = 1000
 LABEL_KEYS = ("label", "category", "class", "name")
 
 _FLAT_OBJECT = re.compile(r"\{[^{}]*+\}")
@@ -31,55 +30,61 @@ def read_json(text: str) -> Any | None:
     >>> read_json("[{'bbox_2d': [1, 2, 3, 4]}, {'bbox_2d': [5, 6")
     [{'bbox_2d': [1, 2, 3, 4]}]
 
-    Returns `None` where there is neither.
+    Returns `None` where there is neither, and where the text denies what it holds.
     """
-    text = last_fence(text)
-    start = min((at for at in (text.find("["), text.find("{")) if at >= 0), default=len(text))
-    end = max(text.rfind("]"), text.rfind("}")) + 1
+    first, last = fenced(text)
+    start = min((at for at in (text.find("[", first, last), text.find("{", first, last)) if at >= 0), default=last)
+    end = max(text.rfind("]", first, last), text.rfind("}", first, last)) + 1
     if start >= end:
         return None
     value = _loads(text[start:end])
     if value is not None:
-        return value
-    complete = itertools.islice(_FLAT_OBJECT.finditer(text), MAX_ITEMS)
-    objects = (_loads(found[0]) or _loads(found[0].replace("'", '"')) for found in complete)
+        return value if asserts(text, start, end) else None
+    objects = (_loads(found[0]) for found in stated(text, _FLAT_OBJECT.finditer(text, first, last)))
     return [item for item in objects if item] or None
 
 
-def last_fence(text: str) -> str:
+def fenced(text: str) -> tuple[int, int]:
+    """Where the inside of the last code fence starts and ends; the whole text where there is none."""
     parts = text.split("```")
     if len(parts) == 1:
-        return text
-    closed = len(parts) % 2 == 1
-    return parts[-2] if closed else parts[-1]
+        return 0, len(text)
+    end = len(text) if len(parts) % 2 == 0 else len(text) - len(parts[-1]) - 3
+    return end - len(parts[-1 if len(parts) % 2 == 0 else -2]), end
 
 
 def _loads(text: str) -> Any | None:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
+    for spelling in (text, text.replace("'", '"')):  # JSON, and how Python prints it
+        try:
+            return json.loads(spelling)
+        except (ValueError, RecursionError):
+            continue
+    return None
 
 
-def collect(value: Any, read_item: Callable[[Any], Item | None]) -> list[Item]:
-    """Every item that `read_item` recognises in a JSON value, in the order written, at most `MAX_ITEMS`.
+def collect(value: Any, read: Callable[[Any, str | None], list[Item]]) -> list[Item]:
+    """Every item that `read` finds in a JSON value, in the order written, at most `MAX_ITEMS`.
 
-    >>> collect({"a": [3, 1.5], "b": 2}, lambda value: value if isinstance(value, int) else None)
-    [3, 2]
+    >>> collect({"a": [3, 1.5], "b": 2}, lambda value, label: [(value, label)] if isinstance(value, int) else [])
+    [(3, 'a'), (2, 'b')]
+
+    `read` takes a value and the label over it: that of the object that it stands in, else its key. It returns the
+    items that the value itself is; where there are none, what the value holds is looked at.
     """
     found: list[Item] = []
     # A stack and not recursion: the C parser accepts nesting deeper than Python's own stack.
-    pending = [value]
+    pending: list[tuple[Any, str | None]] = [(value, None)]
     while pending and len(found) < MAX_ITEMS:
-        node = pending.pop()
-        item = read_item(node)
-        if item is not None:
-            found.append(item)
+        node, label = pending.pop()
+        items = read(node, label)
+        if items:
+            found += items
         elif isinstance(node, list):
-            pending.extend(reversed(node))
+            pending.extend((item, label) for item in reversed(node))
         elif isinstance(node, dict):
-            pending.extend(reversed(node.values()))
-    return found
+            named = first_text(node, LABEL_KEYS)
+            pending.extend((item, named or key) for key, item in reversed(node.items()))
+    return found[:MAX_ITEMS]
 
 
 def number(value: Any) -> float | None:
@@ -115,6 +120,19 @@ def first_text(value: dict, keys: tuple[str, ...]) -> str | None:
     'cat'
     """
     return next((value[key] for key in keys if isinstance(value.get(key), str)), None)
+
+
+def labels_of(value: dict, count: int, over: str | None = None) -> list[str | None]:
+    """The label of each of an object's places: its own, for all or in a list of as many, else the one over it.
+
+    >>> labels_of({"label": "cat"}, 2), labels_of({"labels": ["cat", "dog"]}, 2), labels_of({}, 1, over="pit")
+    (['cat', 'cat'], ['cat', 'dog'], ['pit'])
+    """
+    for key in (*LABEL_KEYS, "labels"):
+        texts = value.get(key)
+        if isinstance(texts, list) and len(texts) == count and all(isinstance(text, str) for text in texts):
+            return texts
+    return [first_text(value, LABEL_KEYS) or over] * count
 
 
 def normalized(text: str | None) -> str | None:

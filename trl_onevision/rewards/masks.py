@@ -41,14 +41,14 @@ def read_masks(text: str) -> list[Mask]:
     `segmentation`, `mask` or `points`, where it may also be a list of several polygons that make one mask. Run-length
     codes are read in golds only.
     """
-    return collect(read_json(text), read_mask)
+    return collect(read_json(text), masks_of)
 
 
-def read_mask(value: Any) -> Mask | None:
-    """Read one JSON value as polygons; `None` if it is not one.
+def masks_of(value: Any, label: str | None = None) -> list[Mask]:
+    """Read one JSON value as a mask; an empty list if it is none. Masks have no labels.
 
-    >>> read_mask([0, 0, 9, 0, 9, 9])
-    Mask(polygons=[(0.0, 0.0, 9.0, 0.0, 9.0, 9.0)], rle=None)
+    >>> masks_of([0, 0, 9, 0, 9, 9])
+    [Mask(polygons=[(0.0, 0.0, 9.0, 0.0, 9.0, 9.0)], rle=None)]
     """
     if isinstance(value, dict):
         shapes = (_polygons(value.get(key)) for key in _MASK_KEYS)
@@ -56,7 +56,7 @@ def read_mask(value: Any) -> Mask | None:
     else:
         polygon = _polygon(value)
         polygons = None if polygon is None else [polygon]
-    return None if polygons is None else Mask(polygons)
+    return [] if polygons is None else [Mask(polygons)]
 
 
 def _polygons(value: Any) -> list[Polygon] | None:
@@ -77,10 +77,10 @@ def _polygon(value: Any) -> Polygon | None:
     return None if len(flat) < 6 or len(flat) % 2 or None in flat else tuple(flat)  # type: ignore[arg-type]
 
 
-def _read_gold_mask(value: Any) -> Mask | None:
+def _gold_masks_of(value: Any, label: str | None) -> list[Mask]:
     holders = [value, *(value.get(key) for key in _MASK_KEYS)] if isinstance(value, dict) else []
     rle = next((holder for holder in holders if isinstance(holder, dict) and "counts" in holder), None)
-    return read_mask(value) if rle is None else Mask([], rle)
+    return masks_of(value) if rle is None else [Mask([], rle)]
 
 
 class MaskReward(GroundingReward[Mask, Code]):
@@ -124,7 +124,7 @@ class MaskReward(GroundingReward[Mask, Code]):
         return read_masks(text)
 
     def read_gold(self, gold: Any, row: dict[str, Any]) -> list[Code]:
-        masks = gold_items(gold, _read_gold_mask, 'masks like [{"polygon": [[x, y], ...]}]')
+        masks = gold_items(gold, _gold_masks_of, 'masks like [{"polygon": [[x, y], ...]}]')
         if not masks:
             return []
         sizes = {_rle_size(mask.rle) for mask in masks if mask.rle is not None}

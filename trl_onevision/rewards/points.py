@@ -1,22 +1,23 @@
 """Points in an answer: inside a box, near a point, several by one-to-one matching."""
 
-import itertools
 import re
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trl_onevision.rewards.boxes import Box, as_array, is_proper, read_box
-from trl_onevision.rewards.coordinates import NUMBER, SEPARATOR
+from trl_onevision.rewards.boxes import Box, as_array, boxes_of, is_proper
+from trl_onevision.rewards.coordinates import NUMBER, SEPARATOR, read_items
 from trl_onevision.rewards.frames import FloatArray, Frame
 from trl_onevision.rewards.grounding import GroundingReward, gold_items
-from trl_onevision.rewards.json_text import LABEL_KEYS, MAX_ITEMS, collect, first_text, numbers, read_json
+from trl_onevision.rewards.json_text import labels_of, numbers
 from trl_onevision.rewards.pairing import label_mask, matched_share
 from trl_onevision.rewards.rows import Unscorable
 
-POINT_KEYS = ("point_2d", "point", "coordinate", "coordinates", "position")
-_TEXT_POINT = re.compile(rf"[\[(]\s*+({NUMBER}){SEPARATOR}({NUMBER})\s*+[\])]")
+POINT_KEYS = ("point_2d", "point", "points_2d", "points", "coordinate", "coordinates", "position")
+_TEXT_POINT = re.compile(
+    rf"[\[(]\s*+({NUMBER}){SEPARATOR}({NUMBER})\s*+[\])]|\bx\s?[:=]\s?({NUMBER}){SEPARATOR}y\s?[:=]\s?({NUMBER})"
+)
 
 
 class Point(NamedTuple):
@@ -28,41 +29,51 @@ class Point(NamedTuple):
 
 
 def read_points(text: str) -> list[Point]:
-    """Read the points of an answer, in the order written: from JSON if it holds any, else from brackets in the text.
+    """Read the points of an answer, in the order written: from tags, from JSON, else from brackets in the text.
 
     >>> read_points('[{"point_2d": [10, 20.5], "label": "ear"}]')
     [Point(x=10.0, y=20.5, label='ear')]
-    >>> [point[:2] for point in read_points("at (-1, 2) or [3 4]")]
+    >>> read_points('<points x1="10" y1="20" alt="ear">ear</points>')
+    [Point(x=10.0, y=20.0, label='ear')]
+    >>> [point[:2] for point in read_points("at (-1, 2) or so, and [3 4]")]
     [(-1.0, 2.0), (3.0, 4.0)]
 
-    In JSON a point is two numbers, or an object that holds them under `point_2d`, `point`, `coordinate`,
-    `coordinates`, `position` or `x`, `y`, at any depth. At most 1000 points are read.
+    Tags are those of Qwen and Molmo, JSON is read by `points_of`, at any depth; labels, and what the text denies, are
+    as in `read_boxes`. At most 1000 points are read.
     """
-    points = collect(read_json(text), read_point)
-    if points:
-        return points
-    found = itertools.islice(_TEXT_POINT.finditer(text), MAX_ITEMS)
-    return [Point(float(match[1]), float(match[2])) for match in found]
+    return read_items(text, points_of, _TEXT_POINT, _matched_point)
 
 
-def read_point(value: Any) -> Point | None:
-    """Read one JSON value as a point; `None` if it is not one.
+def _matched_point(match: re.Match[str]) -> Point:
+    x, y = (float(number) for number in match.groups() if number is not None)
+    return Point(x, y)
 
-    >>> read_point({"x": 1, "y": 2})
-    Point(x=1.0, y=2.0, label=None)
+
+def points_of(value: Any, label: str | None = None) -> list[Point]:
+    """Read one JSON value as a point, or as an object of one or several; an empty list if it is neither.
+
+    >>> points_of({"x": 1, "y": 2}), points_of({"points": [[1, 2], [3, 4]], "label": "ear"})
+    ([Point(x=1.0, y=2.0, label=None)], [Point(x=1.0, y=2.0, label='ear'), Point(x=3.0, y=4.0, label='ear')])
+
+    A point is two numbers. An object holds them under `point_2d`, `point`, `points_2d`, `points`, `coordinate`,
+    `coordinates` or `position`, or as `x` and `y`.
     """
     if isinstance(value, list):
-        return _point(value, None)
+        pair = numbers(value, 2)
+        return [] if pair is None else [Point._make((*pair, label))]
     if not isinstance(value, dict):
-        return None
+        return []
     places = [*(value.get(key) for key in POINT_KEYS), [value.get("x"), value.get("y")]]
-    points = (_point(place, first_text(value, LABEL_KEYS)) for place in places)
-    return next((point for point in points if point is not None), None)
+    pairs = next(filter(None, map(_several, places)), [])
+    return [Point._make((*pair, name)) for pair, name in zip(pairs, labels_of(value, len(pairs), label), strict=True)]
 
 
-def _point(place: Any, label: str | None) -> Point | None:
-    read = numbers(place, 2)
-    return None if read is None else Point(read[0], read[1], label)
+def _several(value: Any) -> list[tuple[float, ...]]:
+    whole = numbers(value, 2)
+    if whole is not None:
+        return [whole]
+    parts = [numbers(part, 2) for part in value] if isinstance(value, list) else []
+    return [] if None in parts else parts  # type: ignore[return-value]
 
 
 class PointReward(GroundingReward[Point, Box]):
@@ -152,20 +163,17 @@ def read_places(gold: Any) -> list[Box]:
 
     Raises `Unscorable` on anything else, on a box without an inside and on a number that is not finite.
     """
-    places = gold_items(gold, _read_place, 'points like [{"point_2d": [x, y]}] or boxes like [{"bbox_2d": [...]}]')
+    places = gold_items(gold, _places_of, 'points like [{"point_2d": [x, y]}] or boxes like [{"bbox_2d": [...]}]')
     extents = as_array(places)
     if not np.isfinite(extents).all() or not (is_proper(extents) | _is_point(extents)).all():
         raise Unscorable(f"the gold holds a box without an inside, or a number that is not finite: {places}")
     return places
 
 
-def _read_place(value: Any) -> Box | None:
+def _places_of(value: Any, label: str | None) -> list[Box]:
     # Two pairs of numbers are two points here, and never the corners of a box.
-    box = read_box(value) if isinstance(value, dict) or numbers(value, 4) else None
-    if box is not None:
-        return box
-    point = read_point(value)
-    return None if point is None else Box(point.x, point.y, point.x, point.y, point.label)
+    boxes = boxes_of(value, label) if isinstance(value, dict) or numbers(value, 4) else []
+    return boxes or [Box(x, y, x, y, name) for x, y, name in points_of(value, label)]
 
 
 def _is_point(places: FloatArray) -> NDArray[np.bool_]:

@@ -7,24 +7,38 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
+from trl_onevision.rewards.coordinates import read_items
 from trl_onevision.rewards.frames import FloatArray, frame_scale
 from trl_onevision.rewards.grounding import GroundingReward, check_threshold, gold_items
-from trl_onevision.rewards.json_text import MAX_ITEMS, collect, number, read_json
+from trl_onevision.rewards.json_text import number
 from trl_onevision.rewards.pairing import matched_share
 from trl_onevision.rewards.rows import Unscorable
 
 TimeFrame = Literal["second", "norm1000", "norm1"]
 
 _SPAN_KEYS = ("span", "segment", "timestamp", "timestamps", "time")
-_END_KEYS = (("start", "end"), ("start_time", "end_time"))
+_END_KEYS = (("start", "end"), ("start_time", "end_time"), ("begin", "end"), ("from", "to"))
 
-# 12.5, 1:05, 01:02:03.5: minutes and hours before colons
-_TIME = r"((?:[0-9]{1,3}+:){0,2}[0-9]{1,20}+(?:\.[0-9]{1,20}+)?)"
-_CLOCK = re.compile(_TIME)
+# 12.5, 12.5s, 1:05, 01:02:03.5, 1 minute 20 seconds, 1分20秒
+_UNITS = (r"h(?:ours?|rs?)?|小时", r"m(?:in(?:ute)?s?)?|分钟?", r"s(?:ec(?:ond)?s?)?|秒钟?")
+_NUMBER = r"[0-9]{1,20}+(?:\.[0-9]{1,20}+)?"
+_HOURS, _MINUTES, _SECONDS = (rf"{_NUMBER}\s?(?:{unit})(?![a-z])" for unit in _UNITS)
+_TIME = (
+    rf"(?:(?:[0-9]{{1,3}}+:){{1,2}}{_NUMBER}(?:\s?s)?|{_HOURS}(?:\s?{_MINUTES})?(?:\s?{_SECONDS})?"
+    rf"|{_MINUTES}(?:\s?{_SECONDS})?|{_SECONDS}|{_NUMBER})"
+)
+_ENDS = r"(?:(?:and|then|it)\s){0,2}(?:end(?:s|ing|ed)?|stop(?:s|ping)?|finish(?:es|ing)?|until)(?:[ _]time)?"
+_TO = (
+    r"[-–—~～,;]|->|→|to|(?(between)and|(?!))|until|till|through|(?:开始)?[，,]?(?:一直)?(?:至|到|持续到|结束于)第?"
+    rf"|[,;，]?\s{{0,4}}{_ENDS}"
+)
 _TEXT_SPAN = re.compile(
-    rf"(?<![0-9.:]){_TIME}\s{{0,4}}(?:s|secs?|seconds?)?\s{{0,4}}(?:-|–|—|~|,|;|to|and|until|至|到)\s{{0,4}}{_TIME}",
+    rf"(?:\b(?P<between>between)\s{{1,4}})?(?<![0-9.:])(?P<start>{_TIME})[>\s]{{0,4}}(?:{_TO})\s{{0,4}}"
+    rf"(?:(?:at|is|in|by|about|around)\s|[:=：<]){{0,2}}\s{{0,4}}(?P<end>{_TIME})",
     re.IGNORECASE,
 )
+_CLOCK = re.compile(_TIME, re.IGNORECASE)
+_PART = re.compile(rf"({_NUMBER})\s?(?:({_UNITS[0]})|({_UNITS[1]}))?", re.IGNORECASE)
 
 
 class Span(NamedTuple):
@@ -39,54 +53,62 @@ def read_spans(text: str) -> list[Span]:
 
     >>> read_spans('{"start": 3, "end": "1:04.5"}')
     [Span(start=3.0, end=64.5)]
-    >>> read_spans("From 3.5s to 7 seconds, then 00:10 - 00:12")
+    >>> read_spans("From 3.5s to 7 seconds, then 00:10 - 00:12, not 1 to 2")
     [Span(start=3.5, end=7.0), Span(start=10.0, end=12.0)]
+    >>> read_spans("It starts at 12.5s and ends at 1 minute 20 s") == read_spans("12.5秒到1分20秒")
+    True
 
-    A time is a number or a clock time, `m:ss` or `h:mm:ss`. In JSON a span is a pair of times, or an object that holds
-    them under `span`, `segment`, `timestamp`, `timestamps`, `time`, or `start`, `end`. At most 1000 spans are read.
+    A time is a number, of seconds or with its units, or a clock time, `m:ss` or `h:mm:ss`. In JSON a span is a pair of
+    times, a text such as "3s - 7s", or an object that holds it under `span`, `segment`, `timestamp`, `timestamps`,
+    `time`, or under `start`, `end` and their like. What the text denies, or offers as one or another, is no answer. At
+    most 1000 spans are read.
     """
-    spans = collect(read_json(text), read_span)
-    if spans:
-        return spans
-    found = itertools.islice(_TEXT_SPAN.finditer(text), MAX_ITEMS)
-    return [Span(_seconds(match[1]), _seconds(match[2])) for match in found]
+    return read_items(text, spans_of, _TEXT_SPAN, _matched)
 
 
-def read_span(value: Any) -> Span | None:
-    """Read one JSON value as a span; `None` if it is not one.
+def _matched(match: re.Match[str]) -> Span:
+    return Span(_seconds(match["start"]), _seconds(match["end"]))
 
-    >>> read_span([1, "0:02"])
-    Span(start=1.0, end=2.0)
+
+def spans_of(value: Any, label: str | None = None) -> list[Span]:
+    """Read one JSON value as a span; an empty list if it is none. Spans have no labels.
+
+    >>> spans_of([1, "0:02"]), spans_of("3s to 7s"), spans_of("at 3s")
+    ([Span(start=1.0, end=2.0)], [Span(start=3.0, end=7.0)], [])
     """
-    if isinstance(value, list):
-        return _span(value)
-    if not isinstance(value, dict):
-        return None
-    pairs = [
-        *(value.get(key) for key in _SPAN_KEYS),
-        *([value.get(start), value.get(end)] for start, end in _END_KEYS),
-    ]
-    return next((span for span in map(_span, pairs) if span is not None), None)
+    pairs = [value]
+    if isinstance(value, dict):
+        pairs = [value.get(key) for key in _SPAN_KEYS]
+        pairs += [[value.get(start), value.get(end)] for start, end in _END_KEYS]
+    spans = (span for span in map(_span, pairs) if span is not None)
+    return list(itertools.islice(spans, 1))
 
 
-def _span(pair: Any) -> Span | None:
-    if not isinstance(pair, list) or len(pair) != 2:
+def _span(value: Any) -> Span | None:
+    if isinstance(value, str):
+        whole = _TEXT_SPAN.fullmatch(value.strip())
+        return None if whole is None else _matched(whole)
+    if not isinstance(value, list) or len(value) != 2:
         return None
-    start, end = _time(pair[0]), _time(pair[1])
+    start, end = map(_time, value)
     return None if start is None or end is None else Span(start, end)
 
 
 def _time(value: Any) -> float | None:
     if isinstance(value, str):
-        return _seconds(value) if _CLOCK.fullmatch(value) else None
+        return _seconds(value) if _CLOCK.fullmatch(value.strip()) else None
     return number(value)
 
 
-def _seconds(clock: str) -> float:
-    total = 0.0
-    for part in clock.split(":"):
-        total = 60 * total + float(part)
-    return total
+def _seconds(time: str) -> float:
+    if ":" in time:
+        total = 0.0
+        for part in time.rstrip("sS ").split(":"):
+            total = 60 * total + float(part)
+        return total
+    return sum(
+        float(amount) * (3600 if hours else 60 if minutes else 1) for amount, hours, minutes in _PART.findall(time)
+    )
 
 
 def span_iou(a: ArrayLike, b: ArrayLike) -> FloatArray:
@@ -146,7 +168,7 @@ class SpanReward(GroundingReward[Span, Span]):
         return read_spans(text)
 
     def read_gold(self, gold: Any, row: dict[str, Any]) -> list[Span]:
-        spans = gold_items(gold, read_span, 'spans like [{"start": 3.5, "end": 7}]')
+        spans = gold_items(gold, spans_of, 'spans like [{"start": 3.5, "end": 7}]')
         if not all(np.isfinite(span).all() and span.start < span.end for span in spans):
             raise Unscorable(f"the gold holds a span that is empty or not finite: {spans}")
         return spans
