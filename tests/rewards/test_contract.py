@@ -57,6 +57,7 @@ SAMPLES = {
         POLYGON,
         POLYGON.replace("[10, 10], [0, 10]", "[10, 5], [0, 5]"),
     ),
+    "order_reward": Sample({"solution": "[2, 3, 1]", "task": "order"}, "[2, 3, 1]", "<answer>[2, 1, 3]</answer>"),
     "action_reward": Sample(
         {"solution": '{"action": "click", "bbox_2d": [0, 0, 10, 10]}', "task": "action"},
         '{"action": "click", "coordinate": [5, 5]}',

@@ -57,6 +57,7 @@ ROWS = {
         "solution": '[{"polygon": [[0, 0], [8, 0], [8, 8]]}]',
         "images": [Image.new("RGB", (20, 20))],
     },
+    "order_reward": {"task": "order", "solution": "[2, 3, 1]"},
     "action_reward": {"task": "action", "solution": '{"action": "click", "bbox_2d": [0, 0, 10, 10]}'},
 }
 ANYTHING = {"solution": "x", "task": "text", "key_steps": [["x"]], "completion_ids": [0] * 9, "difficulty": 2.0}

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from datasets import Features
 
 Purpose = Literal["sft", "grpo"]
-AnswerTask = Literal["math", "choice", "number", "text", "yes_no", "count", "list", "set", "date", "time"]
+AnswerTask = Literal["math", "choice", "number", "text", "yes_no", "count", "list", "set", "order", "date", "time"]
 PlaceTask = Literal["boxes", "points", "masks", "action"]  # golds that are places in the image
 Task = Literal[AnswerTask, PlaceTask, "span"]
 PURPOSES: tuple[str, ...] = get_args(Purpose)

@@ -14,6 +14,7 @@ from trl_onevision.rewards.length import (
     concise_reward,
     dynamic_length_reward,
 )
+from trl_onevision.rewards.order import OrderReward, order_reward
 from trl_onevision.rewards.steps import (
     StepAccuracyReward,
     StepValidityReward,
@@ -42,6 +43,7 @@ __all__ = [
     "Gate",
     "IoUReward",
     "MaskReward",
+    "OrderReward",
     "PointReward",
     "Product",
     "Scheduled",
@@ -58,6 +60,7 @@ __all__ = [
     "hard_format_accuracy_reward",
     "iou_reward",
     "mask_reward",
+    "order_reward",
     "point_reward",
     "span_reward",
     "step_accuracy_reward",

@@ -1,0 +1,69 @@
+"""Tasks made from images, or from nothing: one file a task, each a pure `make(rng, pictures, level) -> Puzzle`.
+
+The answer is known because the question was made from it. Step-R1-V-Mini names verifiable rewards in the image space
+and data from an environment's feedback and publishes no formula: these tasks are an interpretation, after Jigsaw-R1,
+Visual Jigsaw, Spatial-SSRL and Vision-Zero. A new task is a new file here with the names of `Task`.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from importlib import import_module
+from typing import Protocol, cast
+
+import numpy as np
+
+from trl_onevision.data.synthesize.puzzle import Pictures, Puzzle
+
+_PARTS = ("__main__", "puzzle", "scene", "pictures", "sheet", "command")
+
+
+class Task(Protocol):
+    """What a module of this package defines."""
+
+    @property
+    def LEVELS(self) -> tuple[str, ...]:
+        """What each level is, from 1 on, each harder than the one before."""
+
+    def chance(self, level: int) -> float:
+        """The mean reward of answers at random."""
+
+    def make(self, rng: np.random.Generator, pictures: Pictures, level: int) -> Puzzle:
+        """One puzzle; equal random states and pictures give equal puzzles."""
+
+
+def names() -> list[str]:
+    """The names of the tasks.
+
+    >>> names()
+    ['chart', 'count', 'difference', 'jigsaw', 'locate', 'masked-region', 'rotation']
+    """
+    found = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name.replace("_", "-") for name in found if name not in _PARTS)
+
+
+def find(name: str) -> Task:
+    """A task by its name.
+
+    >>> find("jigsaw").LEVELS[1]
+    '2 x 2 pieces'
+    >>> find("sudoku")
+    Traceback (most recent call last):
+    ValueError: --task 'sudoku': unknown; expected one of chart, count, difference, jigsaw, locate, ...
+    """
+    if name not in names():
+        raise ValueError(f"--task {name!r}: unknown; expected one of {', '.join(names())}")
+    return cast(Task, import_module(f"{__name__}.{name.replace('-', '_')}"))
+
+
+def make(name: str, pictures: Pictures, level: int, seed: int, index: int) -> Puzzle:
+    """Puzzle `index` of a task, level and seed: the same on every machine, whatever was made before.
+
+    >>> from trl_onevision.data.synthesize.scene import picture
+    >>> make("count", picture, 2, seed=0, index=7).solution == make("count", picture, 2, seed=0, index=7).solution
+    True
+    """
+    task = find(name)
+    if not 1 <= level <= len(task.LEVELS):
+        raise ValueError(f"--level {level}: {name} has levels 1 to {len(task.LEVELS)}: {'; '.join(task.LEVELS)}")
+    return task.make(np.random.default_rng([seed, names().index(name), level, index]), pictures, level)

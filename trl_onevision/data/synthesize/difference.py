@@ -1,0 +1,57 @@
+"""Two scenes that differ in one object: say where, with a box."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from trl_onevision.data.synthesize.puzzle import TRIES, NoPuzzle, Pictures, Puzzle
+from trl_onevision.data.synthesize.scene import COLOURS, SHAPES, Thing, draw, expected_iou, place
+
+OTHERS = (3, 8, 14)
+SIZES = ((57, 71), (33, 45), (21, 27))
+LEVELS = tuple(
+    f"{change}, {others + 1} objects of {sizes[0]} to {sizes[-1]} pixels"
+    for change, sizes, others in zip(
+        ("one is gone", "one is gone or of another colour", "one is gone or of another colour"),
+        SIZES,
+        OTHERS,
+        strict=True,
+    )
+)
+
+
+def chance(level: int) -> float:
+    """The mean IoU of a box at random, of a size that the level has."""
+    return expected_iou(SIZES[level - 1])
+
+
+def make(rng: np.random.Generator, pictures: Pictures, level: int) -> Puzzle:
+    """Two scenes, and the box of the object that only one of them shows, or that has another colour in each.
+
+    >>> from trl_onevision.data.synthesize.scene import picture
+    >>> puzzle = make(np.random.default_rng(0), picture, level=2)
+    >>> len(puzzle.images), puzzle.task
+    (2, 'boxes')
+    """
+    kinds = [(str(rng.choice(SHAPES)), str(rng.choice(list(COLOURS)))) for _ in range(OTHERS[level - 1] + 1)]
+    for _ in range(TRIES):
+        things = place(rng, kinds, SIZES[level - 1])
+        if things is not None:
+            break
+    else:
+        raise NoPuzzle(f"difference: no room for {len(kinds)} objects of {max(SIZES[level - 1])} pixels.")
+    changed, rest = things[0], things[1:]
+    recoloured = level > 1 and rng.random() < 0.5
+    colour = str(rng.choice([c for c in COLOURS if c != changed.colour]))
+    after = [Thing(changed.shape, colour, changed.box)] if recoloured else []
+    pair = [draw([*rest, changed]), draw([*rest, *after])]
+    if rng.random() < 0.5:
+        pair.reverse()
+    question = (
+        "The two images differ in one object. Where is it? Answer with its box as JSON, [x1, y1, x2, y2] in pixels of "
+        "the image."
+    )
+    gold = [{"bbox_2d": list(changed.box), "label": "difference"}]
+    return Puzzle(question, pair, json.dumps(gold), "boxes", facts=[[thing.name, *thing.box] for thing in things])

@@ -1,0 +1,69 @@
+"""What a made task is: a question about images whose answer is known, before it becomes a row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from trl_onevision.data.prompts import PROMPTS, Prompt, user_messages, with_choices
+from trl_onevision.data.schema import Task
+
+# Where a task takes its pictures from: a folder of photographs, or scenes that are drawn.
+Pictures = Callable[[np.random.Generator], Image.Image]
+
+TRIES = 50
+
+
+@dataclass(frozen=True)
+class Puzzle:
+    """A question about images, and its answer. `facts` says what was drawn, for whoever checks the answer."""
+
+    question: str
+    images: list[Image.Image]
+    solution: str
+    task: Task
+    choices: list[str] | None = None
+    facts: Any = None
+
+
+class NoPuzzle(ValueError):
+    """No puzzle can be made from these pictures: what was asked of them, and what to do."""
+
+
+def row(puzzle: Puzzle, name: str, source: str, prompt: Prompt = PROMPTS["think-answer"]) -> dict[str, Any]:
+    """The puzzle as a row of the contract.
+
+    >>> made = row(Puzzle("Which way?", [], "A", "choice", ["up", "down"]), "jigsaw-1", "synthesize/jigsaw")
+    >>> made["task"], made["id"], made["choices"]
+    ('choice', 'jigsaw-1', ['up', 'down'])
+    """
+    question = with_choices(puzzle.question, puzzle.choices)
+    return {
+        "prompt": user_messages(question, prompt, len(puzzle.images)),
+        "images": puzzle.images,
+        "solution": puzzle.solution,
+        "task": puzzle.task,
+        "choices": puzzle.choices,
+        "key_steps": None,
+        "id": name,
+        "source": source,
+    }
+
+
+def differ(first: Image.Image, second: Image.Image) -> bool:
+    """Whether two pieces of one size can be told apart: by 4 of 255 on average, or they are too alike to ask about.
+
+    >>> differ(Image.new("RGB", (8, 8), "white"), Image.new("RGB", (8, 8), "snow"))
+    False
+    """
+    gap = np.asarray(first, np.int16) - np.asarray(second, np.int16)
+    return bool(np.abs(gap).mean() >= 4)
+
+
+def all_differ(pieces: list[Image.Image]) -> bool:
+    """Whether no two pieces are alike."""
+    return all(differ(a, b) for index, a in enumerate(pieces) for b in pieces[:index])
