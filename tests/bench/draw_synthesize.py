@@ -12,7 +12,7 @@ from trl_onevision.data.synthesize.sheet import draw_sheet
 
 SHOWN = (
     ("jigsaw", 2), ("jigsaw", 4), ("rotation", 2), ("rotation", 3), ("masked-region", 2), ("masked-region", 3),
-    ("count", 3), ("locate", 2), ("difference", 2), ("chart", 2), ("chart", 3), ("chart", 4),
+    ("count", 3), ("locate", 2), ("difference", 2), ("chart", 2), ("render", 2), ("render", 4),
 )  # fmt: skip
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What holds for every reward in `trl_onevision.rewards.__all__`."""
 
 import inspect
+import json
 import math
 import os
 import pickle
@@ -21,6 +22,7 @@ from trl_onevision import rewards
 
 BOXES = '[{"bbox_2d": [0, 0, 10, 10], "label": "cat"}]'
 POLYGON = '[{"polygon": [[0, 0], [10, 0], [10, 10], [0, 10]]}]'
+DISC = '<svg viewBox="0 0 9 9"><circle cx="4" cy="4" r="3"/></svg>'
 SECTIONS = (
     "### Image Description: a disc\n### Rationales: its area\n### Step 1: r = 3\n### The final answer is: 9",
     "### Step 1: r = 3\n### The final answer is: 8",
@@ -58,6 +60,11 @@ SAMPLES = {
         POLYGON.replace("[10, 10], [0, 10]", "[10, 5], [0, 5]"),
     ),
     "order_reward": Sample({"solution": "[2, 3, 1]", "task": "order"}, "[2, 3, 1]", "<answer>[2, 1, 3]</answer>"),
+    "render_reward": Sample(
+        {"solution": json.dumps({"language": "svg", "source": DISC}), "task": "render"},
+        DISC,
+        DISC.replace('"4"', '"2"'),
+    ),
     "action_reward": Sample(
         {"solution": '{"action": "click", "bbox_2d": [0, 0, 10, 10]}', "task": "action"},
         '{"action": "click", "coordinate": [5, 5]}',

@@ -58,6 +58,10 @@ ROWS = {
         "images": [Image.new("RGB", (20, 20))],
     },
     "order_reward": {"task": "order", "solution": "[2, 3, 1]"},
+    "render_reward": {
+        "task": "render",
+        "solution": '{"language": "svg", "source": "<svg viewBox=\'0 0 9 9\'><circle r=\'4\'/></svg>"}',
+    },
     "action_reward": {"task": "action", "solution": '{"action": "click", "bbox_2d": [0, 0, 10, 10]}'},
 }
 ANYTHING = {"solution": "x", "task": "text", "key_steps": [["x"]], "completion_ids": [0] * 9, "difficulty": 2.0}

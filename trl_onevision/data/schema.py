@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 Purpose = Literal["sft", "grpo"]
 AnswerTask = Literal["math", "choice", "number", "text", "yes_no", "count", "list", "set", "order", "date", "time"]
 PlaceTask = Literal["boxes", "points", "masks", "action"]  # golds that are places in the image
-Task = Literal[AnswerTask, PlaceTask, "span"]
+Task = Literal[AnswerTask, PlaceTask, "span", "render"]
 PURPOSES: tuple[str, ...] = get_args(Purpose)
 TASKS: tuple[str, ...] = get_args(Task)
 PLACE_TASKS: tuple[str, ...] = get_args(PlaceTask)
-JSON_TASKS = (*PLACE_TASKS, "span")
+JSON_TASKS = (*PLACE_TASKS, "span", "render")
 LETTERS = "ABCDEFGHIJ"  # of the options that rewards read
 ROLES = ("system", "user", "assistant")
 

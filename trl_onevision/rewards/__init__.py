@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from trl_onevision.rewards.boxes import DetectionReward, IoUReward, detection_reward, iou_reward
     from trl_onevision.rewards.masks import MaskReward, mask_reward
     from trl_onevision.rewards.points import PointReward, point_reward
+    from trl_onevision.rewards.render import RenderReward, render_reward
     from trl_onevision.rewards.spans import SpanReward, span_reward
 
 # `__all__` names the rewards a recipe can use as they are; the contract test and the table in the docs go through it.
@@ -46,6 +47,7 @@ __all__ = [
     "OrderReward",
     "PointReward",
     "Product",
+    "RenderReward",
     "Scheduled",
     "SpanReward",
     "StepAccuracyReward",
@@ -62,6 +64,7 @@ __all__ = [
     "mask_reward",
     "order_reward",
     "point_reward",
+    "render_reward",
     "span_reward",
     "step_accuracy_reward",
     "step_validity_reward",
@@ -72,6 +75,7 @@ _GROUNDING = {
     "boxes": ("DetectionReward", "IoUReward", "detection_reward", "iou_reward"),
     "masks": ("MaskReward", "mask_reward"),
     "points": ("PointReward", "point_reward"),
+    "render": ("RenderReward", "render_reward"),
     "spans": ("SpanReward", "span_reward"),
 }
 

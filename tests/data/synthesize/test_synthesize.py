@@ -25,10 +25,10 @@ from trl_onevision.data.synthesize.command import synthesize
 from trl_onevision.data.synthesize.pictures import from_folder
 from trl_onevision.data.synthesize.puzzle import NoPuzzle, Puzzle, row
 from trl_onevision.data.synthesize.scene import COLOURS, picture
-from trl_onevision.rewards import accuracy_reward, iou_reward, order_reward
+from trl_onevision.rewards import accuracy_reward, iou_reward, order_reward, render_reward
 
 EACH = [(name, level) for name in names() for level in range(1, len(find(name).LEVELS) + 1)]
-MADE = [(name, level) for name, level in EACH if (name, level) != ("rotation", 4)]
+MADE = [(name, level) for name, level in EACH if (name, level) != ("rotation", 4) and name != "render"]
 levels = pytest.mark.parametrize(("name", "level"), EACH)
 
 
@@ -180,11 +180,20 @@ def test_a_chart_shows_the_data_that_its_answer_was_made_from(level):
 def test_the_gold_earns_one_from_its_reward_and_a_wrong_answer_less(name, level, photographs):
     for index in range(4):
         made = row(make(name, from_folder(photographs), level, 1, index), "x", "y")
-        rewards = {"order": order_reward, "boxes": iou_reward}
+        rewards = {"order": order_reward, "boxes": iou_reward, "render": render_reward}
         reward = rewards.get(made["task"], accuracy_reward)
         columns = {column: [made[column]] * 2 for column in ("solution", "task", "choices", "id", "images")}
-        answers = [f"<think>…</think><answer>{text}</answer>" for text in (made["solution"], "I do not know")]
+        best = json.loads(made["solution"])["source"] if name == "render" else made["solution"]
+        answers = [f"<think>…</think><answer>{text}</answer>" for text in (best, "I do not know")]
         assert reward(answers, **columns) == [1, 0]
+
+
+@pytest.mark.parametrize("level", [1, 2, 3, 4])
+def test_the_source_of_another_row_earns_what_is_said(level):
+    golds = [puzzle.solution for puzzle in puzzles("render", level, 40)]
+    answers = [json.loads(gold)["source"] for gold in [*golds[1:], golds[0]]]
+    earned = np.array(render_reward(answers, solution=golds, task=["render"] * len(golds)))
+    assert abs(earned.mean() - find("render").chance(level)) <= 3 * earned.std() / math.sqrt(len(earned)) + 0.002
 
 
 # Chance

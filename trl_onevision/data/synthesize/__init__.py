@@ -36,7 +36,7 @@ def names() -> list[str]:
     """The names of the tasks.
 
     >>> names()
-    ['chart', 'count', 'difference', 'jigsaw', 'locate', 'masked-region', 'rotation']
+    ['chart', 'count', 'difference', 'jigsaw', 'locate', 'masked-region', 'render', 'rotation']
     """
     found = (module.name for module in pkgutil.iter_modules(__path__))
     return sorted(name.replace("_", "-") for name in found if name not in _PARTS)

@@ -1,0 +1,137 @@
+"""Drawings that look like the image: the completion writes SVG or Vega-Lite, and is paid for what it draws."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from trl_onevision.rewards.render_source import Drawing, Refused, read_drawing, similarity
+from trl_onevision.rewards.renderer import render
+from trl_onevision.rewards.rows import Unscorable, score_rows
+from trl_onevision.rewards.text import answer_block
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+BLUR = 2.0  # pixels: a line that is a pixel off is nearly right
+PAINTED = 0.03  # of a channel's range: what differs less from white is paper
+
+
+class RenderReward:
+    """Pay a drawing for how much its image and its parts are the gold's: half pixels, half structure (after RRVF).
+
+    >>> disc, blank = '<svg viewBox="0 0 9 9"><circle cx="4" cy="4" r="3"/></svg>', '<svg viewBox="0 0 9 9"/>'
+    >>> gold = json.dumps({"language": "svg", "source": disc})
+    >>> render_reward([disc, "<svg", blank], solution=[gold] * 3, task=["render"] * 3)
+    [1.0, 0.0, 0.0]
+
+    The score is in [0, 1]: half `1 - d(answer) / d(blank)`, at least 0, where d is the mean difference of colours to
+    the gold's image over what either has painted, slightly blurred, so that blank paper earns nothing; half the F1 of
+    the parts (shape, colours and place of an SVG; marks, encodings and values of a chart). An answer that is no SVG or
+    Vega-Lite, does not render within `seconds`, or reaches for a file, an address or an expression earns 0.
+    Both are rendered by resvg and vl-convert in a process that is killed where it must be; nothing that a model writes
+    runs as code, as RRVF's matplotlib does (arXiv 2507.20766). A call draws for `budget` seconds at most; what is left
+    earns 0.
+
+    Scores rows whose `task` is `render`, with golds `{"language": "svg" | "vega-lite", "source": …}`. A gold that
+    does not render gets `None` and one warning with the row's id. Needs `pip install trl-onevision[render]`.
+    """
+
+    columns = ("task", "id")
+
+    def __init__(
+        self, *, side: int = 224, seconds: float = 2.0, budget: float = 60.0, name: str = "render_reward"
+    ) -> None:
+        self.side, self.seconds, self.budget = side, seconds, budget
+        self.__name__ = name
+
+    def __call__(
+        self,
+        completions: list[Any],
+        solution: list[Any],
+        log_extra: Callable[[str, list], None] | None = None,
+        log_metric: Callable[[str, float], None] | None = None,
+        **columns: Any,
+    ) -> list[float | None]:
+        end = time.monotonic() + self.budget
+        rendered: list[bool] = []
+
+        def score(row: dict[str, Any]) -> float | None:
+            if row.get("task") != "render":
+                return None
+            gold, gold_image = self._gold(row["solution"])
+            drawing, image = self._drawn(answer_block(row["completion"]), end)
+            rendered.append(image is not None)
+            if drawing is None or image is None:
+                return 0.0
+            return (looks_like(gold_image, image) + similarity(gold.parts, drawing.parts)) / 2
+
+        scores = score_rows(self.__name__, score, completion=completions, solution=solution, **columns)
+        if log_metric is not None and rendered:
+            log_metric(f"{self.__name__}/rendered", sum(rendered) / len(rendered))
+        return scores
+
+    def _gold(self, solution: Any) -> tuple[Drawing, NDArray[Any]]:
+        text = solution if isinstance(solution, str) else json.dumps(solution, default=str)
+        try:
+            drawing, image = _gold_image(text, self.side)
+        except (Refused, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise Unscorable(f"the gold is no drawing ({error}): {text[:80]!r}") from None
+        if image is None:
+            raise Unscorable(f"the gold does not render: {text[:80]!r}")
+        return drawing, image
+
+    def _drawn(self, text: str, end: float) -> tuple[Drawing | None, NDArray[Any] | None]:
+        left = min(self.seconds, end - time.monotonic())
+        if left <= 0:
+            return None, None
+        try:
+            drawing = read_drawing(text)
+        except Refused:
+            return None, None
+        png = render(drawing, self.side, left)
+        return drawing, None if png is None else pixels(png, self.side)
+
+
+@lru_cache(maxsize=256)  # the G completions of a prompt have one gold
+def _gold_image(text: str, side: int) -> tuple[Drawing, Any]:
+    value = json.loads(text)
+    drawing = read_drawing(value["source"])
+    if drawing.language != value["language"]:
+        raise ValueError(f"language {value['language']!r}, but the source is {drawing.language}")
+    png = render(drawing, side, seconds=10)
+    return drawing, None if png is None else pixels(png, side)
+
+
+def pixels(png: bytes, side: int) -> NDArray[Any]:
+    """An image in a white square of `side` pixels, slightly blurred: (side, side, 3), in [0, 1]."""
+    import numpy as np
+    from PIL import Image, ImageFilter
+
+    image = Image.open(BytesIO(png)).convert("RGB")
+    image.thumbnail((side, side))
+    square = Image.new("RGB", (side, side), "white")
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return np.asarray(square.filter(ImageFilter.GaussianBlur(BLUR)), np.float64) / 255
+
+
+def looks_like(gold: NDArray[Any], given: NDArray[Any]) -> float:
+    """How much nearer `given` is to `gold` than blank paper is, over what either has painted: in [0, 1].
+
+    >>> import numpy as np
+    >>> black, grey, white = (np.full((2, 2, 3), value) for value in (0.0, 0.5, 1.0))
+    >>> looks_like(black, black), looks_like(black, grey), looks_like(black, white)
+    (1.0, 0.5, 0.0)
+    """
+    painted = ((gold < 1 - PAINTED) | (given < 1 - PAINTED)).any(-1)
+    blank = (1 - gold[painted]).mean() if painted.any() else 0.0
+    if blank == 0:
+        return 0.0
+    return float(max(0.0, 1 - abs(gold - given)[painted].mean() / blank))
+
+
+render_reward = RenderReward()

@@ -1,0 +1,226 @@
+"""Drawings as text, SVG or Vega-Lite: which of the two it is, whether it may be drawn at all, and what it is made of.
+
+Data formats only: nothing that a model writes runs as code. What reaches for files or the network, or is larger than a
+drawing needs to be, is refused before a renderer sees it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
+from xml.etree import ElementTree
+
+Language = Literal["svg", "vega-lite"]
+
+MOST_CHARACTERS = 50_000
+MOST_PARTS = 2_000  # elements of an SVG, values of a chart
+MOST_DEPTH = 40
+LARGEST = 2_048  # of a side, in pixels
+MOST_ELONGATED = 100
+GRID = 40  # positions count to a fortieth of the drawing: as near as a person would see
+
+_SHAPES = {
+    "rect": ("x", "y", "width", "height"),
+    "circle": ("cx", "cy", "r"),
+    "ellipse": ("cx", "cy", "rx", "ry"),
+    "line": ("x1", "y1", "x2", "y2"),
+    "polyline": ("points",),
+    "polygon": ("points",),
+    "path": ("d",),
+    "text": ("x", "y"),
+}
+_CONTAINERS = ("svg", "g", "defs", "title", "desc", "tspan", "linearGradient", "radialGradient", "stop")
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,3})?")
+_LENGTH = re.compile(rf"\s*({_NUMBER.pattern})\s*(?:px)?\s*")
+_FENCE = re.compile(r"```[a-zA-Z-]*\s*\n?(.*?)```", re.DOTALL)
+
+
+class Refused(ValueError):
+    """A text that is no drawing, or one that is not drawn: the reason."""
+
+
+class Drawing(NamedTuple):
+    """A drawing that may be rendered, the multiset of its parts, and whether it is wider than high."""
+
+    language: Language
+    source: str
+    parts: Counter[Any]
+    wide: bool = True  # of a chart known only once it is drawn
+
+
+def read_drawing(text: str) -> Drawing:
+    """Read an answer as a drawing: the last code fence, or the whole text.
+
+    >>> read_drawing('<svg viewBox="0 0 10 10"><circle cx="5" cy="5" r="2" fill="red"/></svg>').language
+    'svg'
+    >>> read_drawing('<svg viewBox="0 0 9 9"><script>alert(1)</script></svg>')
+    Traceback (most recent call last):
+    trl_onevision.rewards.render_source.Refused: <script> is not drawn
+
+    Raises `Refused`.
+    """
+    fences = _FENCE.findall(text)
+    source = (fences[-1] if fences else text).strip()
+    if len(source) > MOST_CHARACTERS:
+        raise Refused(f"longer than {MOST_CHARACTERS} characters")
+    if source.startswith("<"):
+        return Drawing("svg", source, *_svg_parts(source))
+    if source.startswith("{"):
+        return Drawing("vega-lite", source, _vega_lite_parts(source))
+    raise Refused("neither SVG nor Vega-Lite")
+
+
+def similarity(gold: Counter[Any], given: Counter[Any]) -> float:
+    """The F1 of two multisets of parts.
+
+    >>> similarity(Counter("aab"), Counter("abc"))
+    0.6666666666666666
+    """
+    both = (gold & given).total()
+    return 2 * both / (gold.total() + given.total()) if both else 0.0
+
+
+# SVG
+
+
+def _svg_parts(source: str) -> tuple[Counter[Any], bool]:
+    if "<!" in source.replace("<!--", "") or "<?xml-stylesheet" in source:
+        raise Refused("a document type or a stylesheet")
+    try:
+        root = ElementTree.fromstring(source)
+    except (ElementTree.ParseError, RecursionError, ValueError) as error:
+        raise Refused(f"no XML ({error})") from error
+    if _tag(root) != "svg":
+        raise Refused(f"<{_tag(root)}> where <svg> is expected")
+    width, height = _size(root)
+    parts: Counter[Any] = Counter()
+    count = 0
+    pending: list[tuple[ElementTree.Element, dict[str, str], int]] = [(root, {}, 0)]
+    while pending:
+        element, inherited, depth = pending.pop()
+        count += 1
+        if count > MOST_PARTS or depth > MOST_DEPTH:
+            raise Refused(f"more than {MOST_PARTS} elements, or {MOST_DEPTH} within each other")
+        style = inherited | _style(element)
+        tag = _tag(element)
+        if tag in _SHAPES:
+            parts[_svg_part(element, tag, style, max(width, height))] += 1
+        elif tag not in _CONTAINERS:
+            raise Refused(f"<{tag}> is not drawn")
+        pending.extend((child, style, depth + 1) for child in element)
+    return parts, width >= height
+
+
+def _tag(element: ElementTree.Element) -> str:
+    return str(element.tag).rpartition("}")[2]
+
+
+def _size(root: ElementTree.Element) -> tuple[float, float]:
+    """Width and height of an SVG's own coordinates; both they and its pixels are bounded."""
+    given = [_LENGTH.fullmatch(root.get(side, "")) for side in ("width", "height")]
+    sides = [float(found[1]) for found in given if found]
+    if any(root.get(side) and not found for side, found in zip(("width", "height"), given, strict=True)):
+        raise Refused("a size in other units than pixels")
+    box = [float(number) for number in _NUMBER.findall(root.get("viewBox", ""))]
+    if box and len(box) != 4:
+        raise Refused("a viewBox that is not four numbers")
+    if not box and len(sides) != 2:
+        raise Refused("neither viewBox nor width and height")
+    width, height = box[2:] if box else sides
+    if not all(0 < side <= LARGEST for side in (width, height, *sides)):
+        raise Refused(f"a size that is not between 0 and {LARGEST} pixels")
+    if max(width, height) > MOST_ELONGATED * min(width, height):
+        raise Refused(f"more than {MOST_ELONGATED} times as long as wide")
+    return width, height
+
+
+def _style(element: ElementTree.Element) -> dict[str, str]:
+    """What is painted: attributes, and the declarations of `style`, which go before them."""
+    named = {key.rpartition("}")[2]: value for key, value in element.attrib.items()}
+    for key, value in named.items():
+        if key == "href" or "url(" in value.replace("url(#", "") or key.startswith("on"):
+            raise Refused(f"{key}={value[:40]!r} reaches beyond the drawing")
+    declared = (item.partition(":") for item in named.get("style", "").split(";"))
+    named |= {key.strip(): value.strip() for key, _, value in declared if value}
+    return {key: value for key, value in named.items() if key in ("fill", "stroke", "transform")}
+
+
+def _svg_part(element: ElementTree.Element, tag: str, style: dict[str, str], side: float) -> tuple[Any, ...]:
+    places = [round(float(n) / side * GRID) for key in _SHAPES[tag] for n in _NUMBER.findall(element.get(key, ""))]
+    words = " ".join("".join(element.itertext()).split()) if tag == "text" else ""
+    return tag, _colour(style.get("fill", "black")), _colour(style.get("stroke", "none")), tuple(places), words
+
+
+def _colour(value: str) -> Any:
+    from PIL import ImageColor
+
+    try:
+        return ImageColor.getrgb(value.strip())[:3]
+    except ValueError:
+        return value.strip().casefold()
+
+
+# Vega-Lite
+
+# Where the grammar looks beyond the drawing: a file, an address, a picture, an expression, data without end
+_BEYOND = ("url", "href", "expr", "sequence", "sphere", "graticule", "datasets", "lookup", "usermeta")
+
+
+def _vega_lite_parts(source: str) -> Counter[Any]:
+    try:
+        spec = json.loads(source)
+    except (ValueError, RecursionError) as error:
+        raise Refused(f"no JSON ({error})") from error
+    parts: Counter[Any] = Counter()
+    for count, (path, value) in enumerate(_walk(spec), start=1):
+        if count > MOST_PARTS * 4 or len(path) > MOST_DEPTH:
+            raise Refused(f"more than {MOST_PARTS * 4} values, or {MOST_DEPTH} within each other")
+        key = path[-1] if path else ""
+        if "data" not in path[:-1] or "values" not in path:
+            _check_setting(key, value)
+        if key == "mark":
+            parts["mark", value if isinstance(value, str) else str(_get(value, "type"))] += 1
+        elif len(path) > 1 and path[-2] == "encoding" and isinstance(value, dict):
+            asked = tuple(str(value.get(name)) for name in ("field", "type", "aggregate", "bin", "stack"))
+            parts["encoding", key, *asked] += 1
+        elif len(path) > 1 and path[-2] == "values" and isinstance(value, dict):
+            parts["value", *sorted((name, _rounded(item)) for name, item in value.items())] += 1
+    if not any(part[0] == "mark" for part in parts):
+        raise Refused("no mark")
+    return parts
+
+
+def _check_setting(key: str, value: Any) -> None:
+    if key in _BEYOND or value == "image":
+        raise Refused(f"{key}: {str(value)[:40]!r} reaches beyond the drawing")
+    if key in ("width", "height", "step", "size", "strokeWidth", "fontSize", "padding"):
+        numbers = [
+            number for number in (value if isinstance(value, list) else [value]) if isinstance(number, int | float)
+        ]
+        if any(not -LARGEST <= number <= LARGEST for number in numbers):
+            raise Refused(f"{key}: not between 0 and {LARGEST}")
+    if key in ("filter", "calculate", "test") and isinstance(value, str):
+        raise Refused(f"{key}: an expression")
+
+
+def _walk(spec: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every value of a JSON text with the names that lead to it; items of a list have their number."""
+    pending: list[tuple[tuple[str, ...], Any]] = [((), spec)]
+    while pending:
+        path, value = pending.pop()
+        yield path, value
+        if isinstance(value, dict):
+            pending.extend(((*path, str(key)), item) for key, item in value.items())
+        elif isinstance(value, list):
+            pending.extend(((*path, str(number)), item) for number, item in enumerate(value))
+
+
+def _get(value: Any, key: str) -> Any:
+    return value.get(key) if isinstance(value, dict) else None
+
+
+def _rounded(value: Any) -> Any:
+    return f"{value:.3g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
