@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from trl_onevision.rewards.coordinates import NUMBER, SEPARATOR, read_items
 from trl_onevision.rewards.frames import FloatArray, Frame
 from trl_onevision.rewards.grounding import GroundingReward, check_option, check_threshold, gold_items
-from trl_onevision.rewards.json_text import labels_of, number, numbers
+from trl_onevision.rewards.json_text import labels_of, number, numbers, several
 from trl_onevision.rewards.pairing import label_mask, match, matched_share
 from trl_onevision.rewards.rows import Unscorable
 
@@ -82,20 +82,12 @@ def boxes_of(value: Any, label: str | None = None) -> list[Box]:
         return [] if corners is None else [Box._make((*corners, label, None))]
     if not isinstance(value, dict):
         return []
-    found = next(filter(None, (_several(value.get(key)) for key in BOX_KEYS)), [])
+    found = next(filter(None, (several(value.get(key), _corners) for key in BOX_KEYS)), [])
     found = found or [read for keys in CORNER_KEYS if (read := numbers([value.get(key) for key in keys], 4))][:1]
     scores = (number(value.get(key)) for key in _SCORE_KEYS)
     score = next((stated for stated in scores if stated is not None), None)
     labels = labels_of(value, len(found), label)
     return [Box._make((*corners, name, score)) for corners, name in zip(found, labels, strict=True)]
-
-
-def _several(value: Any) -> list[tuple[float, ...]]:
-    whole = _corners(value)
-    if whole is not None:
-        return [whole]
-    parts = [_corners(part) for part in value] if isinstance(value, list) else []
-    return [] if None in parts else parts  # type: ignore[return-value]
 
 
 def _corners(value: Any) -> tuple[float, ...] | None:

@@ -7,6 +7,7 @@ composed: TRL awaits those itself.
 """
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +17,29 @@ from trl_onevision.rewards.format import format_reward
 Reward = Callable[..., Sequence[float | None]]
 
 
-class Gate:
+class _Composed:
+    """Rewards called with all that the whole is called with, and each row's values made into one by `combine`."""
+
+    def __init__(self, rewards: Sequence[Reward], name: str) -> None:
+        for reward in rewards:
+            if not callable(reward):
+                raise TypeError(f"{reward!r} is no reward: expected a callable")
+            if inspect.iscoroutinefunction(reward) or inspect.iscoroutinefunction(type(reward).__call__):
+                raise TypeError(f"{_name(reward)} is a coroutine: TRL awaits those by itself, they cannot be composed")
+        if not rewards:
+            raise TypeError("expected at least one reward")
+        self.rewards = tuple(rewards)
+        self.__name__ = name
+
+    def __call__(self, completions: Sequence[Any], log_extra: Any = None, **columns: Any) -> list[float | None]:
+        rows = zip(*(reward(completions=completions, **columns) for reward in self.rewards), strict=True)
+        return [self.combine(*row) for row in rows]
+
+    def combine(self, *paid: float | None) -> float | None:
+        raise NotImplementedError
+
+
+class Gate(_Composed):
     """Pay a reward only where a condition holds, `otherwise` where it does not.
 
     >>> from trl_onevision.rewards import accuracy_reward, format_reward
@@ -41,21 +64,18 @@ class Gate:
         otherwise: float = 0.0,
         name: str | None = None,
     ) -> None:
-        self.condition, self.reward = _parts(condition, reward)
+        super().__init__((condition, reward), name or f"{_name(reward)}_if_{_name(condition)}")
         self.threshold = threshold
         self.otherwise = otherwise
-        self.__name__ = name or f"{_name(reward)}_if_{_name(condition)}"
 
-    def __call__(self, completions: Sequence[Any], log_extra: Any = None, **columns: Any) -> list[float | None]:
-        conditions = self.condition(completions=completions, **columns)
-        rewards = self.reward(completions=completions, **columns)
-        return [
-            None if held is None or paid is None else paid if held >= self.threshold else self.otherwise
-            for held, paid in zip(conditions, rewards, strict=True)
-        ]
+    def combine(self, *paid: float | None) -> float | None:
+        held, reward = paid
+        if held is None or reward is None:
+            return None
+        return reward if held >= self.threshold else self.otherwise
 
 
-class Product:
+class Product(_Composed):
     """Pay the product of rewards: each part is a condition of all the others.
 
     >>> from trl_onevision.rewards import accuracy_reward, format_reward
@@ -69,15 +89,13 @@ class Product:
     """
 
     def __init__(self, *rewards: Reward, name: str | None = None) -> None:
-        self.rewards = _parts(*rewards)
-        self.__name__ = name or "_times_".join(map(_name, rewards))
+        super().__init__(rewards, name or "_times_".join(map(_name, rewards)))
 
-    def __call__(self, completions: Sequence[Any], log_extra: Any = None, **columns: Any) -> list[float | None]:
-        rows = zip(*(reward(completions=completions, **columns) for reward in self.rewards), strict=True)
-        return [_product(row) for row in rows]
+    def combine(self, *paid: float | None) -> float | None:
+        return None if None in paid else math.prod(paid)  # type: ignore[arg-type]
 
 
-class Clip:
+class Clip(_Composed):
     """Keep a reward between two bounds.
 
     >>> from trl_onevision.rewards import step_accuracy_reward
@@ -91,17 +109,15 @@ class Clip:
     def __init__(self, reward: Reward, *, low: float = 0.0, high: float = 1.0, name: str | None = None) -> None:
         if low > high:
             raise ValueError(f"expected low <= high, got {low=}, {high=}")
-        (self.reward,) = _parts(reward)
+        super().__init__((reward,), name or f"clipped_{_name(reward)}")
         self.low = low
         self.high = high
-        self.__name__ = name or f"clipped_{_name(reward)}"
 
-    def __call__(self, completions: Sequence[Any], log_extra: Any = None, **columns: Any) -> list[float | None]:
-        rewards = self.reward(completions=completions, **columns)
-        return [None if paid is None else min(self.high, max(self.low, paid)) for paid in rewards]
+    def combine(self, *paid: float | None) -> float | None:
+        return None if paid[0] is None else min(self.high, max(self.low, paid[0]))
 
 
-class First:
+class First(_Composed):
     """Pay each row by the first of several rewards that can score it.
 
     >>> from trl_onevision.rewards import AccuracyReward, format_reward
@@ -113,15 +129,13 @@ class First:
     """
 
     def __init__(self, *rewards: Reward, name: str | None = None) -> None:
-        self.rewards = _parts(*rewards)
-        self.__name__ = name or "_or_".join(map(_name, rewards))
+        super().__init__(rewards, name or "_or_".join(map(_name, rewards)))
 
-    def __call__(self, completions: Sequence[Any], log_extra: Any = None, **columns: Any) -> list[float | None]:
-        rows = zip(*(reward(completions=completions, **columns) for reward in self.rewards), strict=True)
-        return [next((paid for paid in row if paid is not None), None) for row in rows]
+    def combine(self, *paid: float | None) -> float | None:
+        return next((score for score in paid if score is not None), None)
 
 
-class Scheduled:
+class Scheduled(_Composed):
     """Scale a reward over the training, by straight lines between (share of the training, scale) points.
 
     >>> from types import SimpleNamespace
@@ -141,17 +155,15 @@ class Scheduled:
         shares = [share for share, _ in points]
         if not points or shares != sorted(set(shares)) or not 0 <= shares[0] <= shares[-1] <= 1:
             raise ValueError(f"points={points!r}: expected (share, scale) pairs with shares that rise within 0 to 1")
-        (self.reward,) = _parts(reward)
+        super().__init__((reward,), name or f"scheduled_{_name(reward)}")
         self.points = [(float(share), float(scale)) for share, scale in points]
-        self.__name__ = name or f"scheduled_{_name(reward)}"
 
     def __call__(
-        self, completions: Sequence[Any], trainer_state: Any = None, log_extra: Any = None, **columns: Any
+        self, completions: Sequence[Any], log_extra: Any = None, trainer_state: Any = None, **columns: Any
     ) -> list[float | None]:
-        rewards = self.reward(completions=completions, trainer_state=trainer_state, **columns)
         steps = trainer_state.max_steps if trainer_state else 0  # 0 where nothing was trained yet
-        progress = trainer_state.global_step / steps if steps else 0.0
-        scale = self.scale(progress)
+        scale = self.scale(trainer_state.global_step / steps if steps else 0.0)
+        rewards = self.rewards[0](completions=completions, trainer_state=trainer_state, **columns)
         return [None if paid is None else paid * scale for paid in rewards]
 
     def scale(self, progress: float) -> float:
@@ -165,26 +177,6 @@ class Scheduled:
             if progress < end:
                 return low + (high - low) * max(0.0, progress - start) / (end - start)
         return self.points[-1][1]
-
-
-def _product(row: Sequence[float | None]) -> float | None:
-    result = 1.0
-    for paid in row:
-        if paid is None:
-            return None
-        result *= paid
-    return result
-
-
-def _parts(*rewards: Reward) -> tuple[Reward, ...]:
-    for reward in rewards:
-        if not callable(reward):
-            raise TypeError(f"{reward!r} is no reward: expected a callable")
-        if inspect.iscoroutinefunction(reward) or inspect.iscoroutinefunction(type(reward).__call__):
-            raise TypeError(f"{_name(reward)} is a coroutine: TRL awaits those by itself, they cannot be composed")
-    if not rewards:
-        raise TypeError("expected at least one reward")
-    return rewards
 
 
 def _name(reward: Reward) -> str:

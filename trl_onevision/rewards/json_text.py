@@ -113,6 +113,18 @@ def numbers(value: Any, count: int) -> tuple[float, ...] | None:
     return None if None in read else tuple(read)  # type: ignore[arg-type]
 
 
+def several(value: Any, read: Callable[[Any], Item | None]) -> list[Item]:
+    """One thing, or a list of things, each of which has to read.
+
+    >>> several(3, number), several([3, 4], number), several([3, "a"], number)
+    ([3.0], [3.0, 4.0], [])
+    """
+    parts = [read(value)]
+    if parts == [None] and isinstance(value, list):
+        parts = [read(part) for part in value]
+    return [] if None in parts else parts  # type: ignore[return-value]
+
+
 def first_text(value: dict, keys: tuple[str, ...]) -> str | None:
     """The first of `keys` that holds a string.
 

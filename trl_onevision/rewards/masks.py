@@ -9,7 +9,7 @@ import numpy as np
 
 from trl_onevision.rewards.frames import FloatArray, Frame, frame_scale, row_size
 from trl_onevision.rewards.grounding import GroundingReward, check_threshold, gold_items
-from trl_onevision.rewards.json_text import collect, number, numbers, read_json
+from trl_onevision.rewards.json_text import collect, number, numbers, read_json, several
 from trl_onevision.rewards.pairing import matched_share
 from trl_onevision.rewards.rows import Unscorable
 
@@ -51,20 +51,10 @@ def masks_of(value: Any, label: str | None = None) -> list[Mask]:
     [Mask(polygons=[(0.0, 0.0, 9.0, 0.0, 9.0, 9.0)], rle=None)]
     """
     if isinstance(value, dict):
-        shapes = (_polygons(value.get(key)) for key in _MASK_KEYS)
-        polygons = next((shape for shape in shapes if shape), None)
+        polygons = next(filter(None, (several(value.get(key), _polygon) for key in _MASK_KEYS)), [])
     else:
-        polygon = _polygon(value)
-        polygons = None if polygon is None else [polygon]
-    return [] if polygons is None else [Mask(polygons)]
-
-
-def _polygons(value: Any) -> list[Polygon] | None:
-    whole = _polygon(value)
-    if whole is not None:
-        return [whole]
-    parts = [_polygon(part) for part in value] if isinstance(value, list) else []
-    return None if None in parts else parts  # type: ignore[return-value]
+        polygons = list(filter(None, [_polygon(value)]))
+    return [Mask(polygons)] if polygons else []
 
 
 def _polygon(value: Any) -> Polygon | None:

@@ -10,7 +10,7 @@ from trl_onevision.rewards.boxes import Box, as_array, boxes_of, is_proper
 from trl_onevision.rewards.coordinates import NUMBER, SEPARATOR, read_items
 from trl_onevision.rewards.frames import FloatArray, Frame
 from trl_onevision.rewards.grounding import GroundingReward, gold_items
-from trl_onevision.rewards.json_text import labels_of, numbers
+from trl_onevision.rewards.json_text import labels_of, numbers, several
 from trl_onevision.rewards.pairing import label_mask, matched_share
 from trl_onevision.rewards.rows import Unscorable
 
@@ -59,21 +59,17 @@ def points_of(value: Any, label: str | None = None) -> list[Point]:
     `coordinates` or `position`, or as `x` and `y`.
     """
     if isinstance(value, list):
-        pair = numbers(value, 2)
+        pair = _pair(value)
         return [] if pair is None else [Point._make((*pair, label))]
     if not isinstance(value, dict):
         return []
     places = [*(value.get(key) for key in POINT_KEYS), [value.get("x"), value.get("y")]]
-    pairs = next(filter(None, map(_several, places)), [])
+    pairs = next(filter(None, (several(place, _pair) for place in places)), [])
     return [Point._make((*pair, name)) for pair, name in zip(pairs, labels_of(value, len(pairs), label), strict=True)]
 
 
-def _several(value: Any) -> list[tuple[float, ...]]:
-    whole = numbers(value, 2)
-    if whole is not None:
-        return [whole]
-    parts = [numbers(part, 2) for part in value] if isinstance(value, list) else []
-    return [] if None in parts else parts  # type: ignore[return-value]
+def _pair(value: Any) -> tuple[float, ...] | None:
+    return numbers(value, 2)
 
 
 class PointReward(GroundingReward[Point, Box]):
