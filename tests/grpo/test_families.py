@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -213,3 +215,10 @@ def test_a_further_family_takes_text_rows_beside_image_rows(make: Callable[..., 
         alone = settings(family, given=GIVEN[rows], data=data, shuffle_dataset=False)
         expected, _ = logps(make(**alone | {"per_device_train_batch_size": 4}))
         assert (found[rows, : expected.size(1)] - expected).abs().max() < 1e-5
+
+
+def test_the_docs_name_every_language_model() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "families.md").read_text(encoding="utf-8")
+    packed, prefilled = text[text.index("## Language models") :].split("\nPrefilled once:")
+    assert set(re.findall("`(.+?)`", packed)) == set(families.PACKED_LANGUAGE)
+    assert set(re.findall("`(.+?)`", prefilled)) == set(families.PREFILLED_LANGUAGE) - set(families.PACKED_LANGUAGE)
