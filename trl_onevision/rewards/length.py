@@ -20,7 +20,35 @@ from trl_onevision.rewards.rows import Unscorable, score_rows
 Accuracy = Callable[..., Sequence[float | None]]
 
 
-class ConciseReward:
+class _GroupReward:
+    """What the rewards that look at a group share: right completions by `accuracy`, and `pay` for each group."""
+
+    def __init__(self, accuracy: Accuracy | None, name: str) -> None:
+        self.accuracy = accuracy or AccuracyReward()
+        self.__name__ = name
+
+    def __call__(
+        self,
+        completions: Sequence[Any],
+        solution: Sequence[Any],
+        completion_ids: Sequence[Sequence[int]],
+        log_extra: Any = None,  # the table's columns are for `accuracy` to fill where it is a reward itself
+        **kwargs: Any,
+    ) -> list[float | None]:
+        correct = self.accuracy(completions=completions, solution=solution, **kwargs)
+        rewards: list[float | None] = [None] * len(completions)
+        for group in groups(solution, **kwargs):
+            paid = self.pay([(correct[index] == 1, len(completion_ids[index])) for index in group])
+            for index, reward in zip(group, paid, strict=True):
+                rewards[index] = None if correct[index] is None else reward
+        return rewards
+
+    def pay(self, group: list[tuple[bool, int]]) -> list[float]:
+        """What each completion of a group earns, given whether it is right and its length."""
+        raise NotImplementedError
+
+
+class ConciseReward(_GroupReward):
     """Pay a bonus for the shortest right completion of a group (Observe-R1, arXiv 2505.12432), 0 for the others.
 
     >>> reward = ConciseReward(bonus=0.2, floor=2)
@@ -42,32 +70,16 @@ class ConciseReward:
         accuracy: Accuracy | None = None,
         name: str = "concise_reward",
     ) -> None:
-        self.__name__ = name
+        super().__init__(accuracy, name)
         self.bonus = bonus
         self.floor = floor
-        self.accuracy = accuracy or AccuracyReward()
 
-    def __call__(
-        self,
-        completions: Sequence[Any],
-        solution: Sequence[Any],
-        completion_ids: Sequence[Sequence[int]],
-        log_extra: Any = None,  # the table's columns are for `accuracy` to fill where it is a reward itself
-        **kwargs: Any,
-    ) -> list[float | None]:
-        correct = self.accuracy(completions=completions, solution=solution, **kwargs)
-        lengths = [len(ids) for ids in completion_ids]
-        rewards: list[float | None] = [None if score is None else 0.0 for score in correct]
-        for group in groups(solution, **kwargs):
-            right = [index for index in group if correct[index] == 1]
-            shortest = min((lengths[index] for index in right), default=0)
-            if shortest > self.floor:
-                for index in right:
-                    rewards[index] = self.bonus * (lengths[index] == shortest)
-        return rewards
+    def pay(self, group: list[tuple[bool, int]]) -> list[float]:
+        shortest = min((length for right, length in group if right), default=0)
+        return [self.bonus * (right and length == shortest > self.floor) for right, length in group]
 
 
-class DynamicLengthReward:
+class DynamicLengthReward(_GroupReward):
     """Pay for a length near the mean length of the group's right completions (DyLR of VL-Cogito, arXiv 2507.22607).
 
     >>> reward = DynamicLengthReward(max_length=100)
@@ -95,34 +107,20 @@ class DynamicLengthReward:
     ) -> None:
         if max_length <= 0 or low > high:
             raise ValueError(f"expected max_length > 0 and low <= high, got {max_length=}, {low=}, {high=}")
-        self.__name__ = name
+        super().__init__(accuracy, name)
         self.max_length = max_length
         self.low = low
         self.high = high
         self.wrong_only = wrong_only
-        self.accuracy = accuracy or AccuracyReward()
 
-    def __call__(
-        self,
-        completions: Sequence[Any],
-        solution: Sequence[Any],
-        completion_ids: Sequence[Sequence[int]],
-        log_extra: Any = None,  # the table's columns are for `accuracy` to fill where it is a reward itself
-        **kwargs: Any,
-    ) -> list[float | None]:
-        correct = self.accuracy(completions=completions, solution=solution, **kwargs)
-        lengths = [len(ids) for ids in completion_ids]
-        rewards: list[float | None] = [None] * len(completions)
-        for group in groups(solution, **kwargs):
-            right = [lengths[index] for index in group if correct[index] == 1]
-            target = sum(right) / len(right) if sum(right) else float(self.max_length)
-            for index in group:
-                if correct[index] is not None:
-                    exempt = self.wrong_only and correct[index] == 1
-                    rewards[index] = self.high if exempt else self._pay(lengths[index] / target)
-        return rewards
+    def pay(self, group: list[tuple[bool, int]]) -> list[float]:
+        right = [length for is_right, length in group if is_right]
+        target = sum(right) / len(right) if sum(right) else float(self.max_length)
+        return [
+            self.high if self.wrong_only and is_right else self._near(length / target) for is_right, length in group
+        ]
 
-    def _pay(self, ratio: float) -> float:
+    def _near(self, ratio: float) -> float:
         return self.low + (self.high - self.low) / 2 * (1 - math.cos(math.pi * min(ratio, 2.0)))
 
 
