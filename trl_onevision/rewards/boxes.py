@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trl_onevision.rewards.coordinates import NUMBER, SEPARATOR, read_items
+from trl_onevision.rewards.coordinates import CLOSE, NUMBER, OPEN, PAIR, SEPARATOR, read_items
 from trl_onevision.rewards.frames import FloatArray, Frame
 from trl_onevision.rewards.grounding import GroundingReward, check_option, check_threshold, gold_items
 from trl_onevision.rewards.json_text import labels_of, number, numbers, several
@@ -24,12 +24,14 @@ CORNER_KEYS = (
 )
 _SCORE_KEYS = ("score", "confidence")
 
-# [x1, y1, x2, y2], (x1, y1, x2, y2), (x1, y1), (x2, y2); x1=…, y1=…, x2=…, y2=…
+# [x1, y1, x2, y2], (x1, y1), (x2, y2) and "(x1, y1) to (x2, y2)", x1=…, y1=…, x2=…, y2=…, or four numbers and no more
+_CORNER = r"(?:to\b|(?:and\s)?(?:the\s)?(?:bottom|lower)[ -]right(?:\scorner)?(?:\s(?:at|is))?\s?[:=]?)?"
 _NAMES = ("x_?(?:1|min)", "y_?(?:1|min)", "x_?(?:2|max)", "y_?(?:2|max)")
-_NAMED = rf"{SEPARATOR}".join(rf"\b{name}\s?[:=]\s?({NUMBER})" for name in _NAMES)
+_NAMED = SEPARATOR.join(rf"\b{name}\s?[:=]\s?({NUMBER})" for name in _NAMES)
 _TEXT_BOX = re.compile(
-    rf"[\[(]\s*+({NUMBER}){SEPARATOR}({NUMBER})(?:{SEPARATOR}|\s*+[\])]\s*+[,;]?\s*+[\[(]\s*+)"
-    rf"({NUMBER}){SEPARATOR}({NUMBER})\s*+[\])]|{_NAMED}"
+    rf"{OPEN}{PAIR}(?:{SEPARATOR}|{CLOSE}\s*+[,;，]?\s*+{_CORNER}\s*+{OPEN}){PAIR}{CLOSE}"
+    rf"|{_NAMED}|\A\s*+{PAIR}{SEPARATOR}{PAIR}\s*+\Z",
+    re.IGNORECASE,
 )
 
 

@@ -12,7 +12,9 @@ from trl_onevision.rewards.json_text import Item, collect, read_json
 
 # Twenty digits hold every coordinate; without the bound, a million digits would go through `float`.
 NUMBER = r"[-+]?(?:[0-9]{1,20}+(?:\.[0-9]{0,20}+)?|\.[0-9]{1,20}+)(?:[eE][-+]?[0-9]{1,4}+)?"
-SEPARATOR = r"(?:\s*+[,;]\s*+|\s++)"
+SEPARATOR = r"(?:\s*+[,;，；]\s*+|\s++)"
+PAIR = rf"({NUMBER}){SEPARATOR}({NUMBER})"
+OPEN, CLOSE = r"[\[(（【]\s*+", r"\s*+[\])）】]"
 
 _NUMBERS = re.compile(NUMBER)
 _TAG = re.compile(

@@ -15,7 +15,7 @@ _OF_A_PLACE = (
     r"find|see|locate|json|bbox_2d|box_2d|point_2d|start|label"
 )
 _BEFORE = re.compile(
-    r"(?:\b(?:not|never|nor|cannot|wrong|incorrect|false|except|excluding|rather\sthan|instead\sof)\b|n['’]t\b)"
+    r"(?:\b(?:not|never|nor|cannot|(?:wrong|incorrect)\s(?:b?box|answer|point|span|region|one)|except|excluding|rather\sthan|instead\sof)\b|n['’]t\b)"
     rf"(?:[\s:=\"'`*_{{(\[<|>]{{1,8}}(?:{_OF_A_PLACE})\b){{0,8}}+[\s:=\"'`*_{{(\[<|>]{{0,8}}\Z"
     r"|(?:不是|不在|并非|没有|除了|排除)[^，。；,.;]{0,6}\Z",
     re.IGNORECASE,

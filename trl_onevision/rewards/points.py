@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trl_onevision.rewards.boxes import Box, as_array, boxes_of, is_proper
-from trl_onevision.rewards.coordinates import NUMBER, SEPARATOR, read_items
+from trl_onevision.rewards.coordinates import CLOSE, NUMBER, OPEN, PAIR, SEPARATOR, read_items
 from trl_onevision.rewards.frames import FloatArray, Frame
 from trl_onevision.rewards.grounding import GroundingReward, gold_items
 from trl_onevision.rewards.json_text import labels_of, numbers, several
@@ -16,7 +16,7 @@ from trl_onevision.rewards.rows import Unscorable
 
 POINT_KEYS = ("point_2d", "point", "points_2d", "points", "coordinate", "coordinates", "position")
 _TEXT_POINT = re.compile(
-    rf"[\[(]\s*+({NUMBER}){SEPARATOR}({NUMBER})\s*+[\])]|\bx\s?[:=]\s?({NUMBER}){SEPARATOR}y\s?[:=]\s?({NUMBER})"
+    rf"{OPEN}{PAIR}{CLOSE}|\bx\s?[:=]\s?({NUMBER}){SEPARATOR}y\s?[:=]\s?({NUMBER})|\A\s*+{PAIR}\s*+\Z", re.IGNORECASE
 )
 
 
