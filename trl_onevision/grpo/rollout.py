@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, compress, pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -201,6 +201,26 @@ def process_once(processor: Any, prompts: Prompts) -> Any:
         return processor.image_processor(images=images, **kwargs)
 
     return _Delegate(processor, process, image_processor=_Delegate(processor.image_processor, process_images))
+
+
+def unpadded(processor: Any) -> Any:
+    """The processor, whose chat template gives the prompts of a batch without padding, whatever its own defaults are.
+
+    TRL takes all that it is given for tokens of the prompt: Gemma 4's processor pads; that of Mistral 3 makes one
+    tensor, for which prompts must be of one length.
+    """
+
+    def render(*args: Any, processor_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> Any:
+        padded = processor.apply_chat_template(
+            *args, processor_kwargs={**(processor_kwargs or {}), "padding": True}, **kwargs
+        )
+        real = [torch.as_tensor(row).bool().tolist() for row in padded["attention_mask"]]
+        for key in {"input_ids", "attention_mask", *PER_TOKEN_FIELDS} & set(padded):
+            rows = [torch.as_tensor(row).tolist() for row in padded[key]]
+            padded[key] = [list(compress(row, kept)) for row, kept in zip(rows, real, strict=True)]
+        return padded
+
+    return _Delegate(processor, processor, apply_chat_template=render)
 
 
 def mixed_rows(processor: Any) -> Any:

@@ -41,6 +41,7 @@ from trl_onevision.grpo.rollout import (
     process_once,
     seen_once,
     unique_rows,
+    unpadded,
 )
 from trl_onevision.grpo.rows import IMAGE_FIELDS, are_by_row, first_copies, micro_batches, take_rows
 from trl_onevision.grpo.shaping import Shaping
@@ -239,7 +240,7 @@ class OneVisionGRPOTrainer(GRPOTrainer):
             return self._tokenize_every_copy(prompts)
         unique_of_row = unique_rows(prompts)
         with seen_once(self.processing_class) as seen:
-            ids, images, fields = super()._tokenize_prompts([prompts[row] for row in first_rows(unique_of_row)])
+            ids, images, fields = self._tokenize_unpadded([prompts[row] for row in first_rows(unique_of_row)])
         known = Prompts(unique_of_row, ids, images, fields, seen, every_copy=not self._holds_once)
         reason = known.why_not()
         on_a_rank, self._tower.due = on_any_rank([reason is not None, images is not None], self.accelerator)
@@ -257,9 +258,17 @@ class OneVisionGRPOTrainer(GRPOTrainer):
     def _tokenize_every_copy(self, prompts: list[Any]) -> tuple[list[Any], list[Any] | None, dict[str, Any]]:
         if self._is_vlm:
             self.processing_class = mixed_rows(self.processing_class)
-        ids, images, fields = super()._tokenize_prompts(prompts)
+        ids, images, fields = self._tokenize_unpadded(prompts)
         (self._tower.due,) = on_any_rank([images is not None], self.accelerator)
         return ids, images, fields
+
+    def _tokenize_unpadded(self, prompts: list[Any]) -> tuple[list[Any], list[Any] | None, dict[str, Any]]:
+        processor = self.processing_class
+        self.processing_class = unpadded(processor) if self._is_vlm else processor
+        try:
+            return super()._tokenize_prompts(prompts)
+        finally:
+            self.processing_class = processor
 
     def _generate_single_turn(
         self,
