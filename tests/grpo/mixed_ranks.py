@@ -26,7 +26,7 @@ def reward(completion_ids: list[list[int]], **kwargs: Any) -> list[float]:
 
 
 def by_place(completions: list[Any], **kwargs: Any) -> list[float]:
-    """Advantages for completions that are generated, and equal within a group: the same greedy one."""
+    """Advantages for completions that are generated greedily, and so equal within a group: they cancel out."""
     return [float(place % 4) for place in range(len(completions))]
 
 
@@ -50,7 +50,8 @@ def train(
     folder: str, stage: int = 0, generate: bool = False, with_image_token: tuple[int, ...] = (), **args: Any
 ) -> Any:
     """The trainer of one case, trained; with SGD, to which a gradient of zero is the same as none."""
-    model, processor = tiny.build("qwen2_5_vl")
+    # A wider one, of which the greedy completion depends on the prompt
+    model, processor = tiny.build("qwen2_5_vl", std=0.3 if generate else 0.08)
     settings = {
         "output_dir": folder,
         "use_cpu": True,
@@ -77,8 +78,12 @@ def train(
 
 
 def summary(trainer: Any) -> dict[str, Any]:
-    """What is compared: the log, and the images in the table of completions."""
-    return {"log": trainer.state.log_history[:-1], "images": [len(row or []) for row in trainer._logs["images"]]}
+    """What is compared: the log, and the table of completions."""
+    return {
+        "log": trainer.state.log_history[:-1],
+        "images": [len(row or []) for row in trainer._logs["images"]],
+        "completions": [completion[0]["content"] for completion in trainer._logs["completion"]],
+    }
 
 
 if __name__ == "__main__":
