@@ -98,13 +98,18 @@ def test_math_verify_hangs_on_a_power_tower(answer):
         ("lmm-r1: white space between the blocks is refused", f"{THINK}\n\n<answer>1</answer>", 1),
         ("MM-EUREKA: text around the tags is accepted", f"well, {THINK} so <answer>1</answer> it is", 0),
         ("TRL: the answer is not asked for", f"{THINK} 42", 0),
-        ("all: a template that opens the thinking is refused", "thinking</think><answer>1</answer>", 1),
         ("OpenVLThinker: no text after the thinking is punished", THINK, 0),
         ("R1-VL: an empty answer passes", f"{THINK}<answer></answer>", 0),
     ],
 )
 def test_format(peer, completion, expected):
     assert format_reward([completion]) == [expected], peer
+
+
+def test_every_peer_refuses_what_a_template_opened():
+    completion = "thinking</think><answer>1</answer>"
+    assert FormatReward(opened=True)([completion]) == [1]
+    assert format_reward([completion]) == [0]
 
 
 def test_easyr1_takes_a_box_anywhere_after_any_thinking():
