@@ -10,7 +10,11 @@ from typing import Any
 sys.path.append(str(Path(__file__).parent))
 
 import tiny
+import torch
 from accelerate.state import AcceleratorState
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from two_ranks import zero
 
@@ -47,7 +51,12 @@ class GivenInTurn:
 
 
 def train(
-    folder: str, stage: int = 0, generate: bool = False, with_image_token: tuple[int, ...] = (), **args: Any
+    folder: str,
+    stage: int = 0,
+    fsdp: bool = False,
+    generate: bool = False,
+    with_image_token: tuple[int, ...] = (),
+    **args: Any,
 ) -> Any:
     """The trainer of one case, trained; with SGD, to which a gradient of zero is the same as none."""
     # A wider one, of which the greedy completion depends on the prompt
@@ -73,8 +82,34 @@ def train(
         kind, rewards = type("OneVisionGRPOTrainer", (GivenInTurn, OneVisionGRPOTrainer), given), reward
     data = tiny.dataset(8, text_rows=TEXT_ROWS)
     trainer = kind(model, rewards, OneVisionGRPOConfig(**settings, **args), data, processing_class=processor)
-    trainer.train()
+    if fsdp:
+        update_sharded(trainer)
+    else:
+        trainer.train()
     return trainer
+
+
+def update_sharded(trainer: Any, steps: int = 4) -> None:
+    """Losses and gradients of a model that FSDP2 shards over the ranks, which accelerate does not do on a CPU."""
+    model, accelerator = trainer.model, trainer.accelerator
+    if accelerator.num_processes > 1:
+        mesh = init_device_mesh("cpu", (accelerator.num_processes,))
+        for block in [*model.get_decoder().layers, *model.base_model.visual.blocks, model]:
+            fully_shard(block, mesh=mesh)
+    model.train()
+    trainer.current_gradient_accumulation_steps = 1
+    batches = iter(trainer.get_train_dataloader())
+    for trainer.state.global_step in range(steps):
+        model.zero_grad()
+        loss = trainer.compute_loss(model, trainer._prepare_inputs(next(batches)))
+        loss.backward()
+        trainer._step += 1
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        whole = [gradient.full_tensor() if isinstance(gradient, DTensor) else gradient for gradient in gradients]
+        norm = torch.nn.utils.get_total_norm(whole).item()
+        log = {"loss": accelerator.reduce(loss.detach(), "mean").item(), "grad_norm": norm}
+        trainer.state.log_history.append({**log, "step": trainer.state.global_step})
+    trainer.state.log_history.append({})  # where training ends with its summary
 
 
 def summary(trainer: Any) -> dict[str, Any]:

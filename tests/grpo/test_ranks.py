@@ -27,6 +27,7 @@ CASES: dict[str, dict[str, Any]] = {
     "DDP, TRL's path": {**WHOLE, **TRLS_PATH},
     "DDP, an image token in a completion of one rank": {**WHOLE, "with_image_token": (5, 11)},
     "DDP, groups split over ranks and micro-batches": SPLIT,
+    "FSDP2": {**WHOLE, "fsdp": True, "gradient_checkpointing": False},
 }
 if find_spec("deepspeed") is not None:
     CASES |= {
