@@ -6,8 +6,8 @@ A branch sees the prompt and itself, and its rotary positions continue the promp
 that TRL's G separate sequences give. Repeating the last prompt token lets one token predict each branch's first token.
 
 Shape suffixes: B rows, P prompt columns, T completion columns, U distinct prompts, L tokens of the packed row,
-A rotary axes, H query heads, K key heads, D head size, G branches of one group, C tokens of its longest branch,
-S tokens such a branch sees.
+A rotary axes, H query heads, K key heads, D head size, G branches of one group, N tokens of all its branches,
+C tokens of its longest branch, S tokens such a branch sees.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch.nn.attention.bias import causal_lower_right
+from torch.nn.attention.bias import CausalBias, CausalVariant
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 ATTENTION = "sdpa_shared_prompt"
@@ -30,28 +30,31 @@ MAX_PACKED_SHARE = 0.8
 
 @dataclass(frozen=True)
 class Group:
-    """Where one group lies in the packed row, and how its branches become a padded batch and back."""
+    """How many tokens a group has in the packed row, and how its branches become a padded batch and back."""
 
-    prompt: slice
-    branches: slice
-    pad_GC: torch.Tensor
-    unpad: torch.Tensor
-    seen: int  # S: the prompt without its last token, and the longest branch
+    prompt: int  # the prompt without its last token
+    branches: int  # N
+    token_GC: torch.Tensor  # the token of the branches that each place of the batch takes
+    padding_GC: torch.Tensor  # the places that take any one, because they are padding
+    branch_N: torch.Tensor  # for each token of the branches, its row
+    step_N: torch.Tensor  # and its column
+    mask_CS: torch.Tensor  # which of the tokens that a branch sees each of its own does
 
     def to(self, device: torch.device, **kwargs: Any) -> Group:
         """The same with its indices on `device`; accelerate calls it where a model's layers lie on several."""
-        return replace(self, pad_GC=self.pad_GC.to(device), unpad=self.unpad.to(device))
+        indices = {name: getattr(self, name).to(device) for name in ("token_GC", "padding_GC", "branch_N", "step_N")}
+        return replace(self, **indices, mask_CS=_mask(self.prompt, self.token_GC.size(1), device))
 
 
 @dataclass(frozen=True)
 class PackedRow:
-    """Groups laid out as one row, and where each of its tokens came from and is scored to."""
+    """Groups laid out as one row, where each of its tokens came from, and where the branches' tokens are scored to."""
 
     groups: list[Group]
     token_L: torch.Tensor  # index into the flattened (B, P + T) input
     position_L: torch.Tensor  # index into the flattened (U, P) positions of the distinct prompts
     offset_L: torch.Tensor  # how far behind that position a branch token stands
-    target_L: torch.Tensor  # index into the flattened (B, T) scores, -1 where nothing is scored
+    target_N: torch.Tensor  # of all groups' branches: index into the flattened (B, T) scores, -1 where none
 
     def position_ids(self, positions_AUP: torch.Tensor) -> torch.Tensor:
         """Rotary positions of the row: (1, L), or (A, 1, L) where there are several axes."""
@@ -59,15 +62,15 @@ class PackedRow:
         return positions_AL if len(positions_AL) == 1 else positions_AL[:, None]
 
     def labels(self, completion_ids_BT: torch.Tensor) -> torch.Tensor:
-        """The token that each position predicts, -100 where none."""
-        labels_L = completion_ids_BT.flatten()[self.target_L.clamp(min=0)]
-        return labels_L.masked_fill(self.target_L < 0, -100)[None]
+        """The token (1, N) that each token of the branches predicts, -100 where none."""
+        labels_N = completion_ids_BT.flatten()[self.target_N.clamp(min=0)]
+        return labels_N.masked_fill(self.target_N < 0, -100)[None]
 
-    def unpack(self, scores_1L: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-        """Put scores of the packed row where TRL expects them; zero where nothing is scored."""
-        scored = self.target_L >= 0
-        flat = scores_1L.new_zeros(shape.numel()).index_put((self.target_L[scored],), scores_1L[0, scored])
-        return flat.view(shape)
+    def unpack(self, scores_1N: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+        """Put scores of the branches where TRL expects them; zero where nothing is scored."""
+        count = shape.numel()
+        target_N = self.target_N.where(self.target_N >= 0, count)  # one place more, for what is not scored
+        return scores_1N.new_zeros(count + 1).scatter(0, target_N, scores_1N[0])[:count].view(shape)
 
 
 def pack(prompt_lengths: list[int], completion_lengths: list[int], first: list[int], P: int, T: int) -> PackedRow:
@@ -79,13 +82,12 @@ def pack(prompt_lengths: list[int], completion_lengths: list[int], first: list[i
     >>> row = pack([3, 3], [2, 1], first=[0, 0], P=4, T=2)
     >>> row.token_L.tolist()  # prompt columns 1 and 2; column 3 and a completion token; column 3 of the second row
     [1, 2, 3, 4, 9]
-    >>> row.target_L.tolist()
-    [-1, -1, 0, 1, 2]
+    >>> row.target_N.tolist()
+    [0, 1, 2]
 
     ```
     """
     groups, token, position, offset, target = [], [], [], [], []
-    start = 0
     for number, leader in enumerate(sorted(set(first))):
         rows = [row for row in range(len(first)) if first[row] == leader]
         prompt_length = prompt_lengths[leader]
@@ -93,7 +95,6 @@ def pack(prompt_lengths: list[int], completion_lengths: list[int], first: list[i
         token.append(leader * (P + T) + columns)
         position.append(number * P + columns)
         offset.append(torch.zeros_like(columns))
-        target.append(torch.full_like(columns, -1))
         # A row whose completion is masked out keeps one unscored token: its group may be all that a rank has.
         lengths = [max(completion_lengths[row], 1) for row in rows]
         for row, length in zip(rows, lengths, strict=True):
@@ -102,23 +103,36 @@ def pack(prompt_lengths: list[int], completion_lengths: list[int], first: list[i
             position.append(torch.full_like(steps, number * P + P - 1))
             offset.append(steps)
             target.append(row * T + steps if completion_lengths[row] else torch.full_like(steps, -1))
-        groups.append(_group(start, prompt_length - 1, lengths))
-        start = groups[-1].branches.stop
+        groups.append(_group(prompt_length - 1, lengths))
     return PackedRow(groups, torch.cat(token), torch.cat(position), torch.cat(offset), torch.cat(target))
 
 
-def _group(start: int, prompt_length: int, lengths: list[int]) -> Group:
+def _group(prompt: int, lengths: list[int]) -> Group:
     width = max(lengths)
     ends = torch.tensor(lengths).cumsum(0)
     begins = ends - torch.tensor(lengths)
-    steps_GC = torch.arange(width).expand(len(lengths), width)
-    real_GC = steps_GC < torch.tensor(lengths)[:, None]
-    branches = slice(start + prompt_length, start + prompt_length + int(ends[-1]))
-    # Padding is whatever comes next: behind every real token, so that none sees it, and no index many times, which
-    # the backward pass would add up one by one.
-    pad_GC = (begins[:, None] + steps_GC) % ends[-1]
-    prompt = slice(start, start + prompt_length)
-    return Group(prompt, branches, pad_GC, real_GC.flatten().nonzero()[:, 0], prompt_length + width)
+    step_GC = torch.arange(width).expand(len(lengths), width)
+    padding_GC = step_GC >= torch.tensor(lengths)[:, None]
+    # Padding is behind every real token, so that none sees it, whatever it is.
+    token_GC = (begins[:, None] + step_GC).masked_fill(padding_GC, 0)
+    branch_N, step_N = (~padding_GC).nonzero(as_tuple=True)
+    mask_CS = _mask(prompt, width, torch.device("cpu"))
+    return Group(prompt, sum(lengths), token_GC, padding_GC, branch_N, step_N, mask_CS)
+
+
+def _mask(prompt: int, width: int, device: torch.device) -> torch.Tensor:
+    """A branch's tokens see the prompt and, of their branch, themselves and what is before."""
+    if not _kernels_are_causal(device):
+        return torch.ones(width, prompt + width, dtype=torch.bool, device=device).tril(prompt)
+    # `causal_lower_right`, by a way that FLOP counters and selective checkpointing let pass.
+    mask = torch.empty(0).as_subclass(CausalBias)
+    CausalBias.__init__(mask, CausalVariant.LOWER_RIGHT, width, prompt + width)
+    return mask
+
+
+def _kernels_are_causal(device: torch.device) -> bool:
+    """Whether the fused kernels know a causal mask that is aligned to the last key, and need not read one."""
+    return device.type == "cuda"
 
 
 def saves(prompt_lengths: list[int], completion_lengths: list[int], first: list[int], P: int, T: int) -> bool:
@@ -131,7 +145,7 @@ def saves(prompt_lengths: list[int], completion_lengths: list[int], first: list[
 def to_device(row: PackedRow, device: torch.device) -> PackedRow:
     """The same layout with its indices on `device`."""
     groups = [group.to(device) for group in row.groups]
-    indices = (row.token_L, row.position_L, row.offset_L, row.target_L)
+    indices = (row.token_L, row.position_L, row.offset_L, row.target_N)
     return PackedRow(groups, *(index.to(device) for index in indices))
 
 
@@ -155,6 +169,37 @@ def prompt_positions(
     return positions_AUP
 
 
+class _Pad(torch.autograd.Function):
+    """A group's branches (N, H, D) as a padded batch (G, C, H, D).
+
+    Every token has one place, so the backward pass gathers too, where that of torch's own index would add up one by
+    one. Padding has no gradient to give: no real token sees it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, states_NHD: torch.Tensor, group: Group) -> torch.Tensor:
+        ctx.group = group
+        return states_NHD[group.token_GC]
+
+    @staticmethod
+    def backward(ctx: Any, gradient_GCHD: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return gradient_GCHD[ctx.group.branch_N, ctx.group.step_N], None
+
+
+class _Unpad(torch.autograd.Function):
+    """The inverse of `_Pad`, again with gathers alone."""
+
+    @staticmethod
+    def forward(ctx: Any, states_GCHD: torch.Tensor, group: Group) -> torch.Tensor:
+        ctx.group = group
+        return states_GCHD[group.branch_N, group.step_N]
+
+    @staticmethod
+    def backward(ctx: Any, gradient_NHD: torch.Tensor) -> tuple[torch.Tensor, None]:
+        gradient_GCHD = gradient_NHD[ctx.group.token_GC]
+        return gradient_GCHD.masked_fill_(ctx.group.padding_GC[..., None, None], 0), None
+
+
 def attend(
     query_1HLD: torch.Tensor,
     key_1KLD: torch.Tensor,
@@ -163,42 +208,41 @@ def attend(
     dropout: float,
     scaling: float | None,
 ) -> torch.Tensor:
-    """Attention of the packed row in two calls a group: the prompt over itself, its branches over prompt and self.
+    """Attention (1, L, H, D) of the packed row in two calls a group: the prompt over itself, its branches over both.
 
     No (L, L) mask is built. On CUDA both calls are causal and reach the flash kernel, grouped heads included;
-    elsewhere the second takes one (C, S) mask that all branches share.
+    elsewhere the second takes one (C, S) mask that all branches and layers share.
     """
     device = query_1HLD.device.type
     if torch.is_autocast_enabled(device):  # rotary states are fp32, and autocast does not see a call with CausalBias
         dtype = torch.get_autocast_dtype(device)
         query_1HLD, key_1KLD, value_1KLD = (x.to(dtype) for x in (query_1HLD, key_1KLD, value_1KLD))
     kwargs: dict[str, Any] = {"dropout_p": dropout, "scale": scaling}
-    if query_1HLD.size(1) != key_1KLD.size(1):
-        if query_1HLD.is_cuda:
-            kwargs["enable_gqa"] = True
-        else:  # only CUDA's fused kernel takes fewer key heads than query heads
-            copies = query_1HLD.size(1) // key_1KLD.size(1)
-            key_1KLD, value_1KLD = repeat_kv(key_1KLD, copies), repeat_kv(value_1KLD, copies)
-    outputs_1HLD = []
+    kwargs["enable_gqa"] = query_1HLD.size(1) != key_1KLD.size(1)
+    parts = zip(*(_split(x, groups, dim=2) for x in (query_1HLD, key_1KLD, value_1KLD)), strict=True)
+    outputs_LHD = []
     for group in groups:
-        query, key, value = (x[:, :, group.prompt] for x in (query_1HLD, key_1KLD, value_1KLD))
-        if key.size(2) > 0:
-            outputs_1HLD.append(F.scaled_dot_product_attention(query, key, value, is_causal=True, **kwargs))
-        query_GHCD = _branches(query_1HLD, group)
-        count, _, width, _ = query_GHCD.shape
-        key_GKSD = torch.cat([key.expand(count, -1, -1, -1), _branches(key_1KLD, group)], dim=2)
-        value_GKSD = torch.cat([value.expand(count, -1, -1, -1), _branches(value_1KLD, group)], dim=2)
-        mask: Any = causal_lower_right(width, group.seen)
-        if not query_1HLD.is_cuda:
-            mask = torch.ones(width, group.seen, dtype=torch.bool).tril(group.seen - width).to(query_1HLD.device)
-        output_GHCD = F.scaled_dot_product_attention(query_GHCD, key_GKSD, value_GKSD, attn_mask=mask, **kwargs)
-        outputs_1HLD.append(output_GHCD.transpose(0, 1).flatten(1, 2)[:, group.unpad][None])
-    return torch.cat(outputs_1HLD, dim=2)
+        query, key, value = next(parts)
+        if group.prompt > 0:
+            output = F.scaled_dot_product_attention(query, key, value, is_causal=True, **kwargs)
+            outputs_LHD.append(output.transpose(1, 2).squeeze(0))
+        query_GHCD, own_key_GKCD, own_value_GKCD = (_pad(branches, group) for branches in next(parts))
+        count = query_GHCD.size(0)
+        key_GKSD = torch.cat([key.expand(count, -1, -1, -1), own_key_GKCD], dim=2)
+        value_GKSD = torch.cat([value.expand(count, -1, -1, -1), own_value_GKCD], dim=2)
+        output = F.scaled_dot_product_attention(query_GHCD, key_GKSD, value_GKSD, attn_mask=group.mask_CS, **kwargs)
+        outputs_LHD.append(_Unpad.apply(output.transpose(1, 2), group))
+    return torch.cat(outputs_LHD)[None]
 
 
-def _branches(states_1HLD: torch.Tensor, group: Group) -> torch.Tensor:
-    """The group's branches as a padded batch (G, H, C, D)."""
-    return states_1HLD[0, :, group.branches][:, group.pad_GC].transpose(0, 1)
+def _split(states: torch.Tensor, groups: list[Group], dim: int) -> tuple[torch.Tensor, ...]:
+    """Each group's prompt and branches. Not slices: their backward passes would each fill a whole row with zeros."""
+    return states.split([size for group in groups for size in (group.prompt, group.branches)], dim=dim)
+
+
+def _pad(states_1HND: torch.Tensor, group: Group) -> torch.Tensor:
+    padded_GCHD: torch.Tensor = _Pad.apply(states_1HND.transpose(1, 2).squeeze(0), group)
+    return padded_GCHD.transpose(1, 2)
 
 
 def shared_prompt_attention(
@@ -215,12 +259,20 @@ def shared_prompt_attention(
     """transformers' SDPA, and the packed form when the forward was called with `shared_prompt`."""
     if shared_prompt is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
-    output = attend(query, key, value, shared_prompt, dropout, scaling)
-    return output.transpose(1, 2).contiguous(), None
+    return attend(query, key, value, shared_prompt, dropout, scaling), None
+
+
+def only_branches(decoder: torch.nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+    """Forward hook: of a packed row the head gets the states of the branches; it scores no prompt."""
+    if (groups := kwargs.get("shared_prompt")) is not None:
+        output.last_hidden_state = torch.cat(_split(output.last_hidden_state, groups, dim=1)[1::2], dim=1)
 
 
 def enable(model: Any) -> None:
     """Give the language model an attention that also understands packed rows; the vision tower keeps its own."""
     AttentionInterface.register(ATTENTION, shared_prompt_attention)
     AttentionMaskInterface.register(ATTENTION, sdpa_mask)
-    model.get_decoder().config._attn_implementation = ATTENTION
+    decoder = model.get_decoder()
+    if decoder.config._attn_implementation != ATTENTION:
+        decoder.config._attn_implementation = ATTENTION
+        decoder.register_forward_hook(only_branches, with_kwargs=True)
