@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 import tiny
 import torch
+import transformers
 from compare import ONE_BATCH, OURS, assert_same, logps, update
+from packaging.version import Version
 from tiny import completions
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from trl_onevision.grpo import families, shared_prompt
@@ -115,6 +118,7 @@ def test_a_language_model_scores_a_packed_row_as_its_copies(
     assert ((found - expected) * mask[:, P:]).abs().max() < 1e-5
 
 
+@pytest.mark.filterwarnings("error:.*past_key_values")
 @pytest.mark.parametrize("family", [name for name in families.PREFILLED_LANGUAGE if name in ALONE])
 @torch.no_grad()
 def test_a_language_model_goes_on_from_one_prefill(family: str, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
@@ -142,7 +146,8 @@ def test_a_language_model_goes_on_from_one_prefill(family: str, batch: tuple[tor
 
 def test_every_name_is_tested_alone_or_inside_a_family_that_looks() -> None:
     inside = {tiny.build(family)[0].config.get_text_config().model_type for family in families.PREFILLED_VISION}
-    assert [name for name in families.PREFILLED_LANGUAGE if name not in (*ALONE, *inside)] == []
+    known = [name for name in families.PREFILLED_LANGUAGE if name in CONFIG_MAPPING_NAMES]  # to this transformers
+    assert [name for name in known if name not in (*ALONE, *inside)] == []
 
 
 def dynamic(model: Any) -> None:
@@ -208,6 +213,8 @@ def test_a_further_family_generates_as_trl_does(make: Callable[..., Any], family
 
 @pytest.mark.parametrize("family", FURTHER)
 def test_a_further_family_takes_text_rows_beside_image_rows(make: Callable[..., Any], family: str) -> None:
+    if family == "smolvlm" and Version(transformers.__version__) < Version("5.24"):
+        pytest.skip("its processor left out rows without images")
     both = settings(family, given=GIVEN, data=tiny.dataset(2, text_rows=(1,)), shuffle_dataset=False)
     both |= {"num_generations": 4}
     found, _ = logps(make(**OURS, **both))

@@ -103,7 +103,7 @@ def _why_not_score(trainer: Any, model: Any) -> str | None:
 
 
 def _why_not_packed(model: Any) -> str | None:
-    text = model.get_decoder().config
+    text = _language_config(model)
     if text._attn_implementation not in ("sdpa", shared_prompt.ATTENTION):
         return f"attn_implementation is {text._attn_implementation!r}, and only 'sdpa' understands packed rows"
     layers = getattr(text, "layer_types", None) or ["sliding_attention" if _slides(text) else "full_attention"]
@@ -138,9 +138,14 @@ def _why_not_dropout(trainer: Any, model: Any) -> str | None:
 
 def has_dropout(model: Any) -> bool:
     """Whether two passes over the same tokens give different results in training."""
-    in_attention = getattr(model.get_decoder().config, "attention_dropout", 0.0) > 0
+    in_attention = getattr(_language_config(model), "attention_dropout", None)
     return bool(in_attention) or any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in model.modules())
 
 
 def _is_prompt_learning(model: Any) -> bool:
     return isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning
+
+
+def _language_config(model: Any) -> Any:
+    """The config that the layers of the language model read; ModernBERT's "decoder" is its head, which has none."""
+    return getattr(model.get_decoder(), "config", model.config)

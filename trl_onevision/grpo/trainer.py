@@ -297,7 +297,9 @@ class OneVisionGRPOTrainer(GRPOTrainer):
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images
             )
         if not self._can_prefill_once(known):
-            fields = known.fields_of_rows(every_copy=True)
+            # Other engines take the images themselves, or none.
+            by_transformers = not (self.use_vllm or self.use_transformers_continuous_batching)
+            fields = known.fields_of_rows(every_copy=True) if by_transformers else {}
             return super()._generate_single_turn(prompt_ids, known.all_images, fields, num_generations)
         with prefill_once(self.accelerator.unwrap_model(self.model_wrapped), known):
             return super()._generate_single_turn(prompt_ids, known.all_images, known.fields, num_generations)
