@@ -214,7 +214,8 @@ def attend(
     elsewhere the second takes one (C, S) mask that all branches and layers share.
     """
     device = query_1HLD.device.type
-    if torch.is_autocast_enabled(device):  # rotary states are fp32, and autocast does not see a call with CausalBias
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        # Rotary states are fp32, and autocast does not see a call with CausalBias
         dtype = torch.get_autocast_dtype(device)
         query_1HLD, key_1KLD, value_1KLD = (x.to(dtype) for x in (query_1HLD, key_1KLD, value_1KLD))
     kwargs: dict[str, Any] = {"dropout_p": dropout, "scale": scaling}
