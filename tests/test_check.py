@@ -49,8 +49,9 @@ def test_the_variable_without_the_package_does_nothing_and_that_is_said(check):
     assert not verdict.errors
 
 
-def test_the_package_without_the_variable_is_said_too(check):
-    verdict = check(reward_funcs=[OURS])
+@pytest.mark.parametrize("env", [{}, {"TRL_ONEVISION": False}, {"TRL_ONEVISION": None}, {"TRL_ONEVISION": 0}])
+def test_the_package_without_the_variable_is_said_too(check, env):
+    verdict = check(reward_funcs=[OURS], env=env)
     assert verdict.trainer == "TRL's own GRPOTrainer"
     assert "would train with OneVisionGRPOTrainer" in verdict.notes[0]
 
