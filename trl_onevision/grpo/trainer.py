@@ -20,6 +20,7 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from trl_onevision.grpo import checkpoint, layer_kernels, shared_prompt
+from trl_onevision.grpo.ask import COLUMN, AskPolicy, wants_policy
 from trl_onevision.grpo.breakdown import Breakdown
 from trl_onevision.grpo.collator import GroupCollator, decode_rows, keep_encoded
 from trl_onevision.grpo.families import Sharing, has_dropout, sharing
@@ -128,6 +129,7 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         self._breakdown = Breakdown(self.train_dataset)
         self._shaping = Shaping(self, self.options.advantages) if self.options.advantages else None
         self._resampler = Resampler(self, self.options.resample) if self.options.resample else None
+        self._ask_policy = AskPolicy(self) if wants_policy(self.reward_funcs) else None
         self._terms = Terms(self) if self.options.terms else None
         self._policy_logps: torch.Tensor | None = None
         self._tower = TowerPasses(self)
@@ -337,7 +339,8 @@ class OneVisionGRPOTrainer(GRPOTrainer):
     ) -> torch.Tensor:
         rewards_NF = None if self._resampler is None else self._resampler.known_rewards
         if rewards_NF is None:
-            rewards_NF = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+            asking = [{**row, COLUMN: self._ask_policy} for row in inputs] if self._ask_policy else inputs
+            rewards_NF = super()._calculate_rewards(asking, prompts, completions, completion_ids_list)
         self._groups = gather_groups(self, inputs, completion_ids_list, rewards_NF)
         return rewards_NF
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from trl_onevision.chat import Budget, BudgetSpent, Chat, NoReply, Reply, Request
 from trl_onevision.rewards.json_text import normalized, number, read_json
-from trl_onevision.rewards.rows import score_rows, take, warn_once
+from trl_onevision.rewards.rows import question, score_rows, take, warn_once
 from trl_onevision.rewards.text import answer_block, answer_text, full_text
 
 ANSWER_PROMPT = """\
@@ -128,7 +128,7 @@ class _JudgedReward:
         return rewards
 
     def _request(self, prompt: Any, reference: Any, answer: str) -> str:
-        texts = {"question": _question(prompt), "reference": reference, "answer": answer}
+        texts = {"question": question(prompt), "reference": reference, "answer": answer}
         return Template(self.prompt).safe_substitute({name: _quoted(text) for name, text in texts.items()})
 
     def _is_mine(self, row: dict[str, Any]) -> bool:
@@ -266,17 +266,6 @@ class VisualFactsReward(_JudgedReward):
             return None
         solution = full_text(row["completions"]).strip()
         return (self._request(row.get("prompts"), facts, solution), float(len(facts))) if solution else 0.0
-
-
-def _question(prompt: Any) -> str:
-    """The text of the last user message; what is an image in it is left out."""
-    if isinstance(prompt, str):
-        return prompt
-    messages = [message for message in prompt or [] if message.get("role") == "user"]
-    content = messages[-1].get("content") if messages else ""
-    if isinstance(content, str):
-        return content
-    return "\n".join(block["text"] for block in content or [] if isinstance(block.get("text"), str))
 
 
 def _quoted(value: Any) -> str:

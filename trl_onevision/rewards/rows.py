@@ -44,6 +44,21 @@ def take(columns: dict[str, Any], indices: list[int]) -> dict[str, Any]:
     return {key: [value[i] for i in indices] if _is_column(value) else value for key, value in columns.items()}
 
 
+def question(prompt: Any) -> str:
+    """The text of the last user message; what is an image in it is left out.
+
+    >>> question([{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "How many?"}]}])
+    'How many?'
+    """
+    if isinstance(prompt, str):
+        return prompt
+    messages = [message for message in prompt or [] if message.get("role") == "user"]
+    content = messages[-1].get("content") if messages else ""
+    if isinstance(content, str):
+        return content
+    return "\n".join(block["text"] for block in content or [] if isinstance(block.get("text"), str))
+
+
 def _rows(columns: dict[str, Any]) -> Iterator[dict[str, Any]]:
     per_row = {key: value for key, value in columns.items() if _is_column(value)}
     for values in zip(*per_row.values(), strict=True):

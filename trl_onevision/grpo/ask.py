@@ -1,0 +1,56 @@
+"""A second generation, for rewards: the policy answers what they ask (`trl_onevision.rewards.second_pass`)."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from trl.trainer.grpo_trainer import GRPOTrainer
+
+from trl_onevision.grpo.rollout import PER_TOKEN_FIELDS
+
+COLUMN = "ask_policy"
+NOTHING = [{"role": "user", "content": "?"}]  # asked where another rank has more to ask
+
+
+def wants_policy(rewards: list[Any]) -> bool:
+    """Whether a reward has a parameter of that name."""
+    callables = [reward for reward in rewards if not isinstance(reward, torch.nn.Module)]
+    return any(COLUMN in inspect.signature(reward).parameters for reward in callables)
+
+
+class AskPolicy:
+    """Replies of one trainer's policy, sampled as completions are."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+
+    def __call__(self, conversations: list[Any], starts: list[str] | None = None) -> list[str | None]:
+        """A reply to each conversation, None to None; each begins with its start, which is not part of it.
+
+        Every rank generates for as many conversations as the one that has most, and none where none has any.
+        """
+        trainer = self.trainer
+        asked = [i for i, conversation in enumerate(conversations) if conversation is not None]
+        count = torch.tensor(len(asked), device=trainer.accelerator.device)
+        most = int(trainer.accelerator.gather(count).max())
+        replies: list[str | None] = [None] * len(conversations)
+        if not most:
+            return replies
+        filling = most - len(asked)
+        given = [conversations[i] for i in asked] + [NOTHING] * filling
+        begun = [starts[i] if starts else "" for i in asked] + [""] * filling
+        # TRL's own, for what is shared within a group is known of its prompt alone
+        ids, images, fields = GRPOTrainer._tokenize_prompts(trainer, given)
+        trainer._tower.due = bool(trainer.accelerator.gather(torch.tensor(images is not None).to(count)).any())
+        added = [trainer._tokenizer(text, add_special_tokens=False)["input_ids"] if text else [] for text in begun]
+        ids = [[*prompt, *start] for prompt, start in zip(ids, added, strict=True)]
+        for name in set(PER_TOKEN_FIELDS) & set(fields):
+            rows = zip(fields[name], added, strict=True)
+            fields[name] = [[*map(int, of_prompt), *[0] * len(start)] for of_prompt, start in rows]
+        generated, _ = trainer._generate_single_turn(ids, images, fields, 1)
+        texts = trainer._tokenizer.batch_decode(generated, skip_special_tokens=True)
+        for i, text in zip(asked, texts, strict=False):  # what fills up is asked last
+            replies[i] = text
+        return replies

@@ -1,0 +1,292 @@
+"""Rewards that ask again: from the caption alone, with the options in another order, without the image.
+
+`OneVisionGRPOTrainer` hands a reward with a parameter `ask_policy` a callable that answers with the policy as it is.
+It takes a conversation a completion, or None where there is nothing to ask, and the text that each reply begins with;
+it returns a reply for each, None for None. It is called once a call of the reward, whatever there is to ask, so that
+every process makes the same passes. `ask`, of the same form, asks somebody else.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from random import Random
+from string import ascii_uppercase
+from typing import Any
+
+from trl_onevision.rewards.accuracy import AccuracyReward
+from trl_onevision.rewards.length import groups
+from trl_onevision.rewards.rows import question, warn_once
+from trl_onevision.rewards.text import answer_text, full_text
+
+CAPTION_PROMPT = (
+    "A picture is described below. Answer the question from the description alone, in <answer> </answer> tags.\n"
+    "Description: {caption}\nQuestion: {question}"
+)
+
+Conversation = list[dict[str, Any]]
+Ask = Callable[..., list[str | None]]
+Accuracy = Callable[..., Sequence[float | None]]
+
+
+class CaptionAnswerReward:
+    """Pay what the answer from the completion's own caption earns, given without the image (Visionary-R1, 2505.14677).
+
+    >>> def ask(conversations, starts):
+    ...     return [one and ("<answer>3</answer>" if "three" in one[0]["content"] else "") for one in conversations]
+    >>> reward = CaptionAnswerReward(ask=ask)
+    >>> completions = ["<info>three\\ncats</info><answer>3</answer>", "<answer>3</answer>", "<info>cats</info>"]
+    >>> reward(completions, prompts=["How many cats?"] * 3, solution=["3"] * 3)
+    [1.0, 0.0, 0.0]
+
+    The caption is the one `<tag>` block of a completion, of any number of lines. No caption, several, or one that
+    states an answer as such ("<answer>", a box, "Answer:") earns 0 and is not asked about; a caption may still *say*
+    what is right, which is what it is paid for. `ask` is the policy's own where none is given; a text-only reasoner
+    behind a server is RACRO's. Replies are scored by `accuracy`, which returns `None` for rows that are not its own.
+    """
+
+    def __init__(
+        self,
+        *,
+        tag: str = "info",
+        prompt: str = CAPTION_PROMPT,
+        ask: Ask | None = None,
+        accuracy: Accuracy | None = None,
+        name: str = "caption_answer_reward",
+    ) -> None:
+        self.__name__ = name
+        self.tag, self.prompt, self.ask = tag, prompt, ask
+        self.accuracy = accuracy or AccuracyReward()
+
+    def __call__(
+        self,
+        completions: Sequence[Any],
+        prompts: Sequence[Any],
+        ask_policy: Sequence[Ask] | None = None,
+        log_extra: Any = None,
+        **columns: Any,
+    ) -> list[float | None]:
+        asked: list[Conversation | None] = []
+        for completion, prompt in zip(completions, prompts, strict=True):
+            caption = self.caption(completion)
+            filled = self.prompt.replace("{question}", question(prompt)).replace("{caption}", caption or "")
+            asked.append(None if caption is None else [{"role": "user", "content": filled}])
+        replies = [reply or "" for reply in _asker(self, ask_policy, completions)(asked, None)]
+        if log_extra is not None:
+            log_extra(f"{self.__name__}/reply", replies)
+        return list(self.accuracy(completions=replies, prompts=prompts, **columns))
+
+    def caption(self, completion: Any) -> str | None:
+        """The caption of a completion, None where it has none that may be asked about."""
+        found = _blocks(full_text(completion), self.tag)
+        if len(found) != 1 or not found[0].strip() or answer_text(found[0]) is not None:
+            return None
+        return found[0].strip()
+
+
+class ConsistencyReward:
+    """Pay a choice that stands when the options change places and the reasoning is kept (ACRE, arXiv 2510.10104).
+
+    >>> stubborn = lambda conversations, starts: ["<answer>B</answer>" for _ in conversations]
+    >>> reward = ConsistencyReward(ask=stubborn)
+    >>> prompt, completion = "Which? A. red B. blue", "<think>It is blue.</think><answer>B</answer>"
+    >>> reward([completion], prompts=[prompt], solution=["B"], task=["choice"], choices=[["red", "blue"]])
+    [0.0]
+
+    The reply begins with the completion's thinking and sees the same question with its options in another order, in
+    which none stands where it stood. Whether the answer is right, and whether the reply picks the same option, gives
+    four cases: `kept`, `lost`, `wrong_kept` and `wrong_changed`. The paper's numbers are unpublished; these pay what
+    is right and stands alone. A letter in the reasoning means what stands there now.
+
+    No thinking that is closed, or no one option picked, is `wrong_changed`. `None` for rows that are no choice of one
+    option out of two or more, or whose prompt does not show the options by letter in their order.
+    """
+
+    def __init__(
+        self,
+        *,
+        kept: float = 1.0,
+        lost: float = 0.0,
+        wrong_kept: float = 0.0,
+        wrong_changed: float = 0.0,
+        ask: Ask | None = None,
+        name: str = "consistency_reward",
+    ) -> None:
+        self.__name__ = name
+        self.pays = {(True, True): kept, (True, False): lost, (False, True): wrong_kept, (False, False): wrong_changed}
+        self.ask = ask
+        self.accuracy = AccuracyReward(task="choice")
+
+    def __call__(
+        self,
+        completions: Sequence[Any],
+        prompts: Sequence[Any],
+        solution: Sequence[Any],
+        task: Sequence[str | None] | None = None,
+        choices: Sequence[Sequence[str] | None] | None = None,
+        ask_policy: Sequence[Ask] | None = None,
+        log_extra: Any = None,
+        **columns: Any,
+    ) -> list[float | None]:
+        count = len(completions)
+        tasks, options = task or ["choice"] * count, choices or [None] * count
+        orders: list[list[int] | None] = [None] * count
+        asked: list[Conversation | None] = [None] * count
+        starts, golds = [""] * count, [""] * count
+        for i, (completion, prompt) in enumerate(zip(completions, prompts, strict=True)):
+            given = list(options[i] or [])
+            gold = self._picked([f"<answer>{solution[i]}</answer>"], given)[0] if tasks[i] == "choice" else None
+            if gold is None or not 2 <= len(given) <= 10:
+                continue
+            order = _moved(len(given), full_text(completion))
+            shuffled = _with_options(prompt, given, [given[place] for place in order])
+            if shuffled is None:
+                warn_once(f"{self.__name__}: a prompt does not show its options by letter", f": {question(prompt)!r}")
+                continue
+            orders[i], golds[i], starts[i] = order, gold, _trace(completion)
+            asked[i] = shuffled if starts[i] else None
+        replies = [reply or "" for reply in _asker(self, ask_policy, completions)(asked, starts)]
+        if log_extra is not None:
+            log_extra(f"{self.__name__}/reply", replies)
+        return [
+            None if order is None else self._pay(completions[i], replies[i], golds[i], order, list(options[i] or []))
+            for i, order in enumerate(orders)
+        ]
+
+    def _pay(self, completion: Any, reply: str, gold: str, order: list[int], given: list[str]) -> float:
+        first = self._picked([completion], given)[0]
+        second = self._picked([reply], [given[place] for place in order])[0] if reply else None
+        stands = second is not None and first == ascii_uppercase[order[ascii_uppercase.index(second)]]
+        return self.pays[first == gold, stands]
+
+    def _picked(self, completions: Sequence[Any], given: list[str]) -> list[str | None]:
+        """The one letter that each completion picks."""
+        letters, count = ascii_uppercase[: len(given)], len(completions)
+        scores = [
+            self.accuracy(completions, [letter] * count, task=["choice"] * count, choices=[given] * count)
+            for letter in letters
+        ]
+        picked = [
+            [letter for letter, of_letter in zip(letters, scores, strict=True) if of_letter[i]] for i in range(count)
+        ]
+        return [letters_of[0] if len(letters_of) == 1 else None for letters_of in picked]
+
+
+class BlindReward:
+    """Measure how often the policy is right without the image: a metric, for a weight of 0 in `reward_weights`.
+
+    >>> reward = BlindReward(ask=lambda conversations, starts: [one and "<answer>4</answer>" for one in conversations])
+    >>> reward(["<answer>4</answer>"] * 2, prompts=["2 + 2 = ?"] * 2, solution=["4"] * 2)
+    [1.0, 1.0]
+
+    A group asks once, so its completions get the same value and no advantage from it. `rewards/blind_reward/mean` is
+    the share of prompts that are answered without the image. `None` where `accuracy` gives `None`.
+    """
+
+    def __init__(
+        self, *, ask: Ask | None = None, accuracy: Accuracy | None = None, name: str = "blind_reward"
+    ) -> None:
+        self.__name__ = name
+        self.ask = ask
+        self.accuracy = accuracy or AccuracyReward()
+
+    def __call__(
+        self,
+        completions: Sequence[Any],
+        prompts: Sequence[Any],
+        solution: Sequence[Any],
+        ask_policy: Sequence[Ask] | None = None,
+        log_extra: Any = None,
+        **columns: Any,
+    ) -> list[float | None]:
+        first = {i: group[0] for group in groups(solution, prompts=prompts, id=columns.get("id")) for i in group}
+        asked = [_without_images(prompt) if first[i] == i else None for i, prompt in enumerate(prompts)]
+        replies = _asker(self, ask_policy, completions)(asked, None)
+        shared = [replies[first[i]] or "" for i in range(len(completions))]
+        return list(self.accuracy(completions=shared, prompts=prompts, solution=solution, **columns))
+
+
+def _asker(reward: Any, ask_policy: Sequence[Ask] | None, completions: Sequence[Any]) -> Ask:
+    if reward.ask is not None:
+        return reward.ask
+    if ask_policy:
+        return ask_policy[0]
+    if not completions:
+        return lambda conversations, starts: []
+    raise ValueError(
+        f"{reward.__name__} asks the policy, which OneVisionGRPOTrainer alone hands to rewards: set TRL_ONEVISION in "
+        "the recipe, or give ask=."
+    )
+
+
+def _blocks(text: str, tag: str) -> list[str]:
+    """What stands in each block of a tag, however many lines; none where tags do not pair up."""
+    pieces = re.split(rf"<(/?){re.escape(tag)}>", text, flags=re.IGNORECASE)
+    closes, inside = pieces[1::2], pieces[2::2]
+    if closes != ["", "/"] * (len(closes) // 2):
+        return []
+    return inside[::2]
+
+
+def _trace(completion: Any) -> str:
+    """What a completion wrote up to the end of its thinking; empty where that was not closed."""
+    text = full_text(completion)
+    return text[: text.rfind("</think>") + len("</think>")] if "</think>" in text else ""
+
+
+def _moved(count: int, seed: str) -> list[int]:
+    """An order in which nothing stands where it stood (Sattolo's), the same for the same text.
+
+    >>> sorted(_moved(4, "a")), any(place == old for place, old in enumerate(_moved(4, "a")))
+    ([0, 1, 2, 3], False)
+    """
+    random = Random(blake2b(seed.encode(errors="surrogatepass")).digest())
+    order = list(range(count))
+    for last in range(count - 1, 0, -1):
+        other = random.randrange(last)
+        order[last], order[other] = order[other], order[last]
+    return order
+
+
+def _with_options(prompt: Any, old: Sequence[str], new: Sequence[str]) -> Conversation | None:
+    """The prompt with other texts behind its letters; None where it does not show the old ones."""
+    messages: Conversation = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    last = max((i for i, message in enumerate(messages) if message.get("role") == "user"), default=None)
+    if last is None:
+        return None
+    content = messages[last]["content"]
+    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
+    for i, block in enumerate(blocks):
+        text = _replaced(block["text"], old, new) if block.get("type") == "text" else None
+        if text is not None:
+            blocks[i] = {**block, "text": text}
+            messages[last] = {**messages[last], "content": text if isinstance(content, str) else blocks}
+            return messages
+    return None
+
+
+def _replaced(text: str, old: Sequence[str], new: Sequence[str]) -> str | None:
+    """A text with its lettered options replaced.
+
+    >>> _replaced("Which? (A) red (B) blue", ["red", "blue"], ["blue", "red"])
+    'Which? (A) blue (B) red'
+    """
+    done, end = "", 0
+    for letter, before, after in zip(ascii_uppercase, old, new, strict=False):
+        found = re.compile(rf"(?<!\w){letter}\s?[).:]\s*({re.escape(before.strip())})(?!\w)").search(text, end)
+        if found is None or not before.strip():
+            return None
+        done += text[end : found.start(1)] + after.strip()
+        end = found.end(1)
+    return done + text[end:]
+
+
+def _without_images(prompt: Any) -> Conversation:
+    """A conversation with its text alone."""
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    return [{**message, "content": question([{**message, "role": "user"}])} for message in prompt]
+
+
+caption_answer_reward = CaptionAnswerReward()
+consistency_reward = ConsistencyReward()
+blind_reward = BlindReward()
