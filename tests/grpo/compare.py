@@ -6,7 +6,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import tiny
 import torch
+from trl.data_utils import prepare_multimodal_messages
 
 from trl_onevision import OneVisionGRPOConfig, OneVisionGRPOTrainer
 from trl_onevision.grpo.rollout import PER_TOKEN_FIELDS
@@ -80,3 +82,14 @@ def logps(trainer: Any) -> tuple[torch.Tensor, torch.Tensor]:
             **{key: batch[key] for key in fields if key in batch},
         )
     return scores[0], scores[1]
+
+
+def sampled(trainer: Any) -> list[int]:
+    """Every token of a first generation, on pictures."""
+    trainer.model.train()
+    rows = next(iter(trainer.get_train_dataloader()))
+    ids, images, fields = trainer._tokenize_prompts(
+        [prepare_multimodal_messages(row["prompt"], images=[tiny.picture(0)]) for row in rows]
+    )
+    completion_ids, _ = trainer._generate_single_turn(ids, images, fields, trainer.num_generations)
+    return [token for row in completion_ids for token in row]

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import tiny
-import torch
-from compare import ONE_BATCH, OURS, assert_same, update
+from compare import ONE_BATCH, OURS, assert_same, sampled, update
 from tiny import SPECIAL, completions
 from trl.generation.vllm_generation import VLLMGeneration
 from trl.trainer import grpo_trainer
@@ -26,23 +25,8 @@ PATHS = {
 
 
 def in_love(model: Any) -> None:
-    """Make a model say the token always: its head answers every state with a large logit."""
-    with torch.no_grad():
-        states = model.get_input_embeddings().weight
-        states[:, 0] = 1.0  # which the residual stream hands on, whatever the layers add
-        model.get_output_embeddings().weight[:, 0] = 0.0
-        model.get_output_embeddings().weight[IMAGE, 0] = 20.0
-
-
-def sampled(trainer: Any) -> list[int]:
-    """Every token of a generation."""
-    trainer.model.train()
-    rows = next(iter(trainer.get_train_dataloader()))
-    ids, images, fields = trainer._tokenize_prompts(
-        [grpo_trainer.prepare_multimodal_messages(row["prompt"], images=[tiny.picture(0)]) for row in rows]
-    )
-    completion_ids, _ = trainer._generate_single_turn(ids, images, fields, trainer.num_generations)
-    return [token for row in completion_ids for token in row]
+    """Make a model say the token always."""
+    tiny.incline(model, IMAGE, 20.0)
 
 
 @pytest.mark.parametrize("kwargs", [None, {"suppress_tokens": [20]}, {"suppress_tokens": None}], ids=str)
