@@ -32,6 +32,16 @@ PROMPTS: dict[str, Prompt] = {
         "{question}  Output the thinking process in <think> </think> and final answer in <answer> </answer> tags.",
         source="R1-Onevision, GRPO stage",
     ),
+    "observe-think-answer": Prompt(
+        "{question} First write what you observe in the image in <observe> </observe> tags, then the thinking process "
+        "in <think> </think> tags, and then the final answer in <answer> </answer> tags.",
+        source="this package's words for the layout of Observe-R1",
+    ),
+    "info-think-answer": Prompt(
+        "{question} First describe all of the image in <info> </info> tags, then output the thinking process in "
+        "<think> </think> tags and then the final answer in <answer> </answer> tags.",
+        source="this package's words for the layout of Visionary-R1",
+    ),
     "grounding": Prompt(
         "{question} First output the thinking process in <think> </think> tags and then output the final answer in "
         "<answer> </answer> tags. Output the final answer in JSON format.",

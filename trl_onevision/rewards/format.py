@@ -161,3 +161,5 @@ def _refuse(constant: str) -> Any:
 _MEASURES: dict[str, Callable[[FormatReward, Any], float]] = {"boxed": _boxed, "steps": _steps, "json": _json}
 
 format_reward = FormatReward()
+observe_format_reward = FormatReward("observe_think_answer", name="observe_format_reward")
+info_format_reward = FormatReward("info_think_answer", name="info_format_reward")
