@@ -188,6 +188,7 @@ class Line:
         self.chat, self.client = chat, client
         self.running = asyncio.Semaphore(chat.max_concurrency)
         self.under_way: dict[str, asyncio.Task[Reply]] = {}
+        self.store = Store(chat.cache)
 
     async def ask(self, request: Request) -> Reply:
         """The reply, from the cache if it is there; `NoReply` where none came. Equal requests under way share one."""
@@ -200,7 +201,7 @@ class Line:
         return await asyncio.shield(self.under_way[key])
 
     async def give_up(self) -> None:
-        """Cancel what is under way."""
+        """Cancel what is under way, and close the cache."""
         tasks = list(self.under_way.values())
         for task in tasks:
             task.cancel()
@@ -223,7 +224,7 @@ class Line:
             # A body that is no chat completion comes back as text, as an empty object or not at all.
             except (OpenAIError, ValueError, AttributeError, IndexError, TypeError) as error:
                 raise NoReply(f"{type(error).__name__}: {str(error)[:200]}") from error
-            store(chat.cache, key, reply)
+            self.store.put(key, reply)
         return reply
 
 
@@ -275,14 +276,31 @@ def load(path: Path | None, keys: set[str]) -> dict[str, Reply]:
         return {}
 
 
-def store(path: Path | None, key: str, reply: Reply) -> None:
-    """Put a reply into a cache."""
-    if path is None:
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(path, timeout=30)) as database, database:
-            database.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
-            database.execute("INSERT OR REPLACE INTO replies VALUES (?, ?)", (key, json.dumps(asdict(reply))))
-    except (sqlite3.Error, OSError) as error:
-        _warn_once(f"the cache {path} cannot be written: {error}")
+class Store:
+    """A cache that is written to. Its log lets a reply be kept without waiting for the disk, and outlives a kill."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.database: sqlite3.Connection | None = None
+
+    def put(self, key: str, reply: Reply) -> None:
+        """Keep one reply."""
+        if self.path is None:
+            return
+        try:
+            if self.database is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self.database = sqlite3.connect(self.path, timeout=30)
+                self.database.execute("PRAGMA journal_mode = WAL")
+                self.database.execute("PRAGMA synchronous = NORMAL")
+            with self.database:
+                self.database.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
+                self.database.execute("INSERT OR REPLACE INTO replies VALUES (?, ?)", (key, json.dumps(asdict(reply))))
+        except (sqlite3.Error, OSError) as error:
+            _warn_once(f"the cache {self.path} cannot be written: {error}")
+
+    def close(self) -> None:
+        """Fold the log into the file."""
+        if self.database is not None:
+            self.database.close()
+            self.database = None

@@ -9,6 +9,7 @@ from trl_onevision.bench.command import bench_command
 from trl_onevision.check import check_command
 from trl_onevision.data.prepare import prepare_command
 from trl_onevision.data.synthesize.command import synthesize_command
+from trl_onevision.formalize.command import formalize_command
 from trl_onevision.quickstart.run import quickstart_command
 from trl_onevision.recipes import recipes_command
 from trl_onevision.stages import stages_command
@@ -37,3 +38,4 @@ app.command("prepare")(prepare_command)
 app.command("prepare synthesize")(synthesize_command)
 app.command("stages")(stages_command)
 app.command("bench")(bench_command)
+app.command("formalize")(formalize_command)
