@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import subprocess
@@ -19,7 +20,7 @@ from trl import GRPOConfig, GRPOTrainer, TrlParser
 from trl_onevision import OneVisionGRPOConfig, OneVisionGRPOTrainer, requested
 from trl_onevision.grpo.activate import activate, deactivate
 from trl_onevision.grpo.options import Options
-from trl_onevision.grpo.signatures import check_signatures
+from trl_onevision.grpo.signatures import SIGNATURES, check_signatures
 
 ROOT = Path(__file__).parents[2]
 
@@ -141,6 +142,16 @@ def test_what_trl_requires_and_is_not_given_is_refused_with_the_tested_versions(
     changed = type("Changed", (GRPOTrainer,), {"_compute_loss": change})
     with pytest.raises(RuntimeError, match=r"_compute_loss.*Tested versions of TRL: 1\.16\.0\. Install one"):
         check_signatures(changed)
+
+
+def test_every_method_of_trls_that_is_overridden_is_checked_and_passes_on_what_it_does_not_know() -> None:
+    overridden = {name for name in vars(OneVisionGRPOTrainer) if name.startswith("_") and name in vars(GRPOTrainer)}
+    overridden = {name for name in overridden if callable(getattr(GRPOTrainer, name)) and not name.startswith("__")}
+    assert overridden <= set(SIGNATURES)
+    by_transformers = {"_prepare_inputs", "_compute_loss", "_save_checkpoint", "_load_optimizer_and_scheduler"}
+    for name in overridden - by_transformers:
+        parameters = inspect.signature(getattr(OneVisionGRPOTrainer, name)).parameters.values()
+        assert any(p.kind is p.VAR_KEYWORD for p in parameters), name
 
 
 def test_what_trl_can_do_without_is_not() -> None:

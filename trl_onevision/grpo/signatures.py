@@ -6,6 +6,7 @@ TRL may add what a method can do without; what it requires, this package has to 
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import trl
 
@@ -82,3 +83,27 @@ def check_signatures(trainer: type) -> None:
                 f"TRL {trl.__version__} has GRPOTrainer.{name}{found}, but trl-onevision was written against "
                 f"{name}({', '.join(given)}). Tested versions of TRL: {', '.join(TESTED_TRL)}. Install one of them."
             )
+
+
+def check_fields(fields: dict[str, Any]) -> None:
+    """Raise where TRL's scoring pass is given a field that a packed row would leave out without a word.
+
+    Example:
+
+    ```python
+    >>> check_fields({"pixel_values": None, "audio_values": None, "compute_margin": False})
+    >>> check_fields({"audio_values": [0.1]})
+    Traceback (most recent call last):
+    RuntimeError: TRL ... gives the scoring pass audio_values, which this version of trl-onevision does not know.
+        Tested versions of TRL: 1.16.0. Install one of them.
+
+    ```
+    """
+    known = {*SIGNATURES["_get_per_token_logps_and_entropies"], "batch_num_images"}
+    if unknown := [
+        name for name, value in fields.items() if value is not None and value is not False and name not in known
+    ]:
+        raise RuntimeError(
+            f"TRL {trl.__version__} gives the scoring pass {', '.join(unknown)}, which this version of trl-onevision "
+            f"does not know. Tested versions of TRL: {', '.join(TESTED_TRL)}. Install one of them."
+        )

@@ -46,7 +46,7 @@ from trl_onevision.grpo.rollout import (
 )
 from trl_onevision.grpo.rows import IMAGE_FIELDS, are_by_row, first_copies, micro_batches, take_rows
 from trl_onevision.grpo.shaping import Shaping
-from trl_onevision.grpo.signatures import check_signatures
+from trl_onevision.grpo.signatures import check_fields, check_signatures
 from trl_onevision.grpo.terms import Terms
 from trl_onevision.grpo.vllm_correction import VLLMCorrection
 from trl_onevision.grpo.vllm_prompts import make_exact
@@ -79,6 +79,8 @@ class OneVisionGRPOTrainer(GRPOTrainer):
     num_generations: int
     _buffered_inputs: Any
     _logs: dict[str, Any]
+    _rows_are_owned = False
+    _resampler: Resampler | None = None
 
     def __init__(
         self,
@@ -128,7 +130,8 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         self._groups: Groups | None = None
         self._breakdown = Breakdown(self.train_dataset)
         self._shaping = Shaping(self, self.options.advantages) if self.options.advantages else None
-        self._resampler = Resampler(self, self.options.resample) if self.options.resample else None
+        if self.options.resample:
+            self._resampler = Resampler(self, self.options.resample)
         self._ask_policy = AskPolicy(self) if wants_policy(self.reward_funcs) else None
         self._terms = Terms(self) if self.options.terms else None
         self._policy_logps: torch.Tensor | None = None
@@ -193,20 +196,21 @@ class OneVisionGRPOTrainer(GRPOTrainer):
 
     # Generation: one decode, one preprocess and one prefill a prompt
 
-    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
         refuse_unseen_rows(inputs, self._rows_are_owned)
+        score: Callable[..., dict[str, Any]] = functools.partial(self._generate_and_score, **more)
         if self._resampler is not None and self.model.training:
-            return self._resampler.score(self._generate_and_score, inputs)
-        return self._generate_and_score(decode_rows(inputs))
+            return self._resampler.score(score, inputs)
+        return score(decode_rows(inputs))
 
-    def _generate_and_score(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    def _generate_and_score(self, rows: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
         processor, num_iterations = self.processing_class, self.num_iterations
         if self._keeps_first_logps:
             # TRL runs no old-policy pass for a generation that is used once and needs no correction.
             self.num_iterations = 1
             self.vllm_importance_sampling_correction &= not self.model.training
         try:
-            scored = super()._generate_and_score_completions(rows)
+            scored = super()._generate_and_score_completions(rows, **more)
         finally:
             self.processing_class, self.num_iterations, self._prompts = processor, num_iterations, None
             self.vllm_importance_sampling_correction = self.args.vllm_importance_sampling_correction
@@ -221,10 +225,10 @@ class OneVisionGRPOTrainer(GRPOTrainer):
                 self._shaping.apply(scored, self._groups, rows)
         return scored
 
-    def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
+    def _generate(self, prompts: list[Any], **more: Any) -> tuple[Any, ...]:
         if self._rows_are_owned:  # an environment has added to the prompts
             refuse_unseen_rows([{"prompt": prompt} for prompt in prompts], owned=True)
-        generate = super()._generate
+        generate: Callable[..., tuple[Any, ...]] = functools.partial(super()._generate, **more)
         if self._resampler is not None and self.model.training:
             generate = functools.partial(self._resampler.generate, generate)
         generated = generate(prompts)
@@ -237,12 +241,13 @@ class OneVisionGRPOTrainer(GRPOTrainer):
             self._logs["images"].extend(gather_object(of_row))
         return *outputs, images, tool_images
 
-    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[Any], list[Any] | None, dict[str, Any]]:
+    def _tokenize_prompts(self, prompts: list[Any], **more: Any) -> tuple[list[Any], list[Any] | None, dict[str, Any]]:
         if self._sharing.processing is not None:
-            return self._tokenize_every_copy(prompts)
+            return self._tokenize_every_copy(prompts, **more)
         unique_of_row = unique_rows(prompts)
         with seen_once(self.processing_class) as seen:
-            ids, images, fields = self._tokenize_unpadded([prompts[row] for row in first_rows(unique_of_row)])
+            distinct = [prompts[row] for row in first_rows(unique_of_row)]
+            ids, images, fields = self._tokenize_unpadded(distinct, **more)
         known = Prompts(unique_of_row, ids, images, fields, seen, every_copy=not self._holds_once)
         reason = known.why_not()
         on_a_rank, self._tower.due = on_any_rank([reason is not None, images is not None], self.accelerator)
@@ -250,25 +255,29 @@ class OneVisionGRPOTrainer(GRPOTrainer):
             reason = reason or "so it has on another rank"
             logger.warning("As in TRL, each completion has its own processing and prefill (%s).", reason)
             self._sharing = replace(self._sharing, processing=reason, prefill=reason)
-            return self._tokenize_every_copy(prompts)
+            return self._tokenize_every_copy(prompts, **more)
         self._prompts = known
         if known.images is not None:
             self.processing_class = process_once(self.processing_class, known)
         # The fields are for a turn after the first, which follows a tool.
         return known.ids, known.images, known.fields_of_rows(every_copy=True) if known.every_copy else {}
 
-    def _tokenize_every_copy(self, prompts: list[Any]) -> tuple[list[Any], list[Any] | None, dict[str, Any]]:
+    def _tokenize_every_copy(
+        self, prompts: list[Any], **more: Any
+    ) -> tuple[list[Any], list[Any] | None, dict[str, Any]]:
         if self._is_vlm:
             self.processing_class = mixed_rows(self.processing_class)
-        ids, images, fields = self._tokenize_unpadded(prompts)
+        ids, images, fields = self._tokenize_unpadded(prompts, **more)
         (self._tower.due,) = on_any_rank([images is not None], self.accelerator)
         return ids, images, fields
 
-    def _tokenize_unpadded(self, prompts: list[Any]) -> tuple[list[Any], list[Any] | None, dict[str, Any]]:
+    def _tokenize_unpadded(
+        self, prompts: list[Any], **more: Any
+    ) -> tuple[list[Any], list[Any] | None, dict[str, Any]]:
         processor = self.processing_class
         self.processing_class = unpadded(processor) if self._is_vlm else processor
         try:
-            return super()._tokenize_prompts(prompts)
+            return super()._tokenize_prompts(prompts, **more)
         finally:
             self.processing_class = processor
 
@@ -277,34 +286,32 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         prompt_ids: list[Any],
         images: list[Any] | None,
         multimodal_fields: dict[str, Any],
-        num_generations: int,
-        has_tool_images: bool = False,
+        *others: Any,
+        **more: Any,
     ) -> tuple[list[Any], list[Any] | None]:
         # Where weights are gathered layer by layer while transformers generates, its first pass is in step as well.
         joined = self._tower.joined(self._base_model(self.model), any(images or []))
         with joined if self._generates_sharded else nullcontext():
-            return self._generate_turn(prompt_ids, images, multimodal_fields, num_generations, has_tool_images)
+            return self._generate_turn(prompt_ids, images, multimodal_fields, *others, **more)
 
     def _generate_turn(
         self,
         prompt_ids: list[Any],
         images: list[Any] | None,
         multimodal_fields: dict[str, Any],
-        num_generations: int,
-        has_tool_images: bool,
+        *others: Any,
+        **more: Any,
     ) -> tuple[list[Any], list[Any] | None]:
-        known = self._prompts
+        generate, known = super()._generate_single_turn, self._prompts
         if known is None or prompt_ids is not known.ids:  # not the turn that follows the prompt
-            return super()._generate_single_turn(
-                prompt_ids, images, multimodal_fields, num_generations, has_tool_images
-            )
+            return generate(prompt_ids, images, multimodal_fields, *others, **more)
         if not self._can_prefill_once(known):
             # Other engines take the images themselves, or none.
             by_transformers = not (self.use_vllm or self.use_transformers_continuous_batching)
             fields = known.fields_of_rows(every_copy=True) if by_transformers else {}
-            return super()._generate_single_turn(prompt_ids, known.all_images, fields, num_generations)
+            return generate(prompt_ids, known.all_images, fields, *others, **more)
         with prefill_once(self.accelerator.unwrap_model(self.model_wrapped), known):
-            return super()._generate_single_turn(prompt_ids, known.all_images, known.fields, num_generations)
+            return generate(prompt_ids, known.all_images, known.fields, *others, **more)
 
     def _can_prefill_once(self, prompts: Prompts) -> bool:
         """Whether transformers generates more than one completion of a prompt, from a cache that can be expanded.
@@ -335,12 +342,17 @@ class OneVisionGRPOTrainer(GRPOTrainer):
     # Between rewards and loss: what each group was paid, and what that makes of its advantages
 
     def _calculate_rewards(
-        self, inputs: list[dict[str, Any]], prompts: list[Any], completions: list[Any], completion_ids_list: list[Any]
+        self,
+        inputs: list[dict[str, Any]],
+        prompts: list[Any],
+        completions: list[Any],
+        completion_ids_list: list[Any],
+        **more: Any,
     ) -> torch.Tensor:
         rewards_NF = None if self._resampler is None else self._resampler.known_rewards
         if rewards_NF is None:
             asking = [{**row, COLUMN: self._ask_policy} for row in inputs] if self._ask_policy else inputs
-            rewards_NF = super()._calculate_rewards(asking, prompts, completions, completion_ids_list)
+            rewards_NF = super()._calculate_rewards(asking, prompts, completions, completion_ids_list, **more)
         self._groups = gather_groups(self, inputs, completion_ids_list, rewards_NF)
         return rewards_NF
 
@@ -368,6 +380,7 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         compute_aux_loss: bool = False,
         **fields: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        check_fields(fields)
         fields.pop("batch_num_images", None)  # of LLaVA-OneVision's processor, and not by row as TRL takes it to be
         passes = {"compute_entropy": compute_entropy, "compute_aux_loss": compute_aux_loss}
         if self._holds_once:
