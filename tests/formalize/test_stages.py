@@ -25,6 +25,11 @@ LEAKS = [
     "Given the image description, two.",
     "The provided text says that there are two.",
     "the caption of the image gives 4",
+    "Looking at the description, two.",
+    "Based on the information given, two.",
+    "Caption: two dogs on a lawn.",
+    "In the SPICE netlist, R1 is 5.",
+    "The Mermaid code has two arrows.",
 ]
 CLEAN = [
     "The image shows two dogs.",
@@ -37,6 +42,9 @@ CLEAN = [
     "The label on the axis says sales.",
     "Given that AB = 3, BC = 4.",
     "The text in the picture says Rome.",
+    "With the data provided in the chart, 5.",
+    "The mermaid is left of the spice jar, and the spice is red.",
+    "As described in the problem, AB = 3.",
 ]
 
 

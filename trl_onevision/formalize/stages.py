@@ -232,7 +232,7 @@ def rewrite_accept(row: Row, replies: Sequence[Reply]) -> Row:
     'The image shows two dogs.\\nAnswer: 2'
     >>> rewrite_accept(row, [Reply(row.reasoning)])
     Traceback (most recent call last):
-    trl_onevision.formalize.stages.Rejected: ('leak', "speaks of what was read: 'The caption says'")
+    trl_onevision.formalize.stages.Rejected: ('leak', "speaks of what was read: 'The caption'")
     """
     text = whole("rewrite", replies[0])
     if leak := find_leak(text, row.question):
@@ -244,10 +244,16 @@ def rewrite_accept(row: Row, replies: Sequence[Reply]) -> Row:
     return replace(row, rewritten=text)
 
 
-_TERM = (
+# What only a reader has. Photographs show mermaids and spice: those two count as languages alone.
+_FORMAL = (
     r"(?:captions?|descriptions?|OCR(?:\s+(?:results?|text))?|bounding[-\s]box(?:es)?|transcri(?:pts?|ptions?)|netlists?"
-    r"|CSV|JSON|HTML|SPICE|Mermaid|PlantUML|LilyPond|(?:formal|textual)\s+(?:text|description|representation)"
-    r"|(?:given|provided)\s+(?:text|information|details|data))"
+    r"|CSV|JSON|HTML|(?-i:SPICE)|Mermaid\s+(?:code|diagram|syntax|text)|PlantUML|LilyPond"
+    r"|(?:formal|textual)\s+(?:text|representation))"
+)
+_TERM = (
+    rf"(?:{_FORMAL}|(?:given|provided)\s+(?:text|information|details|data)"
+    r"|(?:text|information|details|data)\s+(?:given|provided)"
+    r"(?!\s+(?:in|by|on)\s+the\s+(?:image|picture|figure|diagram|chart|graph|table|question|problem)))"
 )
 _QUALIFIED = r"(?:provided|given|image|picture|visual|textual|above|detailed)"
 _SAYS = (
@@ -256,9 +262,11 @@ _SAYS = (
 )
 _WORDS = r"(?:[\w'’-]+\s+){0,2}"
 _LEAKS = [
-    re.compile(pattern, re.IGNORECASE)
+    re.compile(pattern, re.IGNORECASE | re.MULTILINE)
     for pattern in (
-        # "the caption says", "this OCR result is"
+        # Any "the caption", "this OCR result", and one that opens a line
+        rf"\b(?:the|this|that|these|your)\s+{_WORDS}?{_FORMAL}\b|^\s*\**(?:captions?|descriptions?|OCR)\**\s*:",
+        # "the given data shows"
         rf"\b(?:the|this|that|these|your|its|a|an)\s+{_WORDS}?{_TERM}\s+(?:[\w'’-]+\s+)??(?:{_SAYS})\b",
         # "according to the caption", "based on the given OCR", "in the description"
         rf"\b(?:according\s+to|based\s+(?:only\s+|solely\s+)?(?:on|upon)|from|in|per|using|given|with|by|reading)\s+"
@@ -278,7 +286,7 @@ def find_leak(text: str, question: str = "") -> str | None:
     """The first words that speak of a description in place of the image, or `None`.
 
     >>> find_leak("Based on the provided caption, it is 5."), find_leak("The OCR result reads 12.")
-    ('Based on the provided caption', 'The OCR result reads')
+    ('the provided caption', 'The OCR result')
     >>> find_leak("The image shows 5 bars, as stated."), find_leak("The caption says Rome.", "Read the caption.")
     (None, None)
 
@@ -288,7 +296,7 @@ def find_leak(text: str, question: str = "") -> str | None:
         for match in leak.finditer(text):
             words = re.findall(_TERM, match.group(), re.IGNORECASE)
             asked = [word for word in words if word.lower().rstrip("s") in question.lower()]
-            if number >= 2 or re.search(_QUALIFIED, match.group(), re.IGNORECASE) or not asked:
+            if number >= 3 or re.search(_QUALIFIED, match.group(), re.IGNORECASE) or not asked:
                 return " ".join(match.group().split())
     return None
 
