@@ -15,6 +15,7 @@ import yaml
 from typer.testing import CliRunner
 
 from trl_onevision.cli import app
+from trl_onevision.recipes import recipe_folder
 from trl_onevision.stages import StageError, read_stages, walk
 
 sys.path.append(str(Path(__file__).parent / "grpo"))
@@ -137,6 +138,17 @@ def test_a_dry_run_prints_the_commands(folder):
     result = CliRunner().invoke(app, ["stages", "stages.yaml", "--dry-run"])
     assert result.output.splitlines()[1].endswith("--learning_rate 1e-6 --model_name_or_path runs/one")
     assert asked(folder) == []
+
+
+@pytest.mark.parametrize("name", ["lmm-r1", "vision-r1-ptst", "vl-cogito"])
+def test_the_stages_that_ship_start_where_the_one_before_ends(name):
+    stages = read_stages(recipe_folder() / "stages" / f"{name}.yaml")
+    recipes = [yaml.safe_load(Path(stage.command[3]).read_text()) for stage in stages]
+    for before, stage, recipe in zip(stages, stages[1:], recipes[1:], strict=False):
+        assert stage.command[-2:] == ("--model_name_or_path", str(before.output))
+        assert recipe["model_name_or_path"] == str(before.output), "the recipe by itself starts there too"
+    shown = CliRunner().invoke(app, ["stages", name, "--dry-run"])
+    assert len(shown.output.splitlines()) == len(stages)
 
 
 @pytest.mark.slow
