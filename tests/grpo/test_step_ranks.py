@@ -14,7 +14,7 @@ import pytest
 import step_ranks
 
 PAYS = ["mixed", "none", "mixed", "all"] * 6
-SAME = ("loss", "grad_norm", "reward", "frac_reward_zero_std", "completions/", "rewards/", "resample/", "papo/")
+SAME = ("loss", "grad_norm", "reward", "frac_reward_zero_std", "completions/", "rewards/", "resample/")
 
 
 def run(
