@@ -18,9 +18,10 @@ from typing import Any
 import math_verify
 
 from trl_onevision import rewards
-from trl_onevision.rewards import AccuracyReward
-from trl_onevision.rewards.text import answer_text
-from trl_onevision.rewards.verify import decide, equal
+from trl_onevision.answers import compare, parse
+from trl_onevision.answers.expression import Unknown
+from trl_onevision.answers.extract import answer_text
+from trl_onevision.rewards import AccuracyReward, verify
 
 BOXES = '[{"bbox_2d": [10, 10, 90, 90], "label": "cat"}, {"bbox_2d": [100, 10, 190, 90], "label": "dog"}]'
 THINKING = "<think>" + "The two sides are equal, so the angle at the top is what remains of 180. " * 12 + "</think>"
@@ -58,6 +59,23 @@ def verify_all(rows: list[tuple[str, str]]) -> None:
         math_verify.verify(math_verify.parse(f"${gold}$"), math_verify.parse(f"${said}$"))
 
 
+def score_all(rows: list[tuple[str, str]]) -> None:
+    """All pairs by the reward, with nothing that an earlier call left behind."""
+    parse.read.cache_clear()
+    verify._remembered.clear()
+    said = [f"<answer>{said}</answer>" for _, said in rows]
+    rewards.accuracy_reward(said, solution=[gold for gold, _ in rows], task=["math"] * len(rows))
+
+
+def is_decided(gold: str, said: str) -> bool:
+    """Whether text and numbers decide a pair, without algebra in another process."""
+    try:
+        wanted, given = parse.read(gold), parse.read(said)
+    except Unknown:
+        return False
+    return wanted is None or given is None or compare.same(wanted, given) is not None
+
+
 def main(completions: int) -> None:
     rows = [MATH[index % len(MATH)] for index in range(completions)]
     golds, said = [gold for gold, _ in rows], [THINKING + answer for _, answer in rows]
@@ -75,11 +93,21 @@ def main(completions: int) -> None:
     anls = AccuracyReward(task="text", text="anls")
     rate("accuracy_reward, anls", lambda: anls(completions=said, **columns), completions)
 
-    distinct = [(f"{index}x + 1", f"1 + {index}x") for index in range(min(completions, 400))]
-    rate("algebra alone, all pairs distinct", lambda: equal(distinct), len(distinct))
-    rate("math-verify alone, the same pairs, one at a time", lambda: verify_all(distinct), len(distinct))
+    symbolic = [(f"{index}x + 1", f"1 + {index}x") for index in range(1, 201)]
+    constants = [
+        (rf"\sqrt{{{index}}} + \frac{{\pi}}{{{index + 1}}}", rf"\frac{{\pi}}{{{index + 1}}} + {index}^{{1/2}}")
+        for index in range(2, 202)
+    ]
+    unequal = [(gold, said.replace("1/2", "1/3")) for gold, said in constants]
+    for named, distinct in (("symbols", symbolic), ("equal constants", constants), ("unequal constants", unequal)):
+        rate(f"accuracy_reward, distinct pairs of {named}", partial(score_all, distinct), len(distinct))
+        rate(
+            f"math-verify alone, distinct pairs of {named}, one at a time",
+            partial(verify_all, distinct),
+            len(distinct),
+        )
 
-    decided = sum(decide(*pair) is not None for pair in pairs) / len(pairs)
+    decided = sum(is_decided(*pair) for pair in set(pairs)) / len(set(pairs))
     print(
         f"\nDecided without algebra: {decided:.0%} of the answers; {len(set(pairs))} distinct pairs in {len(pairs)}."
     )

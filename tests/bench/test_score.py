@@ -14,7 +14,7 @@ from trl_onevision.rewards import accuracy_reward
 
 DOCS = Path(__file__).parents[2] / "docs"
 RIGHT = ["B", "4.5", "(A) red", "0.75", "B. a disc", "12 N", "D", "square"]
-TASKS = ["choice", "number", "choice", "math", "choice", "math", "choice", "text"]
+TASKS = ["choice", "number", "choice", "math", "choice", "number", "choice", "text"]
 
 
 def scores(rows, said):

@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trl_onevision.data.answers import classify, closing_answer, read_choices, tagged_completion
+from trl_onevision.data.columns import ColumnsAdapter
+from trl_onevision.data.prompts import PROMPTS
+from trl_onevision.data.questions import classify, read_choices
 from trl_onevision.data.schema import RowError
+from trl_onevision.data.solutions import closing_answer, tagged_completion
 
 
 @pytest.mark.parametrize(
@@ -115,7 +118,14 @@ def test_options(question, choices):
         ("A, because B is wrong", ["3", "5"], "A"),
         ("5", ["3", "5"], "B"),
         ("RED", ["red", "blue"], "A"),
-        ("A", ["B", "A"], "B"),  # the text of an option goes before a letter
+        ("A", ["B", "A"], "A"),  # the label goes before the text of an option
+        ("b", ["3", "5"], "B"),
+        ("答案：B", ["3", "5"], "B"),
+        ("red.", ["blue", "red"], "B"),
+        ("A,C", ["3", "5", "7"], '["A", "C"]'),
+        ("AC", ["3", "5", "7"], '["A", "C"]'),
+        ("A and C", ["3", "5", "7"], '["A", "C"]'),
+        ('["A", "C"]', ["3", "5", "7"], '["A", "C"]'),
         ("A cat", ["dog", "cat"], "B"),
         ("B 5", ["3", "5"], "B"),
         ("B because A is wrong", ["3", "5"], "B"),
@@ -127,11 +137,11 @@ def test_options_as_gold(answer, choices, gold):
 
 NUMBERS = r"""
 0, -3, +5, −4, .5, 3.50, 1,234.5, 100,000, 1e-3, 45°, 12%, 12 %, 25\%, $3.50, €5, 4.5cm, 60°C, 007, 3.2e5 kg, 30 cm²
-5 apples, 90 degrees, 30 km/h, 9.8 m/s^2, 1.5 million
+5 apples, 90 degrees, 30 km/h, 9.8 m/s^2, 1.5 million, 60^\circ
 """
 MATHS = r"""
 3/4, 5:3, x, 2x, 3xy, x=2, y=2x+1, a+1, 10^5, 2\sqrt{3}, 2 \sqrt { 3 }, \frac { 5 } { 2 }, \pi, 12π, √2, sqrt(2), ½
-x>3, x \ge 3, 60^\circ, (2;3), {1;2}, [0;1)
+x>3, x \ge 3, 8tan20°, (2;3), {1;2}, [0;1)
 """
 TEXTS = """
 Yes, no, red, AB, 1st, 12:30, 9:45 PM, 2024-01-05, July 4, a red cube, 5 cm by 3 cm
@@ -160,7 +170,7 @@ def test_every_kind_of_gold_scores_the_maximum(task):
     assert dict(zip(golds, scores, strict=True)) == dict.fromkeys(golds, 1.0)
 
 
-@pytest.mark.parametrize("answer", ["E", "A and C", "A, B", "purple", "A bird", "A green or a red one"])
+@pytest.mark.parametrize("answer", ["E", "A or C", "not A", "purple", "A bird", "A green or a red one"])
 def test_an_answer_beyond_the_options_is_no_gold(answer):
     with pytest.raises(RowError, match="gold is no option"):
         classify(answer, "Which?", ["red", "blue", "green"])
@@ -211,3 +221,42 @@ def test_hostile_text_costs_what_its_length_says(unit, linear):
 def test_a_turn_without_reasoning_is_nothing_to_learn_from():
     with pytest.raises(RowError, match="no reasoning before the answer"):
         tagged_completion("Answer: B")
+
+
+def grpo(columns, example):
+    adapter = ColumnsAdapter.parse(columns)
+    return adapter.to_row(example, "grpo", PROMPTS["plain"])
+
+
+def test_columns_as_published_files_have_them():
+    question = {"question": "Which?"}
+    row = grpo("prompt=question,solution=a,choices=o", {**question, "a": "['A', 'C']", "o": "['3', '5', '7']"})
+    assert (row["solution"], row["choices"], row["task"]) == ('["A", "C"]', ["3", "5", "7"], "choice")
+    row = grpo("prompt=question,solution=a,choices=o", {**question, "a": "red.", "o": ["A) blue", "B) red"]})
+    assert (row["solution"], row["choices"]) == ("B", ["blue", "red"])
+    row = grpo(
+        "prompt=messages,solution=r.gold", {"messages": [{"role": "user", "content": "2 + 3?"}], "r": {"gold": 5}}
+    )
+    assert (row["solution"], row["task"]) == ("5", "number")
+    example = {"q": "Is <image 1> like <image 2>?", "a": "yes", "i1": "x.png", "i2": "y.png"}
+    row = grpo("prompt=q,solution=a,image=i1+i2", example)
+    assert row["images"] == ["x.png", "y.png"]
+    assert [block["type"] for block in row["prompt"][0]["content"]].count("image") == 2
+
+
+@pytest.mark.parametrize("gold", [[211.2, 30, 50, 60], "[211.2, 30, 50, 60]", '{"bbox_2d": [1, 2, 3, 4]}'])
+def test_a_box_without_a_task_is_never_four_accepted_numbers(gold):
+    assert grpo("prompt=q,solution=a", {"q": "Where?", "a": gold})["task"] == "boxes"
+
+
+@pytest.mark.parametrize(
+    ("question", "choices"),
+    [
+        ("求x的值。A．3　B．4", ["3", "4"]),
+        ("角等于多少？A、30° B、40°", ["30°", "40°"]),
+        ("Which?\n**A.** 3\n**B.** 4", ["3", "4"]),
+        ("Which?\n- A) 3\n- B) 4", ["3", "4"]),
+    ],
+)
+def test_options_in_other_spellings(question, choices):
+    assert read_choices(question) == choices

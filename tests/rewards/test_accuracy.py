@@ -2,8 +2,8 @@ import logging
 
 import pytest
 
+from trl_onevision.answers.task import task_of
 from trl_onevision.rewards.accuracy import AccuracyReward, accuracy_reward
-from trl_onevision.rewards.golds import infer_task
 
 
 def score(gold, answer, task=None, reward=accuracy_reward, **columns):
@@ -475,12 +475,12 @@ def test_the_task_of_another_reward_is_none(task, caplog):
         ("(B)", None, "choice"),
         ("A,C", None, "choice"),
         ("red", ["red", "blue"], "choice"),
-        ("42", None, "math"),
-        ("3.5", None, "math"),
+        ("42", None, "number"),
+        ("3.5", None, "number"),
         (r"\frac{1}{2}", None, "math"),
         ("x", None, "math"),
         ("x+1", None, "math"),
-        ("50%", None, "math"),
+        ("50%", None, "number"),
         ("5 cm", None, "number"),
         ("145°", None, "number"),
         ("yes", None, "text"),
@@ -503,7 +503,7 @@ def test_the_task_of_another_reward_is_none(task, caplog):
     ],
 )
 def test_the_task_is_inferred_from_the_gold(gold, choices, task):
-    assert infer_task(gold, choices) == task
+    assert task_of(gold, choices=choices) == task
 
 
 @pytest.mark.parametrize("gold", ["<answer> 42 </answer>", r"So $x = \boxed{42}$.", 42, 42.0])

@@ -1,5 +1,6 @@
 """Random and adversarial text: no reward raises, hangs, leaves its range, or changes with the order of its rows."""
 
+import contextlib
 import inspect
 import time
 
@@ -9,11 +10,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from trl_onevision import rewards
+from trl_onevision.answers import compare, parse
+from trl_onevision.answers.choice import read_choices
+from trl_onevision.answers.expression import Unknown
+from trl_onevision.answers.extract import answer_text, boxed, split, tagged
+from trl_onevision.answers.markup import normalize
+from trl_onevision.answers.task import task_of
+from trl_onevision.answers.words import anls, items, word_accuracy, yes_or_no
 from trl_onevision.rewards import AccuracyReward, FormatReward, StepAccuracyReward, StepValidityReward, accuracy_reward
 from trl_onevision.rewards.accuracy import LONGEST_ANSWER
-from trl_onevision.rewards.literal import anls, edit_distance, items, normalize, word_accuracy, yes_or_no
-from trl_onevision.rewards.number import plain_number, read_number
-from trl_onevision.rewards.text import answer_text, boxed, split, tagged
 
 PIECES = [
     "<think>", "</think>", "<answer>", "</answer>", "<THINK>", "<observe>", "</observe>", r"\boxed{", "{", "}", "[",
@@ -119,36 +124,28 @@ def test_every_gold_that_is_text_is_its_own_answer(gold):
 @many
 @given(st.fractions(min_value=-(10**9), max_value=10**9, max_denominator=10**6))
 def test_numbers_are_read_as_they_are_written(value):
-    assert read_number(str(value)).value == plain_number(str(value)).value == value
-    decimal = f"{float(value):.6f}"
-    assert abs(read_number(decimal).value - value) <= 1e-6
-    assert read_number(f"{round(value):,}").value == round(value)
+    given = parse.read(str(value), number=True)
+    assert compare.same(given, parse.read(f"{value.numerator} / {value.denominator}"))
+    assert compare.same(parse.read(f"{float(value):.6f}"), given)
+    assert compare.same(parse.read(str(round(value))), parse.read(f"{round(value):,}"))
 
 
 @many
 @given(st.text("ab ", max_size=12), st.text("ab ", max_size=12), st.text("ab ", max_size=12))
-def test_the_edit_distance_is_a_metric(first, second, third):
-    distance = edit_distance(first, second)
-    assert distance == edit_distance(second, first) == naive_distance(first, second)
-    assert (distance == 0) == (first == second)
-    assert edit_distance(first, third) <= distance + edit_distance(second, third)
-    assert 0 <= anls(first, second) <= 1
+def test_edit_similarities_stay_in_range(first, second, third):
+    assert anls(first, second) == anls(second, first)
+    assert (anls(first, second) == 1) == (first.split() == second.split())
+    assert 0 <= anls(first, third) <= 1
     assert 0 <= word_accuracy(first, second) <= 1
-
-
-def naive_distance(first, second):
-    row = list(range(len(second) + 1))
-    for index, left in enumerate(first, 1):
-        before, row = row, [index]
-        for column, right in enumerate(second, 1):
-            row.append(min(before[column] + 1, row[-1] + 1, before[column - 1] + (left != right)))
-    return row[-1]
 
 
 @many
 @given(texts)
 def test_readers_of_text_never_raise(text):
-    read_number(text), plain_number(text), yes_or_no(text), items(text)
+    for number in (False, True):
+        with contextlib.suppress(Unknown):
+            parse.read(text, number)
+    yes_or_no(text), items(text), read_choices(text), read_choices(text, [text, "A", None, "5 cm"]), task_of(text)
     assert normalize(normalize(text)) == normalize(normalize(normalize(text)))
 
 

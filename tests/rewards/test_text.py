@@ -1,6 +1,6 @@
 import pytest
 
-from trl_onevision.rewards.text import answer_block, answer_text, boxed, full_text, split, tagged
+from trl_onevision.answers.extract import answer_block, answer_text, boxed, full_text, split, tagged
 
 
 def message(content, **fields):

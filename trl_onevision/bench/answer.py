@@ -12,10 +12,10 @@ from typing import Any
 
 from PIL import Image
 
+from trl_onevision.answers.extract import full_text
 from trl_onevision.bench.tsv import BenchRow
 from trl_onevision.data.images import PixelGrid, store_image
 from trl_onevision.data.prompts import IMAGE, find_prompt, user_messages, with_choices
-from trl_onevision.rewards.text import full_text
 
 FAIR_TRIAL = 8  # requests: a row may fail by itself, for its length say, but a wrong address fails for every row
 

@@ -12,13 +12,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from trl_onevision.answers import compare, parse
+from trl_onevision.answers.choice import gold_choices
+from trl_onevision.answers.expression import Unknown
+from trl_onevision.answers.extract import answer_text, split
+from trl_onevision.answers.parse import Quantity
+from trl_onevision.answers.task import task_of as guess
 from trl_onevision.bench.answer import Answer
 from trl_onevision.bench.tsv import BenchRow
 from trl_onevision.rewards import AccuracyReward
-from trl_onevision.rewards.choice import gold_choices
-from trl_onevision.rewards.golds import infer_task
-from trl_onevision.rewards.number import read_number, same_quantity
-from trl_onevision.rewards.text import answer_text, split
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def task_of(row: BenchRow) -> str:
     """
     if row.is_choice and gold_choices(row.answer, row.choices):
         return "choice"
-    return infer_task(row.answer)
+    return guess(row.answer)
 
 
 def score(rows: Sequence[BenchRow], answers: Mapping[str, Answer]) -> list[Scored]:
@@ -110,9 +112,12 @@ def same_number(gold: str, answer: str | None) -> bool:
     >>> same_number("5 cm", "5"), same_number("5", "5 m/s"), same_number("50%", "50 m"), same_number("5 cm", "6 cm")
     (True, True, True, False)
     """
-    wanted, given = read_number(gold), read_number(answer or "")
-    return (
-        wanted is not None
-        and given is not None
-        and same_quantity(wanted._replace(unit=""), given._replace(unit=""), None)
-    )
+    try:
+        wanted, given = (parse.read(text, number=True) for text in (gold, answer or ""))
+    except Unknown:
+        return False
+    if not isinstance(wanted, Quantity) or not isinstance(given, Quantity):
+        return False
+    if not wanted.is_numeral or not given.is_numeral:
+        return False
+    return bool(compare.same(wanted._replace(units=(), word=""), given._replace(units=(), word="")))

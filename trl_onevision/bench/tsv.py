@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trl_onevision.data.answers import read_choices
+from trl_onevision.answers.choice import LETTERS
 from trl_onevision.data.images import decode_image
+from trl_onevision.data.questions import read_choices
 from trl_onevision.data.schema import RowError, shown
-from trl_onevision.rewards.choice import LETTERS
 
 COLUMNS = ("index", "question", "choices", "answer", "level", "category", "image")
 REQUIRED = tuple(column for column in COLUMNS if column != "choices")

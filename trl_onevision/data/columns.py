@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trl_onevision.data.prompts import Prompt, with_choices
+from trl_onevision.answers.task import is_boxes
+from trl_onevision.answers.words import listed
+from trl_onevision.data.prompts import IMAGE, Prompt, with_choices
+from trl_onevision.data.questions import bare_choices
 from trl_onevision.data.rows import gold_row, grpo_row, labelled_boxes, row_id, sft_row
 from trl_onevision.data.schema import JSON_TASKS, TASKS, Purpose, RowError, naming, read, shown
 
+_NUMBERED_IMAGE = re.compile(r"<image[ _]?\d{1,2}>")
 FIELDS = ("prompt", "solution", "image", "completion", "choices", "task", "id")
 
 
@@ -27,7 +32,9 @@ class ColumnsAdapter:
     Fields: `prompt` (required), `solution` (GRPO), `completion` (SFT), `image` (one, or a list), `choices` (a list, or
     an object with the keys A, B, …), `task`, `id`. A solution that is a list holds several accepted answers, or all
     right options; under the task `list` or `set`, the items of the answer. A `task` column with `boxes` makes the
-    solution a box or a list of boxes; without one the task is read from the gold.
+    solution a box or a list of boxes; without one the task is read from the gold. A column may be a path into a nested
+    one (`solution=reward_model.ground_truth`), `prompt` may hold messages, and `image` several columns
+    (`image=image_1+image_2`).
     """
 
     columns: Mapping[str, str]
@@ -79,7 +86,7 @@ class ColumnsAdapter:
         self, example: Mapping[str, Any], raw: Mapping[str, Any], purpose: Purpose, prompt: Prompt
     ) -> dict[str, Any]:
         choices = self._choices(example)
-        question = with_choices(read(example, self.columns["prompt"], str, "the question as text"), choices)
+        question = with_choices(self._question(example), choices)
         images = self._images(example)
         if purpose == "sft":
             completion = read(example, self.columns["completion"], str, "the completion as text")
@@ -96,6 +103,10 @@ class ColumnsAdapter:
         choices: list[str] | None,
     ) -> dict[str, Any]:
         gold, task = self._get(example, "solution"), self._get(example, "task")
+        if isinstance(gold, str) and (values := listed(gold)) and not isinstance(values[0], int | float):
+            gold = values if all(isinstance(value, str) for value in values) else gold
+        if task is None and not choices and _is_place(gold):
+            task = "boxes"
         if task is not None and task not in TASKS:
             raise RowError(self.columns["task"], "unknown task", found=shown(task), expected=", ".join(TASKS))
         if task in JSON_TASKS:
@@ -117,19 +128,35 @@ class ColumnsAdapter:
         return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=bytes.decode)
 
     def _get(self, example: Mapping[str, Any], field: str) -> Any:
-        return read(example, self.columns[field], object, f"the {field}") if field in self.columns else None
+        return _column(example, self.columns[field], field) if field in self.columns else None
+
+    def _question(self, example: Mapping[str, Any]) -> str:
+        """The question as text, or as the last message of the user."""
+        question = self._get(example, "prompt")
+        if isinstance(question, list):
+            asked = [turn for turn in question if isinstance(turn, Mapping) and turn.get("role") == "user"]
+            content = asked[-1].get("content") if asked else None
+            parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
+            texts = [str(part.get("text") or "") if part.get("type") == "text" else IMAGE for part in parts]
+            question = "".join(texts) or None
+        if not isinstance(question, str):
+            raise RowError(
+                self.columns["prompt"], "no question", found=shown(question), expected="text, or messages of a user"
+            )
+        return _NUMBERED_IMAGE.sub(IMAGE, question)
 
     def _images(self, example: Mapping[str, Any]) -> list[Any]:
-        image = self._get(example, "image")
-        if image is None or image == "":
-            return []
-        return image if isinstance(image, list) else [image]
+        found = []
+        for column in self.columns.get("image", "").split("+"):
+            image = _column(example, column, "image") if column else None
+            found += image if isinstance(image, list) else [] if image is None or image == "" else [image]
+        return found
 
     def _choices(self, example: Mapping[str, Any]) -> list[str] | None:
         choices = self._get(example, "choices")
         if isinstance(choices, str):  # a csv cell
             try:
-                choices = json.loads(choices) if choices.strip() else None
+                choices = (listed(choices) or json.loads(choices)) if choices.strip() else None
             except json.JSONDecodeError as error:
                 raise RowError(
                     self.columns["choices"], "not a list", found=shown(choices), expected='["red", "blue"]'
@@ -142,4 +169,20 @@ class ColumnsAdapter:
             raise RowError(
                 self.columns["choices"], "not a list", found=shown(choices), expected='["red", "blue"] or {"A": "red"}'
             )
-        return [str(choice) for choice in choices] if choices else None
+        return bare_choices([str(choice) for choice in choices]) if choices else None
+
+
+def _column(example: Mapping[str, Any], column: str, field: str) -> Any:
+    """A column by its name, or by a path into one: `reward_model.ground_truth`."""
+    name, _, rest = column.partition(".")
+    if column in example or not rest:
+        return read(example, column, object, f"the {field}")
+    inside = read(example, name, object, f"the {field}")
+    return _column(inside, rest, field) if isinstance(inside, Mapping) else read({}, column, object, f"the {field}")
+
+
+def _is_place(gold: Any) -> bool:
+    """Whether a gold is a box, boxes or objects in JSON: four numbers are no accepted answers."""
+    if isinstance(gold, Mapping):
+        return any(key.startswith(("bbox", "box", "point")) for key in gold)
+    return is_boxes(gold if isinstance(gold, str) else json.dumps(gold, default=str)) if gold else False

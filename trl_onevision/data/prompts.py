@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from trl_onevision.data.answers import read_choices
+from trl_onevision.data.questions import read_choices
 from trl_onevision.data.schema import RowError
 
 IMAGE = "<image>"

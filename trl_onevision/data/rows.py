@@ -8,9 +8,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from trl_onevision.data.answers import classify, closing_answer, read_choices, tagged_completion
 from trl_onevision.data.prompts import Prompt, assistant_messages, user_messages
+from trl_onevision.data.questions import classify, read_choices
 from trl_onevision.data.schema import Purpose, RowError, Task, read, shown
+from trl_onevision.data.solutions import closing_answer, tagged_completion
 
 UNNAMED = "unnamed"
 MOST_WORDS = 6  # a longer closing is a sentence: exact comparison would never pay

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from trl_onevision.answers.extract import answer_block
 from trl_onevision.rewards.boxes import read_boxes
-from trl_onevision.rewards.text import answer_block
 
 REWARDS = {"accuracy_reward": "accuracy", "iou_reward": "IoU", "format_reward": "format"}
 SMOOTHED = 10

@@ -2,27 +2,30 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
-from fractions import Fraction
+from decimal import Decimal
 from typing import Any, Literal
 
-from trl_onevision.rewards.choice import gold_choices, read_choices
-from trl_onevision.rewards.dates import same_date, same_time
-from trl_onevision.rewards.golds import infer_task, read_golds, read_list_golds
-from trl_onevision.rewards.literal import anls, exact, same_items, same_yes_or_no, word_accuracy
-from trl_onevision.rewards.number import Number, in_unit_of, quantity, read_number, same_quantity, split_unit
+from trl_onevision.answers import compare, parse, words
+from trl_onevision.answers.choice import gold_choices, read_choices
+from trl_onevision.answers.expression import Unknown, symbols
+from trl_onevision.answers.extract import answers
+from trl_onevision.answers.markup import plain
+from trl_onevision.answers.parse import Quantity
+from trl_onevision.answers.task import read_golds, read_list_golds, task_of
 from trl_onevision.rewards.rows import Unscorable, score_rows
-from trl_onevision.rewards.text import answer_text
 from trl_onevision.rewards.verify import Pair, equal
 
 TextMeasure = Literal["exact", "anls", "wer"]
 NumberMeasure = Literal["tolerance", "mra", "decay"]
 Judgement = float | Pair | None  # a score, a pair that takes algebra to compare, or "this gold cannot be scored"
 
-_TEXT_MEASURES = {"exact": exact, "anls": anls, "wer": word_accuracy}
+_TEXT_MEASURES = {"exact": words.exact, "anls": words.anls, "wer": words.word_accuracy}
 _NUMBER_MEASURES = ("tolerance", "mra", "decay")
+_METRES = re.compile(r"[\d.,]{1,12}m")  # a length in datasets of geometry; of other letters nobody knows
 LONGEST_ANSWER = 10_000  # characters; what is longer, and over four times the gold, states no answer
-MRA_THRESHOLDS = [Fraction(percent, 100) for percent in range(50, 100, 5)]
+MRA_THRESHOLDS = [Decimal(percent) / 100 for percent in range(50, 100, 5)]
 DECAY_ERRORS = (0.05, 0.20)
 
 
@@ -49,17 +52,17 @@ class AccuracyReward:
         seconds: processor time that one pair's algebra may take; `budget`: wall clock for the algebra of one call.
         name: how TRL logs the reward.
 
-    What each `task` compares, always the answer that `text.answer_text` reads:
+    What each `task` compares, always the last statement that can be read as an answer of its kind (docs/answers.md):
 
-    - `math`: through `verify.equal`: expressions, equations, intervals, sets, matrices, percent, known units.
-    - `choice`: the set of letters picked, by letter or by the option's words (`choice.read_choices`): all, no others.
-    - `number`: `number.read_number` and the tolerance; units of one kind are converted; expressions are computed.
+    - `math`, `number`, `count`: values and units (`answers.compare`), by numbers where these decide, else by algebra.
+    - `choice`: the set of labels picked, by label or by what an option says (`answers.choice`): all, no others.
     - `text`: the `text` measure. With "exact", a gold that is a yes/no, a date or a time of day is compared as such.
-    - `yes_no`, `count`, `list` (in order), `set` (in any order), `date`, `time`: the same rules, asked for by name.
+    - `yes_no`, `list` (in order), `set` (in any order), `date`, `time`: the same rules, asked for by name.
 
     A JSON list of strings, or a list, as the gold holds several accepted answers (`choice`: all right letters; `list`
     and `set`: the items, and a list of lists several accepted answers).
-    A gold wrapped in `<answer>` or `\boxed{}` is unwrapped. Without a `task` it is inferred by `golds.infer_task`.
+    A gold wrapped in `<answer>` or `\boxed{}` is unwrapped. Without a `task` it is inferred by
+    `answers.task.task_of`, and `number`, `tolerance` and `text` hold as well.
 
     Returns one value a completion: 0 or 1; between them with anls, wer, mra and decay. `None` where the task is
     another reward's (`boxes`, `points`, `span`, any unknown one) or the gold is empty or not of its task, which is
@@ -107,35 +110,54 @@ class AccuracyReward:
         log_metric: Callable[[str, float], None] | None = None,
         **kwargs: Any,
     ) -> list[float | None]:
-        answers = [answer_text(completion, opened=self.opened) for completion in completions]
-        columns = {"answer": answers, "solution": solution, "task": task, "choices": choices, "id": id}
-        judgements = score_rows(self.__name__, self._judge_row, **columns)
-        scores, timeouts = self._settle(judgements)
+        said = [answers(completion, opened=self.opened) for completion in completions]
+        chosen = [one[0] if one else "" for one in said]
+        columns = {
+            "said": said,
+            "index": range(len(said)),
+            "solution": solution,
+            "task": task,
+            "choices": choices,
+            "id": id,
+        }
+
+        def judge(row: dict[str, Any]) -> Any:
+            judgements, chosen[row["index"]] = self._judge_row(row)
+            return judgements
+
+        scores, timeouts = self._settle(score_rows(self.__name__, judge, **columns))
         if log_extra is not None:
-            log_extra(f"{self.__name__}/answer", [answer or "" for answer in answers])
+            log_extra(f"{self.__name__}/answer", chosen)
         if log_metric is not None:
             log_metric(f"{self.__name__}/timeouts", float(timeouts))
         return scores
 
-    def _judge_row(self, row: dict[str, Any]) -> list[float | Pair] | None:
-        """Judge an answer against each accepted gold; `None` where the row is another reward's."""
-        answer, solution, choices = row["answer"], row["solution"], row.get("choices")
+    def _judge_row(self, row: dict[str, Any]) -> tuple[list[float | Pair] | None, str]:
+        """Judge the answer against each accepted gold, and say which; `None` where the row is another reward's."""
+        said, solution, choices = row["said"], row["solution"], row.get("choices")
         task = row.get("task") or self.task
         golds = read_list_golds(solution) if task in ("list", "set") else read_golds(solution)
-        task = task or (infer_task(golds[0], choices) if golds else "text")
+        task = task or self._inferred(golds, choices)
+        longest = max([LONGEST_ANSWER, *(4 * len(gold) for gold in golds)])
+        said = [one for one in said if len(one) <= longest]
         if task not in _JUDGES:
-            return None
+            return None, said[0] if said else ""
         if task == "choice" and len(golds) > 1:
             golds = [json.dumps(golds)]
+        answer = next((one for one in said if _is_readable(one, task, golds, choices)), said[0] if said else "")
         judge = _JUDGES[task]
-        if answer and len(answer) > max([LONGEST_ANSWER, *(4 * len(gold) for gold in golds)]):
-            answer = None
         # The empty answer is judged too: whether a gold can be scored must not depend on the completion.
-        judgements = [judge(self, gold, answer or "", choices) for gold in golds]
+        judgements = [judge(self, gold, answer, choices) for gold in golds]
         usable = [judgement for judgement in judgements if judgement is not None]
         if not usable:
             raise Unscorable(f"the gold {repr(solution)[:200]} is no {task!r}")
-        return [judgement if answer else 0.0 for judgement in usable]
+        return [judgement if answer else 0.0 for judgement in usable], answer
+
+    def _inferred(self, golds: list[str], choices: Sequence[str] | None) -> str:
+        task = task_of(golds[0], choices=choices) if golds else "text"
+        if choices and task not in ("choice", "boxes"):
+            return "choice"
+        return "text" if task == "math" and self.text != "exact" else task
 
     def _settle(self, rows: list[list[float | Pair] | None]) -> tuple[list[float | None], int]:
         """Compare all pairs of a call at once, and take the best of each row."""
@@ -147,76 +169,90 @@ class AccuracyReward:
             scores.append(max(settled, default=None))
         return scores, sum(verdict is None for verdict in verdicts.values())
 
-    def _judge_math(self, gold: str, answer: str, choices: Sequence[str] | None) -> Judgement:
-        with_unit = quantity(gold)
-        if with_unit and not with_unit.is_percent:
-            return self._judge_number(gold, answer, choices)
-        return _without_units(*split_unit(gold), answer)
-
     def _judge_choice(self, gold: str, answer: str, choices: Sequence[str] | None) -> Judgement:
         wanted = gold_choices(gold, choices)
         if not wanted:  # an option's text without the options: the text is all there is to compare
-            return None if choices else exact(gold, answer)
-        return float(read_choices(answer, choices) == wanted)
+            return None if choices else words.exact(gold, answer)
+        return float(read_choices(answer, choices) in wanted)
 
-    def _judge_number(self, gold: str, answer: str, choices: Sequence[str] | None) -> Judgement:
-        wanted, given = read_number(gold), read_number(answer)
-        if wanted is None:
-            return _without_units(*split_unit(gold), answer)
-        if given is None:
-            return _without_units(str(wanted.value), wanted.unit, answer)
-        if self.number == "tolerance":
-            return float(same_quantity(wanted, given, self.tolerance))
-        pay = _mean_relative_accuracy if self.number == "mra" else _tolerance_decay
-        errors = [_relative_error(wanted.value, value) for value in in_unit_of(wanted, given)]
-        return max(map(pay, errors), default=0.0)
+    def _judge_value(self, gold: str, answer: str, number: bool) -> Judgement:
+        bare, said = plain(gold).rstrip("."), plain(answer).rstrip(".")
+        if bare == said:
+            return 1.0
+        number = number or _METRES.fullmatch(bare) is not None
+        wanted, given = _read(gold, number), _read(answer, number)
+        if wanted is None or given is None:
+            return words.exact(gold, answer) if wanted is None else 0.0
+        if isinstance(wanted, str) or isinstance(given, str):
+            return (bare, said)
+        measured = isinstance(wanted, Quantity) and (number or wanted.is_numeral) and not symbols(wanted.tree)
+        if measured and self.number != "tolerance" and isinstance(given, Quantity) and not symbols(given.tree):
+            pay = _mean_relative_accuracy if self.number == "mra" else _tolerance_decay
+            return max((pay(_relative_error(*pair)) for pair in compare.numbers(wanted, given)), default=0.0)  # type: ignore[arg-type]
+        verdict = compare.same(wanted, given, self.tolerance if measured else None)
+        return (bare, said) if verdict is None else float(verdict)
 
     def _judge_text(self, gold: str, answer: str, choices: Sequence[str] | None) -> Judgement:
-        if self.text == "exact" and exact(gold, answer) == 0:
-            for judge in (same_yes_or_no, same_date, same_time):
+        if self.text == "exact" and words.exact(gold, answer) == 0:
+            for judge in (words.same_yes_or_no, words.same_date, words.same_time):
                 score = judge(gold, answer)
                 if score is not None:
                     return score
         return _TEXT_MEASURES[self.text](gold, answer)
 
 
-def _without_units(gold: str, unit: str, answer: str) -> Judgement:
-    """Pair a gold with an answer that is an expression, in the answer's unit: to algebra a unit is nothing."""
-    expression, other = split_unit(answer)
-    if not unit or not other:
-        return gold, answer
-    factors = in_unit_of(Number(Fraction(1), unit=other), Number(Fraction(1), unit=unit))
-    if not factors:
-        return 0.0
-    (factor,) = factors
-    return (gold if factor == 1 else rf"({gold}) \cdot {factor.numerator} / {factor.denominator}"), expression
+def _read(text: str, number: bool) -> parse.Value | str | None:
+    """Read a text as a value: itself where that takes algebra, `None` where it is no value."""
+    try:
+        return parse.read(text, number)
+    except Unknown:
+        return text
 
 
-def _relative_error(gold: Fraction, answer: Fraction) -> Fraction:
+def _is_readable(answer: str, task: str, golds: Sequence[str], choices: Sequence[str] | None) -> bool:
+    """Whether a statement can be read as an answer of its row's kind."""
+    match task:
+        case "choice":
+            return bool(read_choices(answer, choices)) if any(gold_choices(gold, choices) for gold in golds) else True
+        case "number" | "count":
+            value = _read(answer, True)
+            return isinstance(value, str) or (isinstance(value, Quantity) and not symbols(value.tree))
+        case "math":
+            return _read(answer, False) is not None or any(words.exact(gold, answer) for gold in golds)
+        case "yes_no":
+            return words.yes_or_no(answer) is not None
+        case "date":
+            return bool(words.read_dates(answer))
+        case "time":
+            return words.read_time(answer) is not None
+    return True
+
+
+def _relative_error(gold: Decimal, answer: Decimal) -> Decimal:
     """Return the relative error, at most 1: beyond that no measure pays."""
-    return min(abs(answer - gold) / abs(gold), Fraction(1)) if gold else Fraction(answer != 0)
+    return min(abs(answer - gold) / abs(gold), Decimal(1)) if gold else Decimal(answer != 0)
 
 
-def _mean_relative_accuracy(error: Fraction) -> float:
+def _mean_relative_accuracy(error: Decimal) -> float:
     return sum(error < 1 - threshold for threshold in MRA_THRESHOLDS) / len(MRA_THRESHOLDS)
 
 
-def _tolerance_decay(error: Fraction) -> float:
+def _tolerance_decay(error: Decimal) -> float:
     full, zero = DECAY_ERRORS
     return (1 + math.cos(math.pi * min(max(float(error) - full, 0.0) / (zero - full), 1.0))) / 2
 
 
 _JUDGES: dict[str, Callable[[AccuracyReward, str, str, Sequence[str] | None], Judgement]] = {
-    "math": AccuracyReward._judge_math,
+    "math": lambda reward, gold, answer, choices: reward._judge_value(gold, answer, False),
     "choice": AccuracyReward._judge_choice,
-    "number": AccuracyReward._judge_number,
-    "count": AccuracyReward._judge_number,
+    "number": lambda reward, gold, answer, choices: reward._judge_value(gold, answer, True),
+    "count": lambda reward, gold, answer, choices: reward._judge_value(gold, answer, True),
     "text": AccuracyReward._judge_text,
-    "yes_no": lambda _, gold, answer, choices: same_yes_or_no(gold, answer),
-    "date": lambda _, gold, answer, choices: same_date(gold, answer),
-    "time": lambda _, gold, answer, choices: same_time(gold, answer),
-    "list": lambda _, gold, answer, choices: same_items(gold, answer, ordered=True),
-    "set": lambda _, gold, answer, choices: same_items(gold, answer, ordered=False),
+    "yes_no": lambda _, gold, answer, choices: words.same_yes_or_no(gold, answer),
+    "date": lambda _, gold, answer, choices: words.same_date(gold, answer),
+    "time": lambda _, gold, answer, choices: words.same_time(gold, answer),
+    "list": lambda _, gold, answer, choices: words.same_items(gold, answer, ordered=True),
+    "set": lambda _, gold, answer, choices: words.same_items(gold, answer, ordered=False),
 }
 
 

@@ -5,8 +5,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from trl_onevision.answers.extract import answer_block, boxed, full_text, split
 from trl_onevision.rewards.steps import structure
-from trl_onevision.rewards.text import answer_block, boxed, full_text, split
 
 LAYOUTS: dict[str, tuple[str, ...]] = {
     "think_answer": ("<think></think><answer></answer>",),

@@ -5,10 +5,10 @@ import re
 from collections.abc import Callable
 from typing import Any, ClassVar, Generic, TypeVar, get_args
 
+from trl_onevision.answers.extract import answer_block
 from trl_onevision.rewards.frames import FloatArray, Frame, frame_scale, row_size
 from trl_onevision.rewards.json_text import Item, collect, fenced, read_json
 from trl_onevision.rewards.rows import Unscorable, score_rows
-from trl_onevision.rewards.text import answer_block
 
 _NOTHING = re.compile(
     r"none|null|nothing|empty|(?:there (?:is|are) )?(?:no|zero)[ _](?:such )?(?:[a-z]{1,20}[ _])?"

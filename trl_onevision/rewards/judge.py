@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable
 from string import Template
 from typing import Any
 
+from trl_onevision.answers.extract import answer_block, answer_text, full_text
 from trl_onevision.chat import Budget, BudgetSpent, Chat, NoReply, Reply, Request
 from trl_onevision.rewards.json_text import normalized, number, read_json
 from trl_onevision.rewards.rows import question, score_rows, take, warn_once
-from trl_onevision.rewards.text import answer_block, answer_text, full_text
 
 ANSWER_PROMPT = """\
 Decide whether an answer to a question is right, judged by the reference alone.

@@ -5,8 +5,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from trl_onevision.answers.extract import answer_block
 from trl_onevision.rewards.rows import Unscorable, score_rows
-from trl_onevision.rewards.text import answer_block
 
 MOST = 1000
 _BETWEEN = r"(?:\s*+(?:[,;、，；>]|->|→)\s*+|\s++)"

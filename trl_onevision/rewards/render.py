@@ -9,10 +9,10 @@ from functools import lru_cache
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+from trl_onevision.answers.extract import answer_block
 from trl_onevision.rewards.render_source import Drawing, Refused, read_drawing, similarity
 from trl_onevision.rewards.renderer import render
 from trl_onevision.rewards.rows import Unscorable, score_rows
-from trl_onevision.rewards.text import answer_block
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,10 +13,10 @@ from random import Random
 from string import ascii_uppercase
 from typing import Any
 
+from trl_onevision.answers.extract import answer_text, full_text
 from trl_onevision.rewards.accuracy import AccuracyReward
 from trl_onevision.rewards.length import groups
 from trl_onevision.rewards.rows import question, warn_once
-from trl_onevision.rewards.text import answer_text, full_text
 
 CAPTION_PROMPT = (
     "A picture is described below. Answer the question from the description alone, in <answer> </answer> tags.\n"

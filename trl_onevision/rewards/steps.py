@@ -8,9 +8,9 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+from trl_onevision.answers.extract import answer_text, full_text
 from trl_onevision.rewards.accuracy import AccuracyReward
 from trl_onevision.rewards.rows import score_rows
-from trl_onevision.rewards.text import answer_text, full_text
 
 Mode = Literal["paper", "code"]
 MODES = ("paper", "code")

@@ -1,4 +1,4 @@
-"""Whether two mathematical answers are equal: by their text where that decides, else by math-verify in workers.
+"""Whether two mathematical answers are equal that `answers.compare` cannot decide: math-verify in workers.
 
 Algebra on text that a model wrote may take forever, so it runs in other processes: see `verify_worker.py`. The kernel
 stops those after `seconds` of processor time a pair, and this process after `budget` seconds of wall clock a call,
@@ -21,13 +21,10 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
-from trl_onevision.rewards.literal import normalize
-from trl_onevision.rewards.number import CJK, Number, in_unit_of, leeway, plain_number, plain_quantity, read_number
-
 MAX_WORKERS = 4
 PAIRS_AT_ONCE = 8
 LONGEST_ANSWER = 1000  # characters; a longer one is compared as text only
-DECIMALS = 6  # of a decimal that count, as in math-verify: 0.333333 is 1/3
+MOST_REMEMBERED = 20_000
 
 Pair = tuple[str, str]
 
@@ -35,89 +32,38 @@ Pair = tuple[str, str]
 def equal(pairs: Sequence[Pair], *, seconds: float = 1.0, budget: float = 30.0) -> list[bool | None]:
     r"""Tell for each (gold, answer) whether they are the same mathematical object; `None` where time ran out.
 
-    >>> equal([("1/2", "0.5"), (r"\frac{1}{2}", "50%"), ("42", "41"), ("(x+1)^2", "x^2+2x+1"), ("[0, 1)", "[0, 1]")])
-    [True, True, False, True, False]
+    >>> equal([("(x+1)^2", "x^2+2x+1"), ("[0, 1)", "[0, 1]")])
+    [True, False]
 
-    Equal pairs are checked once. The simple ones go first, so that a few expensive answers cannot use up the budget of
-    the others. Text that is no mathematics is compared as normalised text.
+    A verdict is remembered: the other rewards of a batch send the same pairs. The simple ones go first, so that a few
+    expensive answers cannot use up the budget of the others. A long answer is no short gold.
     """
-    verdicts = {pair: decide(*pair) for pair in pairs}
-    undecided = [pair for pair, verdict in verdicts.items() if verdict is None]
+    verdicts: dict[Pair, bool | None] = {}
+    for gold, answer in pairs:
+        if not (gold.strip() and answer.strip()) or len(answer) > max(LONGEST_ANSWER, 2 * len(gold)):
+            verdicts[gold, answer] = False
+        elif (gold, answer, seconds) in _remembered:
+            verdicts[gold, answer] = _remembered[gold, answer, seconds]
+    undecided = sorted((pair for pair in dict.fromkeys(pairs) if pair not in verdicts), key=_expense)
     if undecided:
-        undecided.sort(key=_expense)
-        prepared = [(_latex(gold), _latex(answer)) for gold, answer in undecided]
-        verdicts |= zip(undecided, _pool.check(prepared, seconds, budget), strict=True)
+        deadline = time.monotonic() + budget
+        found = _pool.check([(_latex(gold), _latex(answer)) for gold, answer in undecided], seconds, budget)
+        verdicts |= zip(undecided, found, strict=True)
+        if len(_remembered) > MOST_REMEMBERED:
+            _remembered.clear()
+        asked = time.monotonic() < deadline  # else a pair without a verdict may not have been tried
+        _remembered.update(
+            {(*pair, seconds): verdicts[pair] for pair in undecided if asked or verdicts[pair] is not None}
+        )
     return [verdicts[pair] for pair in pairs]
+
+
+_remembered: dict[tuple[str, str, float], bool | None] = {}
 
 
 def _expense(pair: Pair) -> int:
     """Guess what a pair costs: long text, towers of powers and factorials come last."""
     return len(pair[1]) + 20 * (pair[1].count("^") + pair[1].count("!"))
-
-
-def decide(gold: str, answer: str) -> bool | None:
-    r"""Decide what needs no algebra: equal text, two plain numbers, words; `None` for all else.
-
-    >>> decide(r"$\dfrac{1}{2}$", r"\frac{1}{2}"), decide("1,000", "1000.0"), decide("a red car", "Red car")
-    (True, True, True)
-    >>> decide("0.5", "0.6"), decide("x+1", "1+x")
-    (False, None)
-    """
-    if not answer.strip() or not gold.strip():
-        return False
-    if _canonical(gold) == _canonical(answer):
-        return True
-    wanted, given = plain_number(gold), plain_number(answer)
-    if wanted is not None and given is not None:
-        return _same_number(wanted, given)
-    if is_prose(gold):
-        return normalize(gold) == normalize(answer)
-    if wanted is not None and (is_prose(answer) or _SENTENCE.search(answer)):  # "The value is 42"
-        given = read_number(answer)
-        return given is not None and _same_number(wanted, given)
-    measured = plain_quantity(answer)
-    if wanted is not None and measured is not None:
-        return _same_number(wanted, measured)
-    if len(answer) > max(LONGEST_ANSWER, 2 * len(gold)):
-        return False
-    return None
-
-
-def _same_number(gold: Number, answer: Number) -> bool:
-    candidates = in_unit_of(gold, answer)  # 50% is 50 and 1/2, as math-verify has it
-    if gold.step is None and answer.step is None:
-        return gold.value in candidates
-    return any(
-        round(gold.value, DECIMALS) == round(candidate, DECIMALS)
-        and abs(gold.value - candidate) <= leeway(gold.value)  # six decimals say nothing of 1.6e-19
-        for candidate in candidates
-    )
-
-
-_SENTENCE = re.compile(rf"\b(?:is|it['’]s)\b|[{CJK}]", re.IGNORECASE)
-_NOISE = re.compile(r"\\left\b|\\right\b|\\displaystyle|\\[,;:! ]|\\\(|\\\)|\\\[|\\\]|[$~]")
-_SPACES = re.compile(r"(?<!\d)\s|\s(?!\d)")  # not between digits: "1 2" is not 12
-_FRACTIONS = re.compile(r"\\[dtc]frac\b")
-
-
-def _canonical(text: str) -> str:
-    text = _FRACTIONS.sub(r"\\frac", _NOISE.sub("", text)).strip().rstrip(".").replace("°", r"^\circ")
-    return _SPACES.sub("", text.replace(r"^{\circ}", r"^\circ"))
-
-
-_COMMAND = re.compile(r"\\(?:begin|end)\{[a-zA-Z]{1,20}\}|\\[a-zA-Z]{1,40}")
-_WORD = re.compile(r"[^\W\d_]{2,}")
-_NAMES = (
-    "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log exp sqrt min max gcd lcm lim mod det and "
-    "infinity deg mph rad mol"
-)
-_MATHEMATICAL = frozenset(_NAMES.split())
-
-
-def is_prose(text: str) -> bool:
-    """Whether a text is words: math-verify would read each letter as a variable, and any anagram as equal."""
-    words = _WORD.findall(_COMMAND.sub(" ", text))
-    return any(len(word) > 2 and word.casefold() not in _MATHEMATICAL for word in words)
 
 
 _TO_LATEX = str.maketrans(
@@ -148,6 +94,12 @@ def _latex(text: str) -> str:
     for delimiter in (r"\(", r"\)", r"\[", r"\]"):
         text = text.replace(delimiter, " ")
     return _PLAIN_NAME.sub(lambda name: rf"\{name[1] or name[2]} ", text.translate(_TO_LATEX)).strip().rstrip(".")
+
+
+def _most_workers() -> int:
+    """Workers of this process: the machine's share, since every rank of it has a pool of its own."""
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+    return max(1, min(MAX_WORKERS, (os.cpu_count() or 1) // max(ranks, 1)))
 
 
 class _Worker:
@@ -213,7 +165,7 @@ class _Pool:
             for worker in self.workers:
                 selector.register(worker.stdout, selectors.EVENT_READ, worker)
             while waiting or any(worker.busy for worker in self.workers):
-                wanted = min(MAX_WORKERS, os.cpu_count() or 1, -(-len(waiting) // PAIRS_AT_ONCE))
+                wanted = min(_most_workers(), -(-len(waiting) // PAIRS_AT_ONCE))
                 while len(self.workers) < wanted:
                     self.workers.append(_Worker())
                     selector.register(self.workers[-1].stdout, selectors.EVENT_READ, self.workers[-1])

@@ -7,10 +7,10 @@ unpacked archive: give its folder as `--images`). Completions are kept in their 
 from collections.abc import Mapping
 from typing import Any
 
-from trl_onevision.data.answers import closing_answer
 from trl_onevision.data.prompts import Prompt
 from trl_onevision.data.rows import gold_row, sft_row
 from trl_onevision.data.schema import Purpose, RowError, read, shown
+from trl_onevision.data.solutions import closing_answer
 
 NAME = "mulberry"
 SOURCE = "HuanjinYao/Mulberry-SFT"

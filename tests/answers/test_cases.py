@@ -1,0 +1,216 @@
+"""Answers as models write them under pressure, each with its verdict: a file of small cases, and their siblings."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from trl_onevision.rewards import AccuracyReward, accuracy_reward
+
+CASES = [json.loads(line) for line in Path(__file__).with_name("cases.jsonl").read_text().splitlines()]
+KINDS = sorted({case["kind"] for case in CASES})
+COLOURS = ["red", "green", "blue", "yellow"]
+
+
+def score(gold, said, task=None, choices=None, reward=accuracy_reward):
+    (value,) = reward([said], solution=[gold], task=[task], choices=[choices])
+    return value
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_cases(kind):
+    rows = [case for case in CASES if case["kind"] == kind]
+    columns = {column: [row[column] for row in rows] for column in ("solution", "task", "choices")}
+    scores = accuracy_reward([row["completion"] for row in rows], **columns)
+    assert [(row["solution"], row["completion"], paid) for row, paid in zip(rows, scores, strict=True)] == [
+        (row["solution"], row["completion"], row["score"]) for row in rows
+    ]
+
+
+NO_PICK_OF_A = """
+A / B
+A & B
+A; C
+Neither A nor B
+A|B|C
+A B C D
+ABCD
+Either A or B
+A, possibly B
+A (or B)
+A? B?
+A?
+maybe A
+It could be A
+A is not the answer
+Not A, B
+red, green
+red or green
+red green blue yellow
+everything but red
+a) red b) green
+red is wrong
+The answer is not A
+A = red
+{A, B}
+A、B
+不选A
+不是A
+除了A
+A或B
+A不对
+A和B
+['a','b']
+A -> B -> C -> D
+A, b, c
+(A),(B),(C),(D)
+a-a-a-a
+A*B
+2A
+A1
+Between A and B
+A to D
+A-D
+A~D
+at least A
+A and others
+A plus B
+A with B
+A instead, no, B
+I cannot determine; A
+All of the above
+"""
+PICKS_OF_A = """
+A
+(a) red
+a.
+[A]
+{A}
+“A”
+['A']
+A!
+I think A
+I'd go with A.
+Option A is correct
+A is the correct answer
+It's definitely A!
+A - red
+A: red
+A. red
+A．red
+选A
+答案是A
+choice (A)
+A (not B)
+A rather than B
+A instead of B
+A) red, because B is wrong
+The red option
+$\\mathbf{A}$
+**A**
+A because it is warm
+"""
+
+
+@pytest.mark.parametrize("said", [line for line in NO_PICK_OF_A.splitlines() if line])
+def test_what_does_not_pick_an_option(said):
+    assert score("A", f"<answer>{said}</answer>", "choice", COLOURS) == 0
+
+
+@pytest.mark.parametrize("said", [line for line in PICKS_OF_A.splitlines() if line])
+def test_what_picks_an_option(said):
+    assert score("A", f"<answer>{said}</answer>", "choice", COLOURS) == 1
+
+
+@pytest.mark.parametrize(
+    ("gold", "choices", "said", "expected"),
+    [
+        ("A", ["5 km", "6 km"], "5000 m", 1),
+        ("A", ["3:2", "2:3"], "3/2", 1),
+        ("A", [r"$3 \cdot 2^5$", "97"], "96", 1),
+        ("A", [r"$80-2 \pi$", "80"], r"80-2\pi", 1),
+        ("A", ["(u, v) = (0, 0)", "(u, v) = (1, 0)"], "(A) (u, v) = (0, 0).", 1),
+        ("B", ["Yes", "No"], "B (No)", 1),
+        ("B", ["Yes", "No"], "No, it is not.", 1),
+        ("B", ["Yes", "No"], "No answer can be extracted", 0),
+        ("B", ["Yes", "No"], "There is no answer provided", 0),
+        ("I", list("abcdefghi"), "I'm sorry. I can't assist", 0),
+        ("18", ["9", "12", "18", "18"], "C", 1),
+        ("18", ["9", "12", "18", "18"], "D", 1),
+        ("18", ["9", "12", "18", "18"], "18", 1),
+        ("B", ["first or second century", "sixth or seventh century"], "(B) sixth or seventh century", 1),
+        ("C", ["26°", "74°", "64°"], "D（64°）", 0),
+        ("C", ["26°", "74°", "64°"], "C（64°）", 1),
+        ("A", ["A) red", "B) blue"], "red", 1),
+    ],
+)
+def test_options_are_values(gold, choices, said, expected):
+    assert score(gold, f"<answer>{said}</answer>", "choice", choices) == expected
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("Answer: 5\n\nThe answer is 6", 1),
+        ("The answer is 6. The answer is given in metres.", 1),
+        (r"\boxed{5} Then \boxed{6}", 1),
+        ("### Final Answer\n\n6", 1),
+        ("so 2 + 4 = 6\n#### 6", 1),
+        (r"\[ \text{Answer: 6} \]", 1),
+        ("<answer>The sides are 2 and 4. Therefore, the sum is 6.</answer>", 1),
+        ('<answer>{"answer": 6}</answer>', 1),
+        ("Answer: 6</s>", 1),
+        ("Answer: 6\nThe answer is 5", 0),
+        (r"<answer>not \boxed{6}</answer>", 0),
+        (r"<answer>\boxed{6} is wrong</answer>", 0),
+        ("I don't think the answer is 6", 0),
+        ("6", 0),
+    ],
+)
+def test_the_last_statement_that_can_be_read(said, expected):
+    assert score("6", said, "number") == expected
+
+
+@pytest.mark.parametrize("task", ["number", "math", None])
+@pytest.mark.parametrize(
+    ("gold", "said", "expected"),
+    [
+        ("3", "x + 3 apples", 0),
+        ("3", "3 sometimes, or 4", 0),
+        ("3", "at most 3", 0),
+        ("3", "over 3", 0),
+        ("3", "3 to 5", 0),
+        ("3", "3-5", 0),
+        ("3", "3?", 0),
+        ("3", "2 + 2 = 3", 0),
+        ("3", "x + 3 = 3", 0),
+        ("3", "3 and a half", 0),
+        ("3", "3 of them and 4", 0),
+        ("3", "It is definitely 3!", 0),
+        ("3", "There are 3 red apples in the picture.", 1),
+        ("3", "1 + 2 = 3", 1),
+        ("3", "The length is 3 cm, because 1 + 2 = 3", 0),
+        ("3.5", "three and a half", 1),
+        ("2.5", "two point five", 1),
+        ("1500000", "1.5 million", 1),
+        ("2h 30min", "14h 30min", 0),
+        ("2h 30min", "150 minutes", 1),
+        ("5 cm", "5 bananas", 0),
+        ("5 apples", "5 cm", 0),
+        ("5 apples", "5 oranges", 0),
+        ("50%", "0.5", 1),
+        ("12", "12.0", 1),
+        ("22.6", r"16\sqrt{2}", 1),
+        ("22.6", "22.7", 0),
+    ],
+)
+def test_numbers(gold, said, expected, task):
+    assert score(gold, f"<answer>{said}</answer>", task) == expected
+
+
+def test_options_hold_where_the_task_is_inferred():
+    assert score("100", "<answer>88</answer>", reward=AccuracyReward(number="mra")) == pytest.approx(0.8)
+    assert score("100", "<answer>112.5</answer>", reward=AccuracyReward(number="decay")) == pytest.approx(0.5)
+    assert score("200", "<answer>205</answer>", reward=AccuracyReward(tolerance=0.05)) == 1
+    assert score("INV-1024", "<answer>INV-1O24</answer>", reward=AccuracyReward(text="anls")) == pytest.approx(0.875)
+    assert score("22.6", r"<answer>16\sqrt{2}</answer>", reward=AccuracyReward(number="mra")) == 1

@@ -1,0 +1,229 @@
+"""Whether two values are equal: exactly, to the digits that the gold states, or to a tolerance."""
+
+import itertools
+import zlib
+from collections.abc import Sequence as Items
+from decimal import Decimal
+from fractions import Fraction
+
+from trl_onevision.answers import parse
+from trl_onevision.answers.expression import Tree, Undefined, Unknown, evaluate, symbols
+from trl_onevision.answers.markup import normalize
+from trl_onevision.answers.parse import Quantity, Relation, Sequence, Value
+from trl_onevision.answers.units import Unit
+
+DIGITS, MANY_DIGITS = 50, 400  # what two sides agree to at first is checked with many: 1 + 10^-301 is not 1
+LEEWAY = Decimal("5e-7")  # of a decimal answer to an exact gold: 0.333333 is 1/3
+SMALL_LEEWAY = Decimal("1e-4")  # and relative: 0 is not 1.6e-19
+POINTS = 5
+_ORDERED = {"<": ">", ">": "<", "≤": "≥", "≥": "≤", "=": "=", "≠": "≠", "≈": "≈"}
+
+
+def same(gold: Value, given: Value, tolerance: float | None = None) -> bool | None:
+    """Whether a given value is the gold; `None` where it takes more algebra to say.
+
+    >>> def equal(gold, given):
+    ...     return same(parse.read(gold), parse.read(given))
+    >>> equal("22.6", r"16\\sqrt{2}"), equal("5 cm", "50 mm"), equal("5 cm", "5"), equal("5 cm", "5 m")
+    (True, True, True, False)
+    >>> equal(r"\\sqrt{2gh}", r"\\sqrt{2g}\\sqrt{h}"), equal("1/2004!", "1/2006!"), equal("(1, 2)", "(2, 1)")
+    (True, False, False)
+    """
+    match gold, given:
+        case Quantity(), Quantity():
+            return _same_quantity(gold, given, tolerance)
+        case Sequence(), Sequence():
+            return _same_sequence(gold, given, tolerance)
+        case Relation(), Relation():
+            return _same_relation(gold, given)
+        case (Quantity(name=name, tree=tree), Relation("=") as other) | (
+            Relation("=") as other,
+            Quantity(name=name, tree=tree),
+        ) if name:
+            return _same_relation(Relation("=", ("sym", name), tree), other)
+        case (Quantity(), _) | (_, Quantity()):
+            return False
+    return None
+
+
+def numbers(gold: Quantity, given: Quantity) -> list[tuple[Decimal, Decimal]]:
+    """Return what gold and answer may amount to in the gold's unit, as pairs; none where they are of two kinds.
+
+    >>> numbers(parse.read("5 cm"), parse.read("50 mm"))
+    [(Decimal('5'), Decimal('5'))]
+    """
+    factors = in_units_of(gold, given)
+    try:
+        wanted, value = evaluate(gold.tree, DIGITS), evaluate(given.tree, DIGITS)
+    except Undefined:
+        return []
+    return [(wanted, value * factor.numerator / factor.denominator) for factor in factors]
+
+
+def in_units_of(gold: Quantity, given: Quantity) -> list[Fraction]:
+    """Return the factors that turn an answer into the gold's unit; none where the units are of two kinds.
+
+    A unit that one side leaves out is the other's. 50% is also 50 and 0.5. A unit that is not known may be left out,
+    and is no other.
+    """
+    if gold.is_percent != given.is_percent:
+        other = given if gold.is_percent else gold
+        hundred = Fraction(100) if gold.is_percent else Fraction(1, 100)
+        return [] if other.units or other.word else [Fraction(1), hundred]
+    if gold.units and given.units:
+        return list(
+            dict.fromkeys(
+                factor for one, two in itertools.product(gold.units, given.units) for factor in _factor(one, two)
+            )
+        )
+    if (gold.units and given.word) or (gold.word and given.units):
+        return []
+    if gold.word and given.word:
+        wanted, said = set(gold.word.split()), set(given.word.split())
+        return [Fraction(1)] if wanted <= said or said <= wanted else []
+    return [Fraction(1)]
+
+
+def _factor(gold: Unit, given: Unit) -> list[Fraction]:
+    return [given.size / gold.size] if gold.dimension == given.dimension else []
+
+
+def _same_quantity(gold: Quantity, given: Quantity, tolerance: float | None) -> bool | None:
+    if gold.name and given.name and gold.name != given.name and len(gold.name) == len(given.name) == 1:
+        return False
+    factors = in_units_of(gold, given)
+    if not factors:
+        return False
+    if gold.tree == given.tree and 1 in factors:
+        return True
+    if symbols(gold.tree) or symbols(given.tree):
+        verdicts = [_same_trees(gold.tree, _scaled(given.tree, factor)) for factor in factors]
+    else:
+        verdicts = [_same_number(gold, given, factor, tolerance) for factor in factors]
+    return True if True in verdicts else None if None in verdicts else False
+
+
+def _scaled(tree: Tree, factor: Fraction) -> Tree:
+    if factor == 1:
+        return tree
+    top, bottom = (("num", Decimal(part), None) for part in (factor.numerator, factor.denominator))
+    return ("/", ("*", tree, top), bottom)
+
+
+def _same_number(gold: Quantity, given: Quantity, factor: Fraction, tolerance: float | None) -> bool | None:
+    scaled = _scaled(given.tree, factor)
+    try:
+        wanted, value = evaluate(gold.tree, DIGITS), evaluate(scaled, DIGITS)
+    except Undefined:
+        return None
+    error = abs(wanted - value)
+    if tolerance is not None:
+        return error <= Decimal(str(tolerance)) * abs(wanted)
+    if gold.step is not None:
+        return error <= gold.step / 2
+    if given.step is not None and error <= LEEWAY and error <= abs(wanted) * SMALL_LEEWAY:
+        return True
+    return _same_trees(gold.tree, scaled)
+
+
+def _same_trees(left: Tree, right: Tree) -> bool | None:
+    """Compare two expressions as constants, or at a few points: equal wherever both have real values."""
+    if left == right:
+        return True
+    names = sorted(symbols(left) | symbols(right))
+    verdicts = [_vanishes(("+", left, ("-", right)), left, point, names) for point in range(POINTS if names else 1)]
+    if False in verdicts:
+        return None if {"i", "j"} & set(names) else False
+    return True if verdicts.count(True) >= (2 if names else 1) else None
+
+
+def _vanishes(difference: Tree, side: Tree, point: int, names: Items[str]) -> bool | None:
+    """Whether a difference is nothing but rounding: then it shrinks with every digit that is added."""
+    values = {name: _at(name, point) for name in names}
+    try:
+        rough, size = (abs(evaluate(tree, DIGITS, values)) for tree in (difference, side))
+        if rough > max(size, Decimal(1)).scaleb(-DIGITS // 3):
+            return False
+        digits = MANY_DIGITS if point == 0 else 2 * DIGITS
+        fine = abs(evaluate(difference, digits, values))
+    except Undefined:
+        return None
+    return fine <= max(rough, size.scaleb(5 - DIGITS)).scaleb(DIGITS + 20 - digits)
+
+
+def _at(name: str, point: int) -> Decimal:
+    """A value of a variable, the same on every run: positive at first, then negative, then of either sign."""
+    seed = zlib.crc32(f"{name}/{point}".encode())
+    value = Decimal(seed % 9973 + 1300) / 4999
+    return -value if point == 3 or (point > 3 and seed & 64) else value
+
+
+def _same_sequence(gold: Sequence, given: Sequence, tolerance: float | None) -> bool | None:
+    ordered = "(" in gold.brackets or "[" in gold.brackets
+    if len(gold.parts) != len(given.parts):
+        return False
+    if gold.brackets and given.brackets and gold.brackets != given.brackets:
+        return False
+    pairs = list(zip(gold.parts, given.parts, strict=True))
+    verdicts = [same(*pair, tolerance) for pair in pairs]
+    if ordered or len(gold.parts) > 8 or all(verdicts):
+        return True if all(verdicts) else False if False in verdicts else None
+    return _matched(gold.parts, given.parts, tolerance)
+
+
+def _matched(gold: Items[Value], given: Items[Value], tolerance: float | None) -> bool | None:
+    """Whether each of the gold's values is one of the others, in any order."""
+    left = list(given)
+    unclear = False
+    for wanted in gold:
+        verdicts = [same(wanted, one, tolerance) for one in left]
+        unclear |= None in verdicts
+        if True not in verdicts:
+            return None if unclear else False
+        del left[verdicts.index(True)]
+    return True
+
+
+def _same_relation(gold: Relation, given: Relation) -> bool | None:
+    for sign, left, right in ((given.sign, given.left, given.right), (_ORDERED[given.sign], given.right, given.left)):
+        if sign == gold.sign and _same_trees(gold.left, left) and _same_trees(gold.right, right):
+            return True
+    if gold.sign == given.sign == "=":
+        return _proportional(("+", gold.left, ("-", gold.right)), ("+", given.left, ("-", given.right)))
+    if gold.right[0] == given.right[0] == "num" and gold.left == given.left:
+        return False
+    return None
+
+
+def _proportional(gold: Tree, given: Tree) -> bool | None:
+    names = sorted(symbols(gold) | symbols(given))
+    ratios = []
+    for point in range(POINTS):
+        values = {name: _at(name, point) for name in names}
+        try:
+            ratios.append(evaluate(("/", gold, given), DIGITS, values))
+        except Undefined:
+            continue
+    if len(ratios) < 2:
+        return None
+    return all(abs(ratio / ratios[0] - 1) < Decimal("1e-30") for ratio in ratios) or None
+
+
+def item_key(part: str) -> object:
+    """What an item of a list is worth: its number in base units, else its words.
+
+    >>> item_key("3 cm") == item_key("30 mm"), item_key("Red.") == item_key("red"), item_key("3") == item_key("4")
+    (True, True, False)
+    """
+    try:
+        value = parse.read(part, True)
+    except Unknown:
+        value = None
+    if isinstance(value, Quantity) and not symbols(value.tree):
+        try:
+            number = evaluate(value.tree, DIGITS)
+        except Undefined:
+            return normalize(part)
+        size, dimension = (value.units[0].size, value.units[0].dimension) if value.units else (Fraction(1), ())
+        return (number * size.numerator / size.denominator).normalize(), dimension, value.word
+    return normalize(part)

@@ -1,0 +1,384 @@
+"""A completion's text: what is thinking, and where the content states an answer. The only file that knows tags.
+
+Thinking ends at the last `</think>`. A closed `<answer>` of the content goes before all else, and of several the last;
+without one, boxes, headers ("Answer: 5"), sentences ("the answer is 5"), `#### 5` and headings count by their place:
+the last that can be read as an answer. Of nested ones the innermost counts. What is opened and never closed does not
+exist, except a `<think>`: it swallows all that follows it. Tags are matched in any case and without attributes.
+
+A conversation counts as its last assistant message: what a tool or a user said is never the model's answer.
+
+Everything here is linear in the length of the text and never raises, whatever the completion holds.
+"""
+
+import json
+import re
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from trl_onevision.answers.stance import is_denied, is_hedged
+
+# Literal tags and bounded repeats only: none of these can backtrack.
+_THINK_TAG = re.compile(r"<(/?)think>", re.IGNORECASE | re.ASCII)
+_ANSWER_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE | re.ASCII)
+_BOX_TOKEN = re.compile(r"\\(?:boxed|fbox)\s{0,4}\{|\\.|[{}]", re.DOTALL)
+
+_ANSWERS = "answer|答案|最终答案|正确答案|回答|答え|정답|답|ответ|respuesta|réponse|resposta|antwort|risposta"
+_LINE = (
+    r"^(?!\n)[ \t>*#_-]{{0,16}}+(?:\\[(\[]\s{{0,4}})?(?:\\text(?:bf)?\s?\{{)?(?:the\s{{1,4}})?"
+    r"(?:final\s{{1,4}}|correct\s{{1,4}}){{0,2}}(?:{words})[\s*_]{{0,4}}(?:is|are|是|为)?[\s*_]{{0,4}}"
+)
+_NAMED = (
+    r"(?:answer|option|choice)s?(?:\s{1,4}(?:option|letter|choice))?"
+    r"(?:\s{1,4}to\s{1,4}(?:the|this)\s{1,4}(?:question|problem))?"
+)
+# "The answer is given in metres" says where an answer is and not what.
+_NO_ANSWER = (
+    r"(?!\s{0,4}(?:in|given|consistent|also|based|obtained|found|expressed|measured|supported|confirmed|clear|therefore"
+    r"|the\ssame|as\sfollows|below|above|shown|verified)\b)"
+)
+# "Answer: 5", "**Final answer:** 5" at the start of a line; "so the answer is 5", "the correct option is (B)", "故选B"
+# anywhere; "I choose B", "Answer is B" where a sentence begins, "It's B" where a line does; "#### 5"; a heading alone.
+_STATED = re.compile(
+    _LINE.format(words=_ANSWERS)
+    + r"[:：][*_]{0,4}"
+    + rf"|\b(?:the|my|our|final|correct|right)\s{{1,4}}(?:(?:final|correct|right)\s{{1,4}}){{0,2}}{_NAMED}"
+    + rf"\s{{1,4}}(?:is|are|(?:would|should|must)\s{{1,4}}be)\b{_NO_ANSWER}\s{{0,4}}[:：]?[*_]{{0,4}}"
+    + r"|\banswer[*_]{0,4}\s?[:：][*_]{0,4}|(?:答案(?:选项)?(?:应该)?[是为选]|[故应]选)\s{0,4}[:：]?[*_]{0,4}"
+    + r"|(?:^|(?<=[.!?]\s))(?:so,?\s{1,4})?(?:I(?:['’]d|\swould|\swill)?\s(?:choose|pick|select|go\swith)|answer\sis)"
+    + rf"\b{_NO_ANSWER}\s{{1,4}}|^it(?:['’]s|\sis)\b{_NO_ANSWER}\s{{1,4}}"
+    + r"|^\#{4}[ \t]{1,8}(?!\D{0,40}[:：])"
+    + r"|^[ \t#*_]{0,12}(?:the\s)?(?:final|correct)\s(?:answer|option)[*_ \t]{0,8}\n\s{0,40}(?:[-*•][ \t])?",
+    re.IGNORECASE | re.MULTILINE,
+)
+# "Solution: 5" may state the answer, but what begins there is more often the way to it.
+_SOLUTION = re.compile(_LINE.format(words="solution") + r"[:：][*_]{0,4}", re.IGNORECASE | re.MULTILINE)
+# "B. The", "5 cm. So", but not "St. Louis", "J. K. Rowling", "U.S. Army": behind a title or a lone capital a sentence
+# ends only where the next word is one that sentences begin with.
+_OPENERS = (
+    "The|This|That|These|Those|There|Here|It|Its|He|She|They|We|You|My|Our|Because|Since|As|So|Therefore|Thus|Hence|"
+    "However|But|And|If|In|On|At|By|For|From|With|To|Of|An|Let|Note|Wait|When|While|Both|All|Only|Each|Other"
+)
+_TITLES = (
+    "St",
+    "Dr",
+    "Mr",
+    "Ms",
+    "Mt",
+    "Ft",
+    "Lt",
+    "Jr",
+    "Sr",
+    "vs",
+    "No",
+    "Mrs",
+    "Gen",
+    "Col",
+    "Rev",
+    "Vol",
+    "Prof",
+    "Capt",
+)
+_BEHIND_NO_TITLE = "".join(rf"(?<!\b{title})" for title in ("[A-Z]", *_TITLES))
+_SENTENCE_END = re.compile(
+    rf"[.!?]\s(?=\s{{0,4}}(?:(?:{_OPENERS})\b|[A-J](?:\)|\s[a-z])))"
+    rf"|(?:[!?]|{_BEHIND_NO_TITLE}(?<!\.m)\.)\s(?=\s{{0,4}}[A-Z])|[。！？]"
+)
+_REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
+# The last sentence of an answer block, where it draws the conclusion.
+_CONCLUSION = re.compile(r"(?:therefore|thus|hence|so)\b,?\s{0,4}|(?:因此|所以)[,，]?", re.IGNORECASE)
+_END_OF_TURN = re.compile(r"(?:</s>|<\|[a-z_]{1,20}\|>|<eos>|\s)+\Z")
+_CLAUSE_END = re.compile(r"[.,;:!?。，；：！？\n]")
+_AFTERTHOUGHT = re.compile(r"\W{0,6}(?:or|maybe|perhaps|possibly|或|也许|可能)", re.IGNORECASE)
+CLAUSE = 80
+MOST_STATEMENTS = 12  # the last ones are what may be read
+
+
+class Split(NamedTuple):
+    """What a completion thought (`None` where it shows no thinking) and what it says."""
+
+    thinking: str | None
+    content: str
+
+
+class Statement(NamedTuple):
+    """An answer as it is stated, and where its statement starts, where the answer itself starts and ends."""
+
+    text: str
+    start: int
+    begin: int
+    end: int
+
+
+def full_text(completion: Any) -> str:
+    """Return all that the model wrote, with reasoning that a parser split off put back in think tags.
+
+    >>> full_text([{"role": "assistant", "reasoning_content": "6 x 7", "content": "42"}])
+    '<think>6 x 7</think>42'
+    >>> full_text([{"role": "assistant", "content": [{"type": "text", "text": "4"}, {"type": "text", "text": "2"}]}])
+    '42'
+
+    Takes a plain string, one message, or a list of messages, of which the last assistant message counts. Anything else
+    is the empty text.
+    """
+    if isinstance(completion, str):
+        return completion
+    message = _last_assistant_message(completion)
+    if message is None:
+        return ""
+    blocks = list(_blocks(message.get("content")))
+    thoughts = [thought for thought in map(message.get, _REASONING_FIELDS) if isinstance(thought, str)][:1]
+    thoughts += [text for is_thought, text in blocks if is_thought]
+    said = "".join(text for is_thought, text in blocks if not is_thought)
+    thinking = "\n".join(thought for thought in thoughts if thought)
+    return f"<think>{thinking}</think>{said}" if thinking else said
+
+
+def split(completion: Any, *, opened: bool = False) -> Split:
+    """Separate a completion's thinking from its content: only the content is ever paid.
+
+    >>> split("<think>6 x 7</think> 42")
+    Split(thinking='6 x 7', content=' 42')
+    >>> split("6 x 7</think> 42")  # the chat template opened the tag
+    Split(thinking='6 x 7', content=' 42')
+    >>> split("<think>so the answer is 42")  # cut off while thinking
+    Split(thinking='so the answer is 42', content='')
+    >>> split("42")
+    Split(thinking=None, content='42')
+
+    The content is what follows the last `</think>`; a `<think>` after that leaves none. Where the chat template opens
+    the thinking, a completion cut off before `</think>` shows no tag at all: `opened=True` reads it as thinking.
+    """
+    text = full_text(completion)
+    first = last = None
+    for last in _THINK_TAG.finditer(text):  # not listed: a text of nothing but tags would keep the collector busy
+        first = first or last
+    if first is None or last is None:
+        return Split(text, "") if opened else Split(None, text)
+    thinking_starts = 0 if first[1] else first.end()
+    if not last[1]:
+        return Split(text[thinking_starts:], "")
+    return Split(text[thinking_starts : last.start()], text[last.end() :])
+
+
+def answer_text(completion: Any, *, opened: bool = False) -> str | None:
+    r"""Return the final answer as the model stated it, or `None` where it stated none.
+
+    >>> answer_text("<think>41?</think><answer> 42 </answer>")
+    '42'
+    >>> answer_text(r"so \boxed{41}, no, \boxed{\frac{1}{2}}")
+    '\\frac{1}{2}'
+    >>> answer_text("It is a prime.\n**Answer:** 43. Wait. The answer is 47.")
+    '47'
+    >>> answer_text("43, I guess") is None
+    True
+    """
+    return next(iter(answers(completion, opened=opened)), None)
+
+
+def answers(completion: Any, *, opened: bool = False) -> list[str]:
+    """Return what a completion states as its answer, the last first: a reader takes the first that it can read.
+
+    >>> answers("Answer: 6" + chr(10) + "The answer is a whole number.")
+    ['a whole number', '6']
+    """
+    content = split(completion, opened=opened).content
+    block = tagged(content)
+    if block is None:
+        found = [statement.text for statement in statements(content)]
+    else:
+        found = [statement.text for statement in statements(block)]
+        found.append(block)
+        last = re.split(r"[.!?]\s|\n", block[-300:].strip())[-1]
+        found += [last[match.end() :] for match in [_CONCLUSION.match(last)] if match]
+    if not found:
+        found = [text for text in [_stated(content, match.end()).text for match in _last(_SOLUTION, content, 1)]]
+    found = [unwrapped(_END_OF_TURN.sub("", text).strip()) for text in found]
+    return [text for text in found if text]
+
+
+def unwrapped(text: str) -> str:
+    """Return the value of a JSON object that holds one and nothing else: `{"answer": "B"}`.
+
+    >>> unwrapped('{"answer": "B"}'), unwrapped('{"x": 1, "y": 2}'), unwrapped("B")
+    ('B', '{"x": 1, "y": 2}', 'B')
+    """
+    if text.startswith("{") and text.endswith("}") and len(text) < 2000:
+        try:
+            fields = json.loads(text)
+        except (ValueError, RecursionError):
+            return text
+        if isinstance(fields, dict) and len(fields) == 1:
+            (value,) = fields.values()
+            if isinstance(value, str | int | float) and not isinstance(value, bool):
+                return str(value)
+    return text
+
+
+def statements(text: str) -> list[Statement]:
+    r"""Return the places where a text states an answer, the last first.
+
+    >>> [statement.text for statement in statements(r"First \boxed{5}. After checking, the final answer is 6.")]
+    ['6', '5']
+    """
+    found = [_stated(text, match.end(), match.start()) for match in _last(_STATED, text, MOST_STATEMENTS)]
+    found += [Statement(text[begin:end], start, begin, end) for start, begin, end in boxes(text)[-MOST_STATEMENTS:]]
+    meant = [statement for statement in found if not _is_denied(text, statement)]
+    return sorted(meant, key=lambda statement: statement.begin, reverse=True)
+
+
+def _is_denied(text: str, statement: Statement) -> bool:
+    """Whether the clause around a statement denies or hedges it: "not \\boxed{6}", "I doubt not the answer is 6"."""
+    before = _CLAUSE_END.split(text[max(0, statement.start - CLAUSE) : statement.start])[-1]
+    after = ""
+    if text.startswith(("\\boxed", "\\fbox"), statement.start):
+        after = _CLAUSE_END.split(text[statement.end + 1 : statement.end + 1 + CLAUSE])[0]
+        if _AFTERTHOUGHT.match(text, statement.end + 1):
+            return True
+    return any(is_denied(part) or is_hedged(part) for part in (before, after))
+
+
+def _last(pattern: re.Pattern[str], text: str, most: int) -> deque[re.Match[str]]:
+    return deque(pattern.finditer(text), maxlen=most)
+
+
+def _stated(text: str, begin: int, start: int = 0) -> Statement:
+    """The answer that begins somewhere: a formula of its own, or the line up to the end of the sentence."""
+    begin += len(text[begin : begin + 200]) - len(text[begin : begin + 200].lstrip())
+    for opening, closing in (("$$", "$$"), ("\\[", "\\]"), ("```", "```")):
+        inside = begin + len(opening)
+        if text.startswith(opening, begin) and (end := text.find(closing, inside)) >= 0:
+            return Statement(text[inside:end], start, begin, end + len(closing))
+    end = text.find("\n", begin)
+    line = text[begin : len(text) if end < 0 else end]
+    sentence_end = _SENTENCE_END.search(line)
+    if sentence_end:
+        line = line[: sentence_end.start()]
+    said = _balanced(line.lstrip(" \t*_")).rstrip(" \t*_.。")
+    return Statement(said, start, begin, begin + len(line))
+
+
+def _balanced(text: str) -> str:
+    """A text up to a brace that closes what was opened before it: of `\text{Answer: D}` the "D"."""
+    depth = 0
+    for index, one in enumerate(text[:2000]):
+        depth += (one == "{") - (one == "}")
+        if depth < 0:
+            return text[:index]
+    return text
+
+
+def without_reason(stated: str) -> str:
+    """Return an answer without the sentence or the reason behind it.
+
+    >>> without_reason("A, because B is wrong"), without_reason("closed since 1990"), without_reason("B since it fits")
+    ('A', 'closed since 1990', 'B')
+    """
+    cut = _REASON.search(stated)
+    answer = stated[: cut.start()] if cut else stated
+    end = _SENTENCE_END.search(answer)
+    answer = answer[: end.start()] if end else answer
+    short = _SINCE.split(answer, maxsplit=1)[0]
+    return (
+        short
+        if re.fullmatch(r"\W{0,3}(?:[A-Z]|[-+]?[\d.,]+\s?\S{0,6})\W{0,3}", short) or set(short) & {"$", "\\"}
+        else answer
+    )
+
+
+_REASON = re.compile(r",?\s+because\b|,\s+(?:since|which|where|so that)\b", re.IGNORECASE)
+_SINCE = re.compile(r"\s+(?:since|which|where|so that)\b")
+
+
+def answer_block(completion: Any, *, opened: bool = False) -> str:
+    """Return the inside of the last `<answer>`, else the whole content: where boxes, points and JSON are read.
+
+    >>> answer_block("<think>[0, 0, 1, 1]</think><answer>[1, 2, 3, 4]</answer>")
+    '[1, 2, 3, 4]'
+    >>> answer_block("<think>[0, 0, 1, 1]</think> [1, 2, 3, 4]")
+    '[1, 2, 3, 4]'
+    """
+    content = split(completion, opened=opened).content
+    block = tagged(content)
+    return (content if block is None else block).strip()
+
+
+def tagged(text: str) -> str | None:
+    """Return the inside of the last closed `<answer>` of a text, innermost if nested.
+
+    >>> tagged("<answer>1</answer><answer>2</answer><answer>3")
+    '2'
+    """
+    span = tagged_span(text)
+    return None if span is None else text[span[1] : span[2]]
+
+
+def tagged_span(text: str) -> tuple[int, int, int] | None:
+    """Return where the last closed `<answer>` of a text starts, and its inside from start to end.
+
+    >>> tagged_span("<answer>1</answer>")
+    (0, 8, 9)
+    """
+    opening, span = None, None
+    for tag in _ANSWER_TAG.finditer(text):
+        if not tag[1]:
+            opening = tag
+        elif opening is not None:
+            span, opening = (opening.start(), opening.end(), tag.start()), None
+    return span
+
+
+def boxed(text: str) -> str | None:
+    r"""Return the inside of the last balanced `\boxed{}` of a text, innermost if nested.
+
+    >>> boxed(r"\boxed{1} \boxed{\{2\}, {3}} \boxed{4")
+    '\\{2\\}, {3}'
+    """
+    found = boxes(text)
+    return text[found[-1][1] : found[-1][2]] if found else None
+
+
+def boxes(text: str) -> list[tuple[int, int, int]]:
+    r"""Return each balanced `\boxed{}` of a text, by the place of its inside: where it, its inside and that end start.
+
+    >>> boxes(r"\boxed{1}")
+    [(0, 7, 8)]
+    """
+    start = max(0, min((at for at in (text.find("\\boxed"), text.find("\\fbox")) if at >= 0), default=len(text)))
+    depth = 0
+    found: list[tuple[int, int, int]] = []
+    opened: list[tuple[int, int, int]] = []  # depth outside, start, start of the inside of each box still open
+    for token in _BOX_TOKEN.finditer(text, start):
+        match token[0]:
+            case "{":
+                depth += 1
+            case "}":
+                depth -= 1
+                if opened and depth == opened[-1][0]:
+                    _, box, inside = opened.pop()
+                    found.append((box, inside, token.start()))
+            case box if box.endswith("{") and box != "\\{":
+                opened.append((depth, token.start(), token.end()))
+                depth += 1
+    return sorted(found, key=lambda box: box[1])
+
+
+def _last_assistant_message(completion: Any) -> dict | None:
+    messages = [completion] if isinstance(completion, dict) else completion
+    if not isinstance(messages, list | tuple):
+        return None
+    for message in reversed(messages):
+        if isinstance(message, dict) and message.get("role", "assistant") == "assistant":
+            return message
+    return None
+
+
+def _blocks(content: Any) -> Iterator[tuple[bool, str]]:
+    """Yield `(is thinking, text)` for each textual block of a message's content."""
+    for block in content if isinstance(content, list | tuple) else [content]:
+        if isinstance(block, str):
+            yield False, block
+        elif isinstance(block, dict):
+            is_thought = block.get("type") in ("thinking", "reasoning")
+            keys = ("thinking", "reasoning", "text") if is_thought else ("text",)
+            yield from ((is_thought, block[key]) for key in keys if isinstance(block.get(key), str))

@@ -1,0 +1,406 @@
+"""A whole text as one mathematical value: a quantity with its unit, a sequence, a relation, or nothing."""
+
+import re
+from collections.abc import Iterator
+from decimal import Decimal
+from functools import lru_cache
+from typing import NamedTuple
+
+from trl_onevision.answers import expression
+from trl_onevision.answers.expression import Parser, Token, Tree, Undefined, Unknown, Unreadable, symbols, tokenize
+from trl_onevision.answers.markup import plain
+from trl_onevision.answers.numerals import CJK, with_figures
+from trl_onevision.answers.stance import is_asserted
+from trl_onevision.answers.units import Unit, read_unit
+
+
+class Quantity(NamedTuple):
+    """An expression, what its unit may be, the words of a unit that is not known, and the name that it was given."""
+
+    tree: Tree
+    units: tuple[Unit, ...] = ()
+    word: str = ""
+    name: str = ""
+
+    @property
+    def is_percent(self) -> bool:
+        """Whether it was written with a percent sign."""
+        return any(unit.dimension == (("%", 1),) for unit in self.units)
+
+    @property
+    def is_numeral(self) -> bool:
+        """Whether it is written as one number, and not computed."""
+        return (self.tree[1] if self.tree[0] == "-" else self.tree)[0] == "num"
+
+    @property
+    def step(self) -> Decimal | None:
+        """The step of the last decimal of a number; `None` of an integer and of an expression."""
+        tree = self.tree[1] if self.tree[0] == "-" else self.tree
+        return tree[2] if tree[0] == "num" else None
+
+
+class Sequence(NamedTuple):
+    """Values in brackets, or without any: then their order is nothing."""
+
+    brackets: str
+    parts: tuple["Quantity | Sequence | Relation", ...]
+
+
+class Relation(NamedTuple):
+    """An equation or an inequality between two expressions."""
+
+    sign: str
+    left: Tree
+    right: Tree
+
+
+Value = Quantity | Sequence | Relation
+
+_SIGNS = {
+    "=": "=",
+    "<": "<",
+    ">": ">",
+    "≤": "≤",
+    "≥": "≥",
+    "≠": "≠",
+    "≈": "≈",
+    "≃": "≈",
+    "≅": "≈",
+    "∼": "≈",
+    "⩽": "≤",
+    "⩾": "≥",
+}
+_SIGN_COMMANDS = {"le": "≤", "leq": "≤", "leqslant": "≤", "ge": "≥", "geq": "≥", "geqslant": "≥", "lt": "<", "gt": ">"}
+_SIGN_COMMANDS |= {"ne": "≠", "neq": "≠", "approx": "≈", "equiv": "=", "simeq": "≈", "sim": "≈", "doteq": "≈"}
+_JOINTS = ("or", "and", "或", "和", "与", "或者", "及", "以及")
+_MONEY = re.compile(r"^(-?\s?)((?:US\s?)?\\\$|[€£¥₹₩₽])\s?(?=[-\d.(])")
+_NAME = re.compile(r"(?:[\\∠△Δ]?\s?[A-Za-zα-ωΔ'_{}()△∠,\s]|\\[a-z]+|\d(?=[\s})'A-Za-z]|\s?$)|[" + CJK + r"]){1,60}")
+# What may be said before a value, up to its last word: "The area is", "There are", "x equals", "一共有".
+_COPULA = re.compile(
+    r"\b(?:is|are|was|were|be|equals|equal\sto|has|have|had|got|gets?|gives?|makes?|counts?|see|needs?|totals?|of|yields?|as"
+    r"|about|approximately|around|roughly|exactly|only|just|nearly|almost|approx\.?|answers?|results?)\b\s*:?\s*"
+    r"|['’]s\s+|(?:应该)?[是为有得]|等于|大?约|一共|总共|共|[:≈]|\\approx\b"
+)
+_LEAD = re.compile(rf"[A-Za-z{CJK}'’,\s\-:*_]*(?:\b[A-Za-z]+\s\d{{1,3}}\s[A-Za-z{CJK}'’,\s\-:]*)?")
+_CLOSING = re.compile(
+    r"\s*(?:\b(?:is|was)\s(?:the|my|our)?\s?(?:final\s|correct\s|right\s)?(?:answer|result|solution|value|total)s?"
+    r"|\b(?:long|wide|tall|high|deep|thick|away|apart|old|each|altogether|in\s(?:total|all|length|area|size))"
+    r"|\((?!\s*(?:or|and)\b)[^()\d]{2,80}\)|\(\s?(?:≈|about|approximately|approx\.?)[^()]{1,40}\)|[.!,;])\s*$"
+)
+# "red apples in the picture" may follow a number; "or more", "of 7", "if it rains", "to 9" may not.
+_NO_NOUN_WORDS = (
+    "or and to than more less fewer plus minus times over of not is are was were does do did if unless when "
+    "while but so because since would could should may might except without between from up at least most "
+    "greater smaller wrong then that which who as nor no never upto through until before after into divided "
+    "multiplied modulo mod squared cubed factorial percent half thirds hundred thousand million billion "
+    "trillion dozen point"
+)
+_NO_NOUN = frozenset(_NO_NOUN_WORDS.split())
+_WORDS = re.compile(r"[A-Za-z]+(?:['’-][A-Za-z]+)*")
+_NO_TAIL = re.compile(r"[或和与不非没错以上下多少超余几至到]")
+# "left after …", "in the picture", "as it is the mode": words that add no number.
+_TAIL = re.compile(
+    r"(?<=[\w%°)}])'?,?\s(?:left|remaining|in|on|at|after|that|which|with|for|when|as|because|since|are\s(?:left|there|shown))\b"
+    r"(?:\s[^\d\\=+*/<>^]{1,200}|)\Z"
+)
+MOST_LEADS = 8
+_COUNTER_WORDS = "个 個 只 条 本 名 位 张 つ 個 개 项 unit item one piece total altogether answer"
+_COUNTERS = frozenset(_COUNTER_WORDS.split())
+MOST_WORDS = 6
+
+
+@lru_cache(maxsize=8192)
+def read(text: str, number: bool = False) -> Value | None:
+    r"""Read a text as one value; `None` where it states none as a whole, `Unknown` raised where it needs more algebra.
+
+    >>> read("The result is 3 cm.").word, read("x + 3 apples or so"), read("Figure 3 does not show it")
+    ('', None, None)
+    >>> read("1, 2").brackets, read("(1, 2)").brackets, read("x > 5").sign
+    ('', '()', '>')
+
+    `number`: in a row that asks for a number "1,5" has a decimal comma, and the letter of "3m" is a unit.
+    """
+    text = plain(text)
+    if len(text) > expression.LONGEST:
+        return None
+    unknown: Unknown | None = None
+    for candidate in _cores(text):
+        if not candidate:
+            continue
+        try:
+            return _value(candidate, number)
+        except Unknown as error:
+            unknown = unknown or error
+        except Undefined:
+            return None
+        except (Unreadable, RecursionError):
+            continue
+    if unknown is not None and is_asserted(text) and not is_prose(text):
+        raise unknown
+    return None
+
+
+def is_prose(text: str) -> bool:
+    """Whether a text has words: algebra would read each letter as a variable, and any anagram as equal.
+
+    >>> is_prose("red car"), is_prose(r"\\int_0^1 x dx"), is_prose("cos(2x)")
+    (True, False, False)
+    """
+    found = _LATIN.findall(_ANY_COMMAND.sub(" ", text))
+    return any(len(word) > 2 and word.casefold() not in _NO_PROSE for word in found)
+
+
+_ANY_COMMAND = re.compile(r"\\(?:begin|end)\s?\{[a-zA-Z*]{1,20}\}|\\[a-zA-Z]{1,40}")
+_LATIN = re.compile(r"[^\W\d_]{2,}")
+_NO_PROSE_WORDS = "min max gcd lcm lim mod det and infinity deg mph rad mol inf"
+_NO_PROSE = frozenset([*expression.FUNCTIONS, *_NO_PROSE_WORDS.split()])
+
+
+def _cores(text: str) -> Iterator[str]:
+    """Yield the text, then what is left of it without a sentence around its value."""
+    bare = _without_closing(text)
+    if not is_asserted(text):
+        yield bare
+        return
+    yield with_figures(bare)
+    twice = re.match(r"(\w+)\s?[:,;-]\s(?=[A-Za-z])(?=.*\b\1\b)", bare, re.IGNORECASE)  # "FIVE: I count five"
+    bare = bare[twice.end() :] if twice else bare
+    ends = [match.end() for match in _COPULA.finditer(bare)][:MOST_LEADS]
+    for end in ends:
+        if _LEAD.fullmatch(bare, 0, end) or (_NAME.fullmatch(bare[:end].rstrip(" :≈"))):
+            value = with_figures(bare[end:].strip().strip("'"))
+            yield value
+            tail = _TAIL.search(value)
+            if tail:
+                yield value[: tail.start()].strip(" ,")
+
+
+def _without_closing(text: str) -> str:
+    while True:
+        shorter = _CLOSING.sub("", text).strip()
+        if shorter == text or not shorter:
+            return shorter or text
+        text = shorter
+
+
+def _value(text: str, number: bool) -> Value:
+    text = expression.mixed(text)
+    money = _MONEY.match(text)
+    if money:
+        text = f"{money[1]}{text[money.end() :]} {money[2].replace('US', '')}"
+    brackets = _brackets_of(text)
+    tokens = tokenize(text, groups=not brackets, decimal_comma=number)
+    if brackets:
+        inside = _split(tokens[1:-1], (",", ";"))
+        if len(inside) > 1:
+            return Sequence(brackets, tuple(_plain_value(text, part, number) for part in inside))
+    parts = _split(tokens, (",", ";", *_JOINTS))
+    if len(parts) > 1:
+        return Sequence("", tuple(_related(text, part, number) for part in parts if part))
+    return _related(text, tokens, number)
+
+
+def _brackets_of(text: str) -> str:
+    """The brackets that hold a whole text, of which an interval may have two kinds; else nothing."""
+    text = text.replace("\\{", "{").replace("\\}", "}")
+    if len(text) < 2 or text[0] not in "([{" or text[-1] not in ")]}":
+        return ""
+    depth = 0
+    for index, one in enumerate(text):
+        depth += (one in "([{") - (one in ")]}")
+        if depth == 0 and index < len(text) - 1:
+            return ""
+    return text[0] + text[-1]
+
+
+def _split(tokens: list[Token], separators: tuple[str, ...]) -> list[list[Token]]:
+    parts: list[list[Token]] = [[]]
+    depth = 0
+    for token in tokens:
+        depth += (token.text in ("(", "[", "{")) - (token.text in (")", "]", "}"))
+        if depth == 0 and token.text in separators and token.kind in ("op", "letters", "word"):
+            if parts[-1]:
+                parts.append([])
+        else:
+            parts[-1].append(token)
+    return parts if parts[-1] or len(parts) == 1 else parts[:-1]
+
+
+def _related(text: str, tokens: list[Token], number: bool) -> Value:
+    """A value, perhaps with its name ("x = 5") or the way to it ("3 + 4 = 7"); else a relation."""
+    sides: list[list[Token]] = [[]]
+    signs: list[str] = []
+    for token in tokens:
+        sign = (
+            _SIGNS.get(token.text)
+            if token.kind == "op"
+            else _SIGN_COMMANDS.get(token.text)
+            if token.kind == "command"
+            else None
+        )
+        if sign:
+            signs.append(sign)
+            sides.append([])
+        else:
+            sides[-1].append(token)
+    if not signs:
+        return _signed(text, tokens, number)
+    if not all(sides[1:]):
+        raise Unreadable("a side is missing")
+    if set(signs) - {"=", "≈"}:
+        if len(signs) > 1 or not sides[0]:
+            if not sides[0]:
+                raise Unreadable("a bound")
+            raise Unknown("a chain of inequalities")
+        left, right = (_plain_value(text, side, False) for side in sides)
+        if isinstance(left, Quantity) and isinstance(right, Quantity):
+            return Relation(signs[0], left.tree, right.tree)
+        raise Unreadable(signs[0])
+    return _chain(text, sides, number)
+
+
+def _chain(text: str, sides: list[list[Token]], number: bool) -> Value:
+    name = ""
+    if sides[0]:
+        first = text[sides[0][0].start : sides[0][-1].end]
+        try:
+            lone = _plain_value(text, sides[0], False)
+        except (Unreadable, Unknown, Undefined):
+            lone = None
+        is_name = lone is None or (
+            isinstance(lone, Quantity) and lone.tree[0] == "sym" and lone.tree[1] not in ("pi", "e")
+        )
+        if is_name or (_NAME.fullmatch(first) and not (isinstance(lone, Quantity) and _is_term(lone))):
+            if not _NAME.fullmatch(first):
+                raise Unreadable(first)
+            name, sides = re.sub(r"\s", "", first), sides[1:]
+    else:
+        sides = sides[1:]
+    values = [_signed(text, side, number) for side in sides]
+    if len(values) == 1:
+        (value,) = values
+        return value._replace(name=name) if isinstance(value, Quantity) else value
+    if not all(isinstance(value, Quantity) for value in values):
+        raise Unreadable("a chain")
+    quantities = [value for value in values if isinstance(value, Quantity)]
+    if any(symbols(value.tree) for value in quantities):
+        if len(quantities) == 2 and not name:
+            return Relation("=", quantities[0].tree, quantities[1].tree)
+        if not name:
+            raise Unknown("a chain of equations")
+        return quantities[-1]._replace(name=name)
+    _check_equal(quantities)
+    exact = [value for value in quantities if value.step is None]
+    unit = next((value for value in reversed(quantities) if value.units or value.word), quantities[-1])
+    chosen = exact[-1] if exact else quantities[-1]
+    return Quantity(chosen.tree, chosen.units or unit.units, chosen.word or unit.word, name)
+
+
+def _is_term(value: Quantity) -> bool:
+    """Whether it is an operation on symbols, and so no name: "ab" may be a line, "2x" and "x + y" are terms."""
+    return value.tree[0] not in ("sym", "*") or any(
+        part[0] == "num" for part in value.tree[1:] if isinstance(part, tuple)
+    )
+
+
+def _check_equal(values: list[Quantity]) -> None:
+    """Refuse "2 + 2 = 5": a chain whose sides differ by more than the digits that they state."""
+    last = expression.evaluate(values[-1].tree, 40)
+    for one in values[:-1]:
+        value = expression.evaluate(one.tree, 40)
+        steps = [step for step in (one.step, values[-1].step) if step]
+        leeway = max([*steps, max(abs(value), abs(last)).scaleb(-9)])
+        if abs(value - last) > leeway and not (one.units or values[-1].units):
+            raise Unreadable("its sides differ")
+
+
+def _signed(text: str, tokens: list[Token], number: bool) -> Value:
+    """A value that may have one ±: then it is two."""
+    for index, token in enumerate(tokens):
+        if token.text in ("±", "pm") and token.kind in ("op", "command"):
+            if any(other.text in ("±", "pm", "mp") for other in tokens[index + 1 :]):
+                raise Unknown("several ±")
+            both = [[*tokens[:index], token._replace(kind="op", text=sign), *tokens[index + 1 :]] for sign in "+-"]
+            return Sequence("", tuple(_plain_value(text, one, number) for one in both))
+    return _plain_value(text, tokens, number)
+
+
+def _plain_value(text: str, tokens: list[Token], number: bool) -> Value:
+    if not tokens:
+        raise Unreadable("nothing")
+    own = text[tokens[0].start : tokens[-1].end]
+    brackets = _brackets_of(own)
+    if brackets and len(inside := _split(tokens[1:-1], (",", ";"))) > 1:
+        return Sequence(brackets, tuple(_plain_value(text, part, number) for part in inside))
+
+    def unit_at(
+        rest: str, token: Token, first: bool, tree: Tree, previous: Token
+    ) -> tuple[tuple[Unit, ...], str] | None:
+        return _unit_at(rest, token, first, tree, previous, number)
+
+    parser = Parser(text, list(tokens), unit_at)
+    tree = parser.parse()
+    units: tuple[Unit, ...] = parser.unit[0] if parser.unit else ()
+    word = parser.unit[1] if parser.unit else ""
+    if word.startswith("+"):  # 2 h 30 min
+        more = _value(word[1:], True)
+        if not isinstance(more, Quantity) or not more.units or more.units[0].dimension != units[0].dimension:
+            raise Unreadable(word)
+        factor = more.units[0].size / units[0].size
+        tree = ("+", tree, ("/", ("*", more.tree, _integer(factor.numerator)), _integer(factor.denominator)))
+        word = ""
+    return Quantity(tree, units, word)
+
+
+def _integer(value: int) -> Tree:
+    return ("num", Decimal(value), None)
+
+
+def _unit_at(
+    rest: str, token: Token, first: bool, tree: Tree, previous: Token, number: bool
+) -> tuple[tuple[Unit, ...], str] | None:
+    """Read a unit that takes all the rest of a text; `None` where what starts there is mathematics."""
+    if token.kind == "number" or token.text in ("*", "/", "(", "{", "[", "^", "-", "+", "|", "√", ":", "!"):
+        return None
+    if token.kind == "command" and token.text not in ("Omega", "mu", "$", "%"):
+        return None
+    compound = re.match(r"([^\W\d_]+)\s?(?:,|and)?\s?(?=\d)", rest)
+    if compound and tree[0] == "num" and (units := read_unit(compound[1])):
+        return units, "+" + rest[compound.end() :]
+    units = read_unit(rest)
+    is_word = token.kind == "word" or (token.kind == "letters" and len(token.text) > 2)
+    if units:
+        if token.kind in ("letters", "greek") and len(token.text) == 1 and not number:
+            upright = token.spaced and first and previous.kind != "letters"
+            measured = previous.kind != "number" and re.search(r"^m\s?\^\s?\{?[23]|/", rest)
+            by = previous.kind == "number" and "/" in rest
+            if not (upright or measured or by):
+                return None
+        if symbols(tree) and not (token.spaced or is_word):
+            return None
+        return (units, "") if not symbols(tree) or len(token.text) > 1 else None
+    if not is_word or symbols(tree):
+        return None
+    word = noun(rest)
+    return None if word is None else ((), word)
+
+
+def noun(text: str) -> str | None:
+    """Return the words that follow a number, folded; `None` where they say more than what is counted.
+
+    >>> noun("Red apples"), noun("or more"), noun("apples in total"), noun("个")
+    ('red apple', None, 'apple in', '')
+    """
+    text = text.strip()
+    if re.fullmatch(rf"[{CJK}]{{1,8}}", text):
+        return None if _NO_TAIL.search(text) else "" if text in _COUNTERS else text
+    if not re.fullmatch(r"[A-Za-z'’\-\s]+", text):
+        return None
+    words = [word.lower() for word in _WORDS.findall(text)]
+    if not 1 <= len(words) <= MOST_WORDS or _NO_NOUN.intersection(words):
+        return None
+    return " ".join(word for word in map(_singular, words) if word not in _COUNTERS)
+
+
+def _singular(word: str) -> str:
+    return word if word.endswith("ss") or len(word) < 4 else re.sub(r"(?<=[a-z])s$", "", word)

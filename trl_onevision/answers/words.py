@@ -1,0 +1,345 @@
+"""Answers that are words: same text, edit distances for OCR and speech, yes/no, lists, dates and times of day."""
+
+import ast
+import itertools
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from datetime import date
+
+from rapidfuzz.distance import Levenshtein
+
+from trl_onevision.answers.compare import item_key
+from trl_onevision.answers.markup import normalize, plain
+from trl_onevision.answers.numerals import CJK, with_figures
+from trl_onevision.answers.stance import is_asserted, is_hedged
+
+
+def exact(gold: str, answer: str) -> float:
+    """Return 1 where two texts are the same after `normalize`, else 0.
+
+    >>> exact("Paris", "paris."), exact("Paris", "Paris, France")
+    (1.0, 0.0)
+    """
+    wanted, given = normalize(gold), normalize(answer)
+    return float(wanted == given if wanted or given else gold.strip() == answer.strip())
+
+
+def anls(gold: str, answer: str) -> float:
+    """Return the normalised Levenshtein similarity, 0 below one half: the measure of DocVQA and other OCR tasks.
+
+    >>> anls("invoice 1024", "invoice 1O24"), anls("invoice", "receipt")
+    (0.9166666666666666, 0.0)
+
+    `1 - distance / max(len)` on casefolded text. From "Scene Text Visual Question Answering" (arXiv 1905.13648).
+    """
+    gold, answer = (" ".join(text.casefold().split()) for text in (gold, answer))
+    longest = max(len(gold), len(answer))
+    if gold == answer:
+        return 1.0
+    similarity = 1 - Levenshtein.distance(gold, answer, score_cutoff=longest // 2 + 1) / longest
+    return similarity if similarity > 0.5 else 0.0
+
+
+def word_accuracy(gold: str, answer: str) -> float:
+    """Return 1 minus the word error rate, at least 0.
+
+    >>> word_accuracy("the cat sat down", "the cat sits down")
+    0.75
+
+    Words are split at white space and compared after `normalize`; Video-R1 and OneThinker score OCR so.
+    """
+    wanted, given = ([normalize(word) for word in text.split()] for text in (gold, answer))
+    if len(given) >= 2 * len(wanted):
+        return float(wanted == given)
+    return max(0.0, 1 - Levenshtein.distance(wanted, given) / len(wanted))
+
+
+_YES = "yes yeah yep true correct 是 是的 对 正确 没错 没有错 有 可以 能 会 はい 네 예 да sí si oui ja sim vero vrai"
+_NO = "no nope false incorrect wrong 否 不 不是 不是的 不对 不正确 错 错误 没 没有 不可以 不能 不会 いいえ 아니요"
+_NO += " нет non nein não falso faux"
+_TRUTH = dict.fromkeys(_YES.split(), True) | dict.fromkeys(_NO.split(), False)
+_TOKEN = re.compile(r"\w+(?:['’]\w+)?|[.,;:!?]")
+_NEGATION = re.compile(r"not|never|cannot|\w+n['’]t|nicht|pas|не")
+_NO_NEGATION = ("only", "just", "merely")  # "not only true" is true
+_CHINESE_NO = re.compile(rf"[不没无未][{CJK}]{{1,3}}")
+_PRONOUN_WORDS = "it they there this that he she the we i because since as you these those both neither"
+_PRONOUNS = frozenset(_PRONOUN_WORDS.split())
+_SET_ASIDE = re.compile(
+    r"except|\bbut\b|other\sthan|rather\sthan|instead|far\sfrom|unlike|without|neither|除|[,;]\s?(?:or|maybe|perhaps|possibly)\b",
+    re.IGNORECASE,
+)
+
+
+def yes_or_no(text: str) -> bool | None:
+    """Read a yes or a no, in several languages; `None` where the text says neither, both or perhaps.
+
+    >>> yes_or_no("Yes, it is."), yes_or_no("I know: yes"), yes_or_no("false"), yes_or_no("yes or no")
+    (True, True, False, None)
+    >>> yes_or_no("It isn't true."), yes_or_no("不包含"), yes_or_no("yes is wrong"), yes_or_no("No answer")
+    (False, False, None, None)
+
+    The first word decides unless the other answer follows it at once ("yes or no"); otherwise the one that occurs. A
+    negation turns what stands at most two words behind it; what stands further behind in its clause is unclear.
+    """
+    tokens = _TOKEN.findall(normalize(text))
+    words = [token for token in tokens if token not in ".,;:!?"]
+    if not words:
+        return None
+    if len(words) == 1 and _CHINESE_NO.fullmatch(words[0]) and words[0] not in _TRUTH:
+        return False
+    head = re.split(r"[,.;:!?]", normalize(text))[0]
+    if is_hedged(head) or (len(words) < 4 and is_hedged(text)) or _SET_ASIDE.search(text):
+        return None
+    said = _said(tokens)
+    if not said:
+        return None
+    begins = words[0] in _TRUTH
+    if (
+        begins
+        and len(words) > 1
+        and (words[1] in ("or", "and", "is", "was", "isn't", "are", "seems") or words[1] in _TRUTH)
+    ):
+        return None
+    if len(set(said)) == 1:
+        return said[0]
+    return said[0] if begins else None
+
+
+def _said(tokens: Sequence[str]) -> list[bool | None]:
+    """Return each yes and no of a text, turned where it is negated, `None` where that is unclear."""
+    said: list[bool | None] = []
+    since = None  # words since the last negation of the clause
+    for token, after in itertools.zip_longest(tokens, tokens[1:]):
+        if token in ".,;:!?":
+            since = None
+        elif _NEGATION.fullmatch(token) and after not in _NO_NEGATION:
+            since = 0
+        elif token == "no" and after is not None and after not in ".,;:!?" and after not in _PRONOUNS:
+            since = 0  # "no answer" says nothing
+        else:
+            if token in _TRUTH:
+                said.append(_TRUTH[token] if since is None else None if since > 2 else not _TRUTH[token])
+            since = None if since is None else since + 1
+    return said
+
+
+def is_yes_or_no(gold: str) -> bool:
+    """Tell whether a gold is a yes or a no and nothing more.
+
+    >>> is_yes_or_no("Yes."), is_yes_or_no("Yes, on Mondays")
+    (True, False)
+    """
+    return normalize(gold) in _TRUTH
+
+
+def same_yes_or_no(gold: str, answer: str) -> float | None:
+    """Return 1 where gold and answer both say yes or both no; `None` where the gold is neither.
+
+    >>> same_yes_or_no("yes", "Yes, it is."), same_yes_or_no("yes", "maybe"), same_yes_or_no("red", "yes")
+    (1.0, 0.0, None)
+    """
+    return float(yes_or_no(answer) == _TRUTH[normalize(gold)]) if is_yes_or_no(gold) else None
+
+
+_SEPARATOR = re.compile(
+    r"\s{0,2}(?:[,;、，；\n]|\band\b|\bund\b|\by\b|\bet\b|&|和|与|及)\s{0,2}(?:and\b\s{0,2})?", re.IGNORECASE
+)
+_BULLET = re.compile(r"^\s{0,4}(?:[-*•]|\d{1,3}[.)])\s{1,4}", re.MULTILINE)
+
+
+def items(text: str) -> list[str]:
+    """Split an answer that is a list: JSON, bullets, lines, or what commas, semicolons and "and" separate.
+
+    >>> items("red, green and blue"), items('["red", "a, b"]'), items("1. red" + chr(10) + "2. green")
+    (['red', 'green', 'blue'], ['red', 'a, b'], ['red', 'green'])
+    """
+    values = listed(text)
+    if values is not None:
+        return [str(value) for value in values]
+    bare = _BULLET.sub("", text.strip()).strip("[](){}").removesuffix(".")
+    lines = bare.split("\n") if "\n" in bare else _SEPARATOR.split(bare)
+    return [line.strip() for line in lines if line.strip()]
+
+
+def same_items(gold: str, answer: str, *, ordered: bool) -> float:
+    """Return 1 where two lists hold the same items, in the same order if `ordered`; else 0.
+
+    >>> same_items("1, 2.0, red", "Red; 2 and 1", ordered=False), same_items("1, 2", "2, 1", ordered=True)
+    (1.0, 0.0)
+
+    Items are compared as quantities where they are, else after `normalize`. A repeated item counts as often.
+    """
+    wanted, given = ([item_key(item) for item in items(text)] for text in (gold, answer))
+    return float(wanted == given if ordered else Counter(wanted) == Counter(given))
+
+
+def listed(text: str) -> list | None:
+    """Return the list that a text is in JSON or as Python writes it, or `None` for any other text.
+
+    >>> listed("[1, 2]"), listed("['a', 'b']"), listed("1, 2")
+    ([1, 2], ['a', 'b'], None)
+    """
+    text = text.strip()
+    if not text.startswith("[") or len(text) > 10_000:
+        return None
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        try:
+            values = ast.literal_eval(text)  # literals alone: nothing runs
+        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+            return None
+    return values if isinstance(values, list) else None
+
+
+def accepted(gold: str) -> list[str] | None:
+    """Return the strings of a gold that is a list of strings, or `None` for any other text.
+
+    >>> accepted('["NYC", "New York"]'), accepted("New York"), accepted("[1, 2]")
+    (['NYC', 'New York'], None, None)
+    """
+    values = listed(gold)
+    return values if values and all(isinstance(value, str) for value in values) else None
+
+
+_NAMES = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
+_MONTH = rf"(?P<name>{_NAMES})[a-z]{{0,6}}\.?"
+_DAY = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?"
+_YEAR = r"(?P<year>\d{4})"
+_DATES = [
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        rf"(?<!\d){_YEAR}\s?[-/.年]\s?(?P<month>\d{{1,2}})\s?[-/.月]\s?(?P<day>\d{{1,2}})(?!\d)\s?[日号]?",
+        rf"(?<!\d){_DAY}\s?[-/.]\s?(?P<month>\d{{1,2}})\s?[-/.]\s?{_YEAR}(?!\d)",
+        rf"(?<!\d){_DAY}(?:\s{{1,2}}of)?[\s-]{{1,2}}{_MONTH},?[\s-]{{1,2}}{_YEAR}(?!\d)",
+        rf"\b{_MONTH}\s{{1,2}}{_DAY},?\s{{1,2}}{_YEAR}(?!\d)",
+    )
+]
+_CLOCKS = (
+    re.compile(
+        r"(?<![\d:.])(?P<hour>\d{1,2})(?:\s?[:点]\s?|h)(?P<minute>[0-5]\d)(?:\s?[:分]\s?(?P<second>[0-5]\d)|分)?(?![\d:.]\d|\d|\s?m(?!\.)|分)"
+        r"(?:\s{0,2}(?P<half>am|pm|a\.m|p\.m)\b)?",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        r"(?<![\d:.])(?P<minute>\d{1,2})(?:\s{1,2}minutes?)?\s{1,2}(?P<way>past|after|to|before)\s{1,2}(?P<hour>\d{1,2})\b"
+        r"(?:\s{0,2}(?P<half>am|pm|a\.m|p\.m)\b)?(?:\s?o'clock)?",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        r"(?<![\d:.])(?P<hour>\d{1,2})\s{0,2}(?:(?P<half>am|pm|a\.m|p\.m)\b|o'?\s?clock|点整?)(?:(?P<minute>\d{1,2})分?)?",
+        re.IGNORECASE,
+    ),
+)
+_HALF_DAYS = (("下午|晚上|傍晚|in the (?:afternoon|evening)|at night", "pm"), ("上午|早上|凌晨|in the morning", "am"))
+LONGEST = 300
+MOST_WORDS = 8  # around a date or a time
+
+
+def _is_all(text: str, start: int, end: int) -> bool:
+    """Whether what stands around a part of a text is a few words that change nothing."""
+    rest = f"{text[:start]} {text[end:]}"
+    return not re.search(r"\d", rest) and len(rest.split()) <= MOST_WORDS and is_asserted(rest)
+
+
+def read_dates(text: str) -> set[date]:
+    """Return the dates that a text may mean: none, one, or two where day and month could be exchanged.
+
+    >>> read_dates("March 5th, 2024") == read_dates("2024-03-05") == read_dates("5 Mar 2024") != set()
+    True
+    >>> sorted(day.isoformat() for day in read_dates("3/5/2024")), read_dates("not 2024-03-05")
+    (['2024-03-05', '2024-05-03'], set())
+    """
+    text = plain(text[:LONGEST])
+    for pattern in _DATES:
+        match = pattern.search(text)
+        if match and _is_all(text, *match.span()):
+            return _readings(match)
+    return set()
+
+
+def _readings(match: re.Match[str]) -> set[date]:
+    parts = match.groupdict()
+    year, day = int(parts["year"]), int(parts["day"])
+    named = "name" in parts
+    month = _NAMES.split("|").index(parts["name"].lower()) + 1 if named else int(parts["month"])
+    found = set()
+    ambiguous = not named and match.re is _DATES[1]
+    for one_month, one_day in [(month, day), (day, month)] if ambiguous else [(month, day)]:
+        try:
+            found.add(date(year, one_month, one_day))
+        except ValueError:  # no such day
+            continue
+    return found
+
+
+def same_date(gold: str, answer: str) -> float | None:
+    """Return 1 where the answer is the gold's date; `None` where the gold is no date.
+
+    >>> same_date("2024-03-05", "5 March 2024"), same_date("2024-03-05", "2024-03-06"), same_date("soon", "2024-03-05")
+    (1.0, 0.0, None)
+
+    Of "3/5/2024" both readings count: it is the fifth of March and the third of May.
+    """
+    wanted = read_dates(gold)
+    return float(bool(wanted & read_dates(answer))) if wanted else None
+
+
+def read_time(text: str) -> tuple[int, bool] | None:
+    """Return the seconds after midnight that a text states, and whether it tells morning from afternoon.
+
+    >>> read_time("3:05 pm"), read_time("half past 3"), read_time("quarter to four"), read_time("7 o'clock")
+    ((54300, True), (12600, False), (13500, False), (25200, False))
+    >>> read_time("2h 30min"), read_time("not 3:05"), read_time("三点半")
+    (None, None, (12600, False))
+    """
+    text = plain(text[:LONGEST]).replace("’", "'")
+    text = re.sub(r"\bhalf(?=\spast)", "30", text, flags=re.IGNORECASE)
+    text = re.sub(r"\b(?:a\s)?quarter(?=\s(?:past|after|to|before))", "15", text, flags=re.IGNORECASE)
+    text = with_figures(re.sub(r"(?<=[^\s\d])点", "点 ", re.sub("点半", "点30分", re.sub("[一刻]刻", "15分", text))))
+    text = (
+        re.sub(r"\bnoon\b", "12:00 pm", re.sub(r"\bmidnight\b", "12:00 am", text))
+        if " " not in text and "-" not in text
+        else text
+    )
+    text = re.sub(r"点\s", "点", text)
+    for words, half in _HALF_DAYS:
+        text = re.sub(rf"(?:{words})\s?(\S+)|(\S+)\s(?:{words})", lambda m, half=half: f"{m[1] or m[2]} {half}", text)  # type: ignore[misc]
+    for pattern in _CLOCKS:
+        match = pattern.search(text)
+        if match and _is_all(text, *match.span()):
+            return _clock(**match.groupdict())
+    return None
+
+
+def _clock(
+    hour: str, minute: str | None = None, second: str | None = None, half: str | None = None, way: str | None = None
+) -> tuple[int, bool] | None:
+    hours, minutes = int(hour), int(minute or 0)
+    if hours > 23 or minutes > 59 or ((half or way) and not 1 <= hours <= 12):
+        return None
+    if half:
+        hours = hours % 12 + (12 if half[0] in "pP" else 0)
+    sign = -1 if way and way.lower() in ("to", "before") else 1
+    if way and not half:
+        return (hours * 60 + sign * minutes) % 720 * 60, False
+    return (hours * 3600 + sign * minutes * 60 + int(second or 0)) % 86400, bool(half) or hours > 12
+
+
+def same_time(gold: str, answer: str) -> float | None:
+    """Return 1 where the answer is the gold's time of day; `None` where the gold is no time.
+
+    >>> same_time("15:05", "3:05 pm"), same_time("3:05", "15:05"), same_time("3:05 am", "3:05 pm")
+    (1.0, 1.0, 0.0)
+
+    A dial does not tell morning from afternoon: hours count modulo twelve unless both sides tell them apart.
+    """
+    wanted, given = read_time(gold), read_time(answer)
+    if wanted is None:
+        return None
+    if given is None:
+        return 0.0
+    day = 24 * 3600 if wanted[1] and given[1] else 12 * 3600
+    return float((wanted[0] - given[0]) % day == 0)
