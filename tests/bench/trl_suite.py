@@ -189,7 +189,6 @@ def start(tests: Path, hub: Path, kind: str, arguments: list[str]) -> subprocess
         "-m",
         "pytest",
         "-q",
-        "--forked",
         "-p",
         "trl_suite",
         "-p",

@@ -19,7 +19,7 @@ from trl_onevision.data.convert import Conversion, convert_row
 from trl_onevision.data.images import PixelGrid
 from trl_onevision.data.prepare import prepare
 from trl_onevision.data.prompts import PROMPTS, user_messages
-from trl_onevision.data.schema import COLUMNS, TASKS, RowError, validate_row
+from trl_onevision.data.schema import COLUMNS, OPTIONAL, TASKS, RowError, validate_row
 from trl_onevision.data.sources import open_source
 from trl_onevision.rewards.accuracy import _JUDGES
 
@@ -88,7 +88,7 @@ def test_every_fixture_row_keeps_the_contract(name, purpose):
     assert len(rows) == len(GOLDS[name])
     for row in rows:
         validate_row(row, purpose)
-        assert set(row) == set(COLUMNS[purpose]) and row["source"] == name
+        assert set(COLUMNS[purpose]) - set(OPTIONAL) <= set(row) <= set(COLUMNS[purpose]) and row["source"] == name
 
 
 GRPO = [name for name, purpose in SERVED if purpose == "grpo"]
@@ -393,3 +393,41 @@ def test_columns_with_a_task_and_for_sft():
     assert sft["completion"][0]["content"][0]["text"] == "It says 42."
     with pytest.raises(RowError, match="column 't': unknown task"):
         convert_row({"q": "Read it.", "a": 42, "t": "ocr", "i": None}, adapter)
+
+
+# What a command says of all rows
+
+
+def named(columns, example, **options):
+    return ColumnsAdapter.parse(columns, **options).to_row(example, "grpo", PROMPTS["plain"])
+
+
+@pytest.mark.parametrize(
+    ("base", "gold", "letter"), [(0, 0, "A"), (0, "2", "C"), (1, 1, "A"), (1, "3", "C"), (0, 1.0, "B")]
+)
+def test_a_gold_may_be_the_number_of_an_option(base, gold, letter):
+    row = named("prompt=q,solution=a,choices=c", {"q": "Which?", "a": gold, "c": ["2", "1", "0"]}, choice_base=base)
+    assert (row["solution"], row["task"]) == (letter, "choice")
+
+
+@pytest.mark.parametrize(("base", "gold"), [(0, 3), (1, 0), (0, "B"), (0, -1), (0, None), (0, "1.5")])
+def test_a_number_of_no_option_is_refused_with_the_range(base, gold):
+    with pytest.raises(RowError, match=rf"the number of an option, {base} to {base + 2} \(--choice-base {base}\)"):
+        named("prompt=q,solution=a,choices=c", {"q": "Which?", "a": gold, "c": ["x", "y", "z"]}, choice_base=base)
+
+
+def test_one_task_for_all_rows():
+    box = {"q": "Where is the cat?", "a": [1, 2, 3, 4], "i": Image.new("RGB", (9, 9))}
+    assert named("prompt=q,solution=a,image=i", box, task="boxes")["task"] == "boxes"
+    assert named("prompt=q,solution=a", {"q": "Who?", "a": "42"}, task="text")["task"] == "text"
+    with pytest.raises(ValueError, match="--task essay: expected one of math, choice"):
+        named("prompt=q,solution=a", {"q": "?", "a": "1"}, task="essay")
+    with pytest.raises(ValueError, match=r"--task text: expected no task= in --columns"):
+        named("prompt=q,solution=a,task=t", {"q": "?", "a": "1", "t": "text"}, task="text")
+
+
+def test_what_rewards_read_goes_through():
+    example = {"q": "How long?", "a": "3", "d": 2, "u": 0.5, "s": 12.5, "f": ["a clock"]}
+    columns = "prompt=q,solution=a,difficulty=d,uncertainty=u,duration=s,visual_facts=f"
+    row = named(columns, example)
+    assert (row["difficulty"], row["uncertainty"], row["duration"], row["visual_facts"]) == (2, 0.5, 12.5, ["a clock"])

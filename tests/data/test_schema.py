@@ -197,3 +197,35 @@ def test_importing_data_loads_neither_torch_nor_trl_nor_datasets():
         "print([name for name in ('torch', 'trl', 'transformers', 'datasets') if name in sys.modules])"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("difficulty", "hard"),
+        ("duration", float("nan")),
+        ("uncertainty", True),
+        ("visual_facts", "one"),
+        ("visual_facts", [1]),
+    ],
+)
+def test_what_rewards_read_besides_is_checked(column, value):
+    row = {
+        "prompt": [{"role": "user", "content": "?"}], "images": [], "solution": "1", "task": "number", "id": "1",
+        "source": "x",
+    }  # fmt: skip
+    validate_row(row)
+    with pytest.raises(RowError, match=column):
+        validate_row({**row, column: value})
+
+
+def test_what_rewards_read_besides_is_written_and_read(tmp_path):
+    given = {"difficulty": 2.0, "uncertainty": 0.5, "duration": 12.5, "visual_facts": ["a clock"]}
+    row = {
+        "prompt": [{"role": "user", "content": "?"}], "images": [], "solution": "1", "task": "number", "id": "1",
+        "source": "x",
+    }  # fmt: skip
+    write_dataset([row | given, row], tmp_path / "rows")
+    first, second = load_dataset(str(tmp_path / "rows"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert {column: first[column] for column in given} == given
+    assert all(second[column] is None for column in given)

@@ -13,10 +13,10 @@ from trl_onevision.answers.words import listed
 from trl_onevision.data.prompts import IMAGE, Prompt, with_choices
 from trl_onevision.data.questions import bare_choices
 from trl_onevision.data.rows import gold_row, grpo_row, labelled_boxes, row_id, sft_row
-from trl_onevision.data.schema import JSON_TASKS, TASKS, Purpose, RowError, naming, read, shown
+from trl_onevision.data.schema import JSON_TASKS, LETTERS, NUMBERS, TASKS, Purpose, RowError, naming, read, shown
 
 _NUMBERED_IMAGE = re.compile(r"<image[ _]?\d{1,2}>")
-FIELDS = ("prompt", "solution", "image", "completion", "choices", "task", "id")
+FIELDS = ("prompt", "solution", "image", "completion", "choices", "task", "id", *NUMBERS, "visual_facts")
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,16 @@ class ColumnsAdapter:
     right options; under the task `list` or `set`, the items of the answer. A `task` column with `boxes` makes the
     solution a box or a list of boxes; without one the task is read from the gold. A column may be a path into a nested
     one (`solution=reward_model.ground_truth`), `prompt` may hold messages, and `image` several columns
-    (`image=image_1+image_2`).
+    (`image=image_1+image_2`). What rewards read besides goes through as it is (`difficulty`, `uncertainty`,
+    `duration`, `visual_facts`).
+
+    `task` is the task of all rows, where no column says it. With `choice_base` the gold of a row with options is the
+    number of one, counted from there: 0 is the first, or 1.
     """
 
     columns: Mapping[str, str]
+    task: str | None = None
+    choice_base: int | None = None
     NAME: str = "columns"
     SOURCE: str | None = None
     REVISION: str | None = None
@@ -45,7 +51,9 @@ class ColumnsAdapter:
     COLUMNS: frozenset[str] = frozenset()
 
     @classmethod
-    def parse(cls, text: str, name: str = "columns") -> ColumnsAdapter:
+    def parse(
+        cls, text: str, name: str = "columns", task: str | None = None, choice_base: int | None = None
+    ) -> ColumnsAdapter:
         """From `prompt=question,solution=label,image=picture`.
 
         >>> ColumnsAdapter.parse("question=prompt")
@@ -65,7 +73,10 @@ class ColumnsAdapter:
             raise ValueError(f"--columns {text!r}: a field twice; expected each once (several images are a list)")
         if "prompt" not in columns:
             raise ValueError(f"--columns {text!r}: no prompt; expected prompt=NAME_OF_THE_QUESTION_COLUMN")
-        return cls(columns, NAME=name)
+        if task is not None and (task not in TASKS or "task" in columns):
+            expected = "no task= in --columns beside it" if task in TASKS else f"one of {', '.join(TASKS)}"
+            raise ValueError(f"--task {task}: expected {expected}")
+        return cls(columns, task, choice_base, NAME=name)
 
     @property
     def PROMPT(self) -> dict[Purpose, str]:
@@ -91,7 +102,10 @@ class ColumnsAdapter:
         if purpose == "sft":
             completion = read(example, self.columns["completion"], str, "the completion as text")
             return sft_row(raw, prompt, source=self.NAME, question=question, images=images, completion=completion)
-        return self._grpo_row(example, raw, prompt, question, images, choices)
+        row = self._grpo_row(example, raw, prompt, question, images, choices)
+        return row | {
+            field: self._get(example, field) for field in (*NUMBERS, "visual_facts") if field in self.columns
+        }
 
     def _grpo_row(
         self,
@@ -102,7 +116,10 @@ class ColumnsAdapter:
         images: list[Any],
         choices: list[str] | None,
     ) -> dict[str, Any]:
-        gold, task = self._get(example, "solution"), self._get(example, "task")
+        gold: Any = self._get(example, "solution")
+        task: Any = self._get(example, "task") or self.task
+        if self.choice_base is not None and choices:  # an index, before it can be taken for a value
+            gold = self._letter(gold, choices)
         if isinstance(gold, str) and (values := listed(gold)) and not isinstance(values[0], int | float):
             gold = values if all(isinstance(value, str) for value in values) else gold
         if task is None and not choices and _is_place(gold):
@@ -117,6 +134,16 @@ class ColumnsAdapter:
         return gold_row(
             raw, prompt, source=self.NAME, question=question, images=images, gold=gold, choices=choices, task=task
         )
+
+    def _letter(self, gold: Any, choices: list[str]) -> str:
+        """The letter of an option that the gold names by its number."""
+        base = self.choice_base or 0
+        named = re.fullmatch(r"\s*(\d{1,3})(?:\.0)?\s*", str(gold))
+        index = int(named[1]) - base if named else -1
+        if not 0 <= index < len(choices):
+            expected = f"the number of an option, {base} to {base + len(choices) - 1} (--choice-base {base})"
+            raise RowError(self.columns["solution"], "gold is no option", found=shown(gold), expected=expected)
+        return LETTERS[index]
 
     def _json_gold(self, gold: Any, task: str) -> str:
         value = json.loads(gold) if isinstance(gold, str) and gold.strip() in ("null", "{}") else gold

@@ -72,6 +72,8 @@ def prepare(
     source: str | None = None,
     conversion: Conversion | None = None,
     columns: str | None = None,
+    task: str | None = None,
+    choice_base: int | None = None,
     split: str = "train",
     config: str | None = None,
     limit: int | None = None,
@@ -102,10 +104,13 @@ def prepare(
     console = console or Console()
     conversion = conversion or Conversion()
     output = output_folder(output, split)
-    adapter = ColumnsAdapter.parse(columns, name=dataset) if columns else find(dataset)
+    if columns is None and (task is not None or choice_base is not None):
+        raise ValueError("--task and --choice-base go with --columns: the adapter of a dataset knows both.")
+    adapter = ColumnsAdapter.parse(columns, dataset, task, choice_base) if columns else find(dataset)
     opened = _open(adapter, dataset, source, split, config)
     conversion = replace(conversion, image_root=conversion.image_root or opened.root)
-    description = _describe(dataset, adapter, opened, conversion, columns, limit)
+    mapped = {"columns": columns, "task": task, "choice_base": choice_base}
+    description = _describe(dataset, adapter, opened, conversion, limit) | mapped
     if resume and (summary := _finished(output, description)):
         return summary
     refuse_used(output)
@@ -133,7 +138,6 @@ def _describe(
     adapter: Adapter,
     source: Source,
     conversion: Conversion,
-    columns: str | None,
     limit: int | None,
 ) -> dict[str, Any]:
     """Everything that decides what the rows become: written beside them, and compared when a run goes on."""
@@ -149,7 +153,6 @@ def _describe(
         "revision": source.revision,
         "files": source.stamps(),
         "license": adapter.LICENSE,
-        "columns": columns,
         "limit": limit,
         **options,
     }
@@ -413,6 +416,13 @@ def prepare_command(
     columns: Annotated[
         str | None, typer.Option(help="For any other dataset: prompt=…,solution=…,image=…,choices=…,task=…,id=…")
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="With --columns: the task of all rows, as boxes. Default: by column, or the gold."),
+    ] = None,
+    choice_base: Annotated[
+        int | None, typer.Option(min=0, max=1, help="With --columns: golds are the numbers of options, from 0 or 1.")
+    ] = None,
     prompt: Annotated[
         str | None, typer.Option(help=f"One of {', '.join(sorted(PROMPTS))}. Default: the dataset's own.")
     ] = None,
@@ -452,6 +462,8 @@ def prepare_command(
             source=source,
             conversion=conversion,
             columns=columns,
+            task=task,
+            choice_base=choice_base,
             split=split,
             config=config,
             limit=limit,

@@ -35,6 +35,10 @@ class GRPORow(TypedDict):
     task: Task
     choices: list[str] | None
     key_steps: list[list[str]] | None
+    difficulty: float | None
+    uncertainty: float | None
+    duration: float | None
+    visual_facts: list[str] | None
     id: str
     source: str
 
@@ -57,9 +61,15 @@ MEANING: dict[str, str] = {
     "task": ", ".join(f"`{task}`" for task in TASKS) + "; routes the row to its reward (GRPO)",
     "choices": "the option texts of a `choice` row, or null (GRPO)",
     "key_steps": "the key steps of a reference solution, each with its equivalent wordings, or null (GRPO)",
+    "difficulty": "how hard the row is, as `budget_reward` reads it, or null (GRPO)",
+    "uncertainty": "how unsure that is, as `budget_reward` reads it, or null (GRPO)",
+    "duration": "seconds of the row's video, for spans in another frame, or null (GRPO)",
+    "visual_facts": "what a right answer has seen, as `VisualFactsReward` reads it, or null (GRPO)",
     "id": "the row's name in the raw dataset; every error about a row gives it",
     "source": "the dataset that the row came from",
 }
+NUMBERS = ("difficulty", "uncertainty", "duration")
+OPTIONAL = ("choices", "key_steps", *NUMBERS, "visual_facts")
 COLUMNS: dict[str, tuple[str, ...]] = {
     "grpo": tuple(GRPORow.__annotations__),
     "sft": tuple(SFTRow.__annotations__),
@@ -143,6 +153,8 @@ def features(purpose: Purpose) -> Features:
         "images": List(Image()),
         "choices": List(text),
         "key_steps": List(List(text)),
+        "visual_facts": List(text),
+        **dict.fromkeys(NUMBERS, Value("float64")),
     }
     return Features({column: types.get(column, text) for column in COLUMNS[purpose]})
 
@@ -204,7 +216,7 @@ def _check_texts(column: str, value: Any) -> None:
 
 def _check_names(row: Mapping[str, Any], purpose: Purpose) -> None:
     for column in COLUMNS[purpose]:
-        if column not in row and column not in ("choices", "key_steps"):
+        if column not in row and column not in OPTIONAL:
             raise RowError(
                 column, "missing column", found=f"columns {sorted(row)}", expected=", ".join(COLUMNS[purpose])
             )
@@ -288,6 +300,17 @@ def blocks(content: Any) -> list[Any]:
     return content if isinstance(content, list) else [{"type": "text", "text": content}]
 
 
+def _check_what_rewards_read(row: Mapping[str, Any]) -> None:
+    for column in NUMBERS:
+        value = row.get(column)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if value is not None and not is_number:
+            raise RowError(column, "no number", found=shown(value), expected="a finite number, or null")
+    facts = row.get("visual_facts")
+    if facts is not None and not (isinstance(facts, list) and all(isinstance(fact, str) for fact in facts)):
+        raise RowError("visual_facts", "no list of texts", found=shown(facts), expected="a list of texts, or null")
+
+
 def _check_gold(row: Mapping[str, Any]) -> None:
     solution, task = row["solution"], row["task"]
     if task not in TASKS:
@@ -296,6 +319,7 @@ def _check_gold(row: Mapping[str, Any]) -> None:
         raise RowError("solution", "no gold answer", found=shown(solution), expected="a non-empty string")
     _check_choices(solution, task, row.get("choices"))
     _check_key_steps(row.get("key_steps"))
+    _check_what_rewards_read(row)
     if task == "boxes":
         sizes = [size for image in row["images"] if (size := image_size(image))]
         check_boxes(read_json(solution), size=sizes[0] if len(sizes) == 1 else None)

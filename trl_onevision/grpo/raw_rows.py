@@ -99,4 +99,4 @@ def _convert(batch: dict[str, list[Any]], name: str) -> dict[str, list[Any]]:
             rows.append(convert_row(dict(zip(batch, values, strict=True)), find(name)))
         except RowError as error:
             logger.warning("Left out: %s", error)
-    return {column: [row[column] for row in rows] for column in features("grpo")}
+    return {column: [row.get(column) for row in rows] for column in features("grpo")}
