@@ -8,6 +8,7 @@ Visual Jigsaw, Spatial-SSRL and Vision-Zero. A new task is a new file here with 
 from __future__ import annotations
 
 import pkgutil
+import zlib
 from importlib import import_module
 from typing import Protocol, cast
 
@@ -66,4 +67,4 @@ def make(name: str, pictures: Pictures, level: int, seed: int, index: int) -> Pu
     task = find(name)
     if not 1 <= level <= len(task.LEVELS):
         raise ValueError(f"--level {level}: {name} has levels 1 to {len(task.LEVELS)}: {'; '.join(task.LEVELS)}")
-    return task.make(np.random.default_rng([seed, names().index(name), level, index]), pictures, level)
+    return task.make(np.random.default_rng([seed, zlib.crc32(name.encode()), level, index]), pictures, level)
