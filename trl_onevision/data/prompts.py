@@ -71,7 +71,7 @@ def find_prompt(name: str) -> Prompt:
 
     >>> find_prompt("r1onevision")
     Traceback (most recent call last):
-    ValueError: prompt 'r1onevision': unknown; expected one of boxed, grounding, plain, r1-onevision, r1-vl, ...
+    ValueError: prompt 'r1onevision': unknown; expected one of boxed, grounding, ...
     """
     if name not in PROMPTS:
         raise ValueError(f"prompt {name!r}: unknown; expected one of {', '.join(sorted(PROMPTS))}")
