@@ -4,6 +4,7 @@ import pytest
 
 from trl_onevision.answers.compare import same
 from trl_onevision.answers.parse import read
+from trl_onevision.rewards import accuracy_reward
 
 
 @pytest.mark.parametrize(
@@ -44,3 +45,18 @@ from trl_onevision.answers.parse import read
 )
 def test_pairs(gold, given, expected):
     assert same(read(gold), read(given)) is expected
+
+
+@pytest.mark.parametrize("task", [None, "text", "math"])
+@pytest.mark.parametrize(
+    ("gold", "answer", "same"),
+    [
+        ("H2O", "H_2O", 1), ("H2O", "$H_{2}O$", 1), ("H2O", r"\mathrm{H}_2\mathrm{O}", 1), ("H2O", "H₂O", 1),
+        ("H2O", r"\ce{H2O}", 1), ("Ca(OH)2", "Ca(OH)_2", 1), ("C6H12O6", "C_6H_{12}O_6", 1), ("O2", "O_2", 1),
+        ("H2O", "H2O2", 0), ("H2O", "H3O", 0), ("H2O", "2HO", 0), ("CO2", "Co2", 0), ("H2O", "OH2", 0),
+        ("H2O", "not H2O", 0), ("H2O", "H2O or CO2", 0), ("CO2", "C + O2", 0),
+    ],
+)  # fmt: skip
+def test_a_chemical_formula_is_no_algebra(gold, answer, same, task):
+    columns = {} if task is None else {"task": [task]}
+    assert accuracy_reward([f"<answer>{answer}</answer>"], solution=[gold], **columns) == [same]

@@ -12,7 +12,7 @@ from trl_onevision.answers.expression import Unknown, symbols
 from trl_onevision.answers.extract import boxed, tagged
 from trl_onevision.answers.markup import plain
 from trl_onevision.answers.parse import Quantity
-from trl_onevision.answers.words import accepted, is_yes_or_no, listed, read_dates, read_time
+from trl_onevision.answers.words import accepted, formula, is_yes_or_no, listed, read_dates, read_time
 
 _LONE_LETTERS = re.compile(rf"[(\[]?[{LETTERS}][)\].]?(?:\s?[,，]\s?[{LETTERS}])*")
 _MATHEMATICS = re.compile(r"\d|\\[a-zA-Z]|[=^<>+√π∞αβθ]|^[a-zA-Z]$|(?<![a-zA-Z])[a-z]\s?[-*/]\s?[a-z](?![a-zA-Z])")
@@ -71,9 +71,9 @@ def task_of(gold: str, question: str | None = None, choices: Sequence[Any] | Non
 
     The first that fits: `choice` where the gold is one of the `choices`, or is letters of A to J and the
     question, where it is known, asks for a letter; `boxes` where it is JSON objects or four numbers in brackets;
-    `text` where it is a yes/no, a date or a time of day; `number` where it is one number, with a unit or without;
-    `math` where it is other mathematics; else `text`. A hyphen, a slash and an asterisk are operators between
-    small letters: "A-B-C" is a way, which algebra may walk in any order.
+    `text` where it is a yes/no, a date, a time of day or a chemical formula; `number` where it is one number,
+    with a unit or without; `math` where it is other mathematics; else `text`. A hyphen, a slash and an asterisk are
+    operators between small letters: "A-B-C" is a way, which algebra may walk in any order.
     """
     if choices and gold_choices(gold, choices):
         return "choice"
@@ -82,6 +82,8 @@ def task_of(gold: str, question: str | None = None, choices: Sequence[Any] | Non
     if is_boxes(gold):
         return "boxes"
     bare = plain(gold)
+    if formula(gold) is not None:
+        return "text"
     if is_yes_or_no(bare) or bare.lower() in _ABBREVIATIONS or read_dates(bare) or read_time(bare):
         return "text"
     try:

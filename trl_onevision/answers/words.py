@@ -15,13 +15,35 @@ from trl_onevision.answers.markup import normalize, plain
 from trl_onevision.answers.numerals import CJK, with_figures
 from trl_onevision.answers.stance import is_asserted, is_hedged
 
+_ELEMENT = (  # the longer symbols first
+    "(?:He|Li|Be|Ne|Na|Mg|Al|Si|Cl|Ar|Ca|Sc|Ti|Cr|Mn|Fe|Co|Ni|Cu|Zn|Ga|Ge|As|Se|Br|Kr|Rb|Sr|Zr|Nb|Mo|Tc|Ru|Rh|Pd|Ag|Cd"
+    "|In|Sn|Sb|Te|Xe|Cs|Ba|La|Ce|Nd|Sm|Eu|Gd|Pt|Au|Hg|Tl|Pb|Bi|Po|Rn|Ra|Th|Pu|H|B|C|N|O|F|P|S|K|V|Y|I|W|U)"
+)
+_FORMULA = re.compile(rf"(?:{_ELEMENT}\d{{0,3}}|\((?:{_ELEMENT}\d{{0,3}})++\)\d{{0,3}})++")
+_ALONE = ("H2", "N2", "O2", "O3", "F2", "Cl2", "Br2", "I2", "P4", "S8")
+_INDEX_MARKS = re.compile(r"\\ce\b|[_{}$\s]")
+
+
+def formula(text: str) -> str | None:
+    r"""Return a chemical formula without the marks of its indices, or `None`: no algebra, and its case counts.
+
+    >>> formula("H_2O"), formula(r"\mathrm{Fe}_2\mathrm{O}_3"), formula("Ca(OH)2"), formula("x_1"), formula("P2")
+    ('H2O', 'Fe2O3', 'Ca(OH)2', None, None)
+    """
+    bare = _INDEX_MARKS.sub("", plain(text)).rstrip(".")
+    if len(bare) > 60 or not _FORMULA.fullmatch(bare) or not any(figure.isdigit() for figure in bare):
+        return None
+    return bare if bare in _ALONE or len(set(re.findall(_ELEMENT, bare))) > 1 else None
+
 
 def exact(gold: str, answer: str) -> float:
-    """Return 1 where two texts are the same after `normalize`, else 0.
+    """Return 1 where two texts are the same after `normalize`, else 0; chemical formulas by their letters' case, too.
 
-    >>> exact("Paris", "paris."), exact("Paris", "Paris, France")
-    (1.0, 0.0)
+    >>> exact("Paris", "paris."), exact("Paris", "Paris, France"), exact("CO2", "CO_2"), exact("CO2", "Co2")
+    (1.0, 0.0, 1.0, 0.0)
     """
+    if (made_of := formula(gold)) is not None:
+        return float(formula(answer) == made_of)
     wanted, given = normalize(gold), normalize(answer)
     return float(wanted == given if wanted or given else gold.strip() == answer.strip())
 

@@ -179,6 +179,8 @@ class AccuracyReward:
         bare, said = plain(gold).rstrip("."), plain(answer).rstrip(".")
         if bare == said:
             return 1.0
+        if words.formula(gold) is not None:
+            return words.exact(gold, answer)
         number = number or _METRES.fullmatch(bare) is not None
         wanted, given = _read(gold, number), _read(answer, number)
         if wanted is None or given is None:
