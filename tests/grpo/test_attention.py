@@ -280,7 +280,8 @@ def test_a_packed_pass_and_its_packing_are_counted(branch: str) -> None:
     length = sum(group.prompt + group.branches for group in groups)
     in_layers = sum(p.numel() for p in decoder.layers.parameters() if p.ndim == 2)
     linear = 2 * length * in_layers  # over each token once
-    # Two products of queries and keys: of each prompt with itself, and of its branches, as wide as the longest, with both
+    # Two products of queries and keys: of each prompt with itself, and of its branches, as wide as the longest, with
+    # both
     pairs = 5 * 5 + 3 * 5 * (5 + 5) + 3 * 3 + 2 * 2 * (3 + 2)
     attention = 4 * decoder.config.hidden_size * pairs
     # Before 2.15, torch does not count its attention on a CPU
