@@ -12,6 +12,20 @@ import trl
 
 TESTED_TRL = ("1.16.0",)
 
+# What TRL's scoring pass takes of a batch besides its tokens
+FIELDS = (
+    "pixel_values",
+    "image_grid_thw",
+    "num_images",
+    "pixel_attention_mask",
+    "spatial_shapes",
+    "num_tiles",
+    "image_sizes",
+    "token_type_ids",
+    "mm_token_type_ids",
+    "image_position_ids",
+)
+
 # Parameters of each overridden method that this package gives, in TRL's order.
 SIGNATURES = {
     "_prepare_inputs": ("self", "generation_batch"),
@@ -35,16 +49,7 @@ SIGNATURES = {
         "batch_size",
         "compute_entropy",
         "compute_aux_loss",
-        "pixel_values",
-        "image_grid_thw",
-        "num_images",
-        "pixel_attention_mask",
-        "spatial_shapes",
-        "num_tiles",
-        "image_sizes",
-        "token_type_ids",
-        "mm_token_type_ids",
-        "image_position_ids",
+        *FIELDS,
     ),
     "_calculate_rewards": ("self", "inputs", "prompts", "completions", "completion_ids_list"),
     "_compute_loss": ("self", "model", "inputs"),
@@ -99,7 +104,7 @@ def check_fields(fields: dict[str, Any]) -> None:
 
     ```
     """
-    known = {*SIGNATURES["_get_per_token_logps_and_entropies"], "batch_num_images"}
+    known = {*FIELDS, "batch_num_images"}
     if unknown := [
         name for name, value in fields.items() if value is not None and value is not False and name not in known
     ]:

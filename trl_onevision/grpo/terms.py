@@ -17,20 +17,7 @@ from trl.trainer.grpo_config import GRPOConfig
 
 from trl_onevision.grpo.groups import Groups, check_correct
 from trl_onevision.grpo.loss.head import window_weights
-
-# What TRL's pass takes of a micro-batch
-FIELDS = (
-    "pixel_values",
-    "image_grid_thw",
-    "num_images",
-    "pixel_attention_mask",
-    "spatial_shapes",
-    "num_tiles",
-    "image_sizes",
-    "token_type_ids",
-    "mm_token_type_ids",
-    "image_position_ids",
-)
+from trl_onevision.grpo.signatures import FIELDS
 
 
 @dataclass(frozen=True)
