@@ -213,11 +213,8 @@ def attend(
     No (L, L) mask is built. On CUDA both calls are causal and reach the flash kernel, grouped heads included;
     elsewhere the second takes one (C, S) mask that all branches and layers share.
     """
-    device = query_1HLD.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        # Rotary states are fp32, and autocast does not see a call with CausalBias
-        dtype = torch.get_autocast_dtype(device)
-        query_1HLD, key_1KLD, value_1KLD = (x.to(dtype) for x in (query_1HLD, key_1KLD, value_1KLD))
+    # Under autocast rotary states are fp32, the values' projection is not, and autocast does not see CausalBias
+    query_1HLD, key_1KLD = query_1HLD.to(value_1KLD.dtype), key_1KLD.to(value_1KLD.dtype)
     kwargs: dict[str, Any] = {"dropout_p": dropout, "scale": scaling}
     kwargs["enable_gqa"] = query_1HLD.size(1) != key_1KLD.size(1)
     parts = zip(*(_split(x, groups, dim=2) for x in (query_1HLD, key_1KLD, value_1KLD)), strict=True)
