@@ -90,6 +90,13 @@ def test_what_a_server_splits_off_and_where_it_cuts_is_kept(serve, tmp_path):
         assert (thinks.cached, long.cached) == (cached, cached)
 
 
+@pytest.mark.parametrize("reason, cut", [("stop", ""), ("length", "at the server's limit of tokens")])
+def test_a_reply_that_ended_without_a_word_is_one(serve, reason, cut):
+    server = serve(lambda handler, text, before: handler.reply(None, reason))
+    (reply,) = ask(Chat("m", server.url), Request("a"))
+    assert (reply.text, reply.reasoning, reply.cut) == ("", "", cut)
+
+
 def test_a_reply_is_in_the_cache_before_the_next_request_is_sent(serve, tmp_path):
     cache, held = tmp_path / "cache.sqlite", []
 

@@ -1,7 +1,7 @@
 """Asking a model behind any server that speaks OpenAI's chat completions: bounded, retried, cached, within a budget.
 
-What the judge rewards and `trl-onevision formalize` stand on. Only the standard library, and `openai` once something
-is asked: `pip install "trl-onevision[judge]"`.
+What the judge rewards, `trl-onevision formalize` and `trl-onevision bench` stand on. Only the standard library, and
+`openai` once something is asked: `pip install "trl-onevision[judge]"`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
+FAIR_TRIAL = 8  # requests: one may fail by itself, for its length say, but a wrong address fails for every one
 LONGEST_REPLY = 200_000  # characters that are kept of a reply; no stage and no judge has use for more
 
 _budget_lock = threading.Lock()  # the module's own, because an instance with a lock does not pickle
@@ -240,7 +241,8 @@ def _read(completion: Any) -> Reply:
     message = choice.message
     reasoning = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
     reasoning = reasoning if isinstance(reasoning, str) else ""
-    text = message.content or "" if reasoning else message.content
+    ended = choice.finish_reason in ("stop", "length", "content_filter")  # saying null where it says nothing
+    text = "" if message.content is None and (reasoning or ended) else message.content
     if not isinstance(text, str):
         raise TypeError(f"a reply without text: {text!r}"[:200])
     cut = "at the server's limit of tokens" if choice.finish_reason == "length" else ""

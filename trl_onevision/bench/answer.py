@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import os
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence, Set
+from collections.abc import AsyncGenerator, Iterator, Sequence, Set
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -14,10 +12,9 @@ from PIL import Image
 
 from trl_onevision.answers.extract import full_text
 from trl_onevision.bench.tsv import BenchRow
+from trl_onevision.chat import FAIR_TRIAL, Chat, Line, NoReply, Request
 from trl_onevision.data.images import PixelGrid, store_image
 from trl_onevision.data.prompts import IMAGE, find_prompt, user_messages, with_choices
-
-FAIR_TRIAL = 8  # requests: a row may fail by itself, for its length say, but a wrong address fails for every row
 
 
 class BenchError(RuntimeError):
@@ -107,7 +104,7 @@ def answer_locally(model: str, rows: Sequence[BenchRow], settings: Generation, d
     ends = set(end) if isinstance(end, list) else {end}
     for batch in todo:
         inputs = processor.apply_chat_template(
-            [_messages(row, settings, _block_with_picture) for row in batch],
+            [_messages(row, settings) for row in batch],
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
@@ -138,9 +135,13 @@ def answer_by_server(
     `batch_size` requests run at a time; a failed one is retried by the client and then left for the next run.
     Where the first ones all fail, the others are not sent.
     """
+    options: dict[str, Any] = {"temperature": 0.0, "max_tokens": settings.max_new_tokens}
+    if settings.repetition_penalty != 1.0:  # beyond OpenAI's own parameters; vLLM and SGLang read it
+        options["extra_body"] = {"repetition_penalty": settings.repetition_penalty}
+    chat = Chat(model, server, max_concurrency=settings.batch_size, timeout=600.0, options=options)
     todo = [row for row in rows if row.index not in done]
     with asyncio.Runner() as runner:
-        answers = _ask_all(server, model, todo, settings)
+        answers = _ask_all(chat, todo, settings)
         try:
             while (answer := runner.run(_next(answers))) is not None:
                 yield answer
@@ -152,80 +153,58 @@ async def _next(answers: Any) -> Answer | None:
     return await anext(answers, None)
 
 
-async def _ask_all(
-    server: str, model: str, rows: Sequence[BenchRow], settings: Generation
-) -> AsyncGenerator[Answer, None]:
-    from openai import AsyncOpenAI, OpenAIError
-
-    running = asyncio.Semaphore(settings.batch_size)
+async def _ask_all(chat: Chat, rows: Sequence[BenchRow], settings: Generation) -> AsyncGenerator[Answer, None]:
+    ready = asyncio.Semaphore(chat.max_concurrency)  # requests with their images: not those of the whole file
     failures: list[str] = []
 
-    async def ask(client: AsyncOpenAI, row: BenchRow) -> Answer | None:
-        async with running:
+    async def ask(line: Line, row: BenchRow) -> Answer | None:
+        async with ready:
             try:
-                messages: Any = _messages(row, settings, _block_with_url)
-                reply = await client.chat.completions.create(
-                    model=model,
-                    messages=messages,
-                    max_tokens=settings.max_new_tokens,
-                    temperature=0.0,
-                    # Beyond OpenAI's own parameters; vLLM and SGLang read it. One is what all others do.
-                    extra_body=(
-                        {"repetition_penalty": settings.repetition_penalty}
-                        if settings.repetition_penalty != 1.0
-                        else None
-                    ),
-                )
-                choice = reply.choices[0]
-                completion = full_text(choice.message.model_dump())  # with the reasoning that a server splits off
-            except (OpenAIError, AttributeError, IndexError, TypeError) as error:
-                failures.append(f"row {row.index}: {type(error).__name__}: {str(error)[:200].rstrip('.')}")
+                text, image = _asked(row, settings)
+                reply = await line.ask(Request(text, (image,)))
+            except NoReply as error:
+                failures.append(f"row {row.index}: {str(error).rstrip('.')}")
                 return None
-        return Answer(row.index, completion, choice.finish_reason != "length")
+        # With the reasoning that a server splits off.
+        completion = full_text({"reasoning": reply.reasoning, "content": reply.text})
+        return Answer(row.index, completion, not reply.cut)
 
-    # A model's server is on the caller's own machine or named by the caller; its key comes from the environment.
-    key = os.environ.get("OPENAI_API_KEY") or "none"
-    async with AsyncOpenAI(api_key=key, base_url=server, max_retries=4, timeout=600.0) as client:
-        tasks = [asyncio.create_task(ask(client, row)) for row in rows]
+    async with chat.open() as line:
+        tasks = [asyncio.create_task(ask(line, row)) for row in rows]
         answered = 0
         try:
             for task in asyncio.as_completed(tasks):
                 if (answer := await task) is not None:
                     answered += 1
                     yield answer
-                elif not answered and len(failures) >= max(settings.batch_size, FAIR_TRIAL):
+                elif not answered and len(failures) >= max(chat.max_concurrency, FAIR_TRIAL):
                     break
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-    if failures and answered:
+    if not failures:
+        return
+    asked = f"{len(failures)} of {len(rows)} requests"
+    if answered:
         raise BenchError(
-            f"{server}: {len(failures)} of {len(rows)} requests failed, the first: {failures[0]}. What was answered "
-            "is kept; the same command asks for the rest."
+            f"{chat.base_url}: {asked} failed, the first: {failures[0]}. What was answered is kept; the same command "
+            "asks for the rest."
         )
-    if failures:
-        raise BenchError(
-            f"{server}: no answer to the first {len(failures)} of {len(rows)} requests, the first: {failures[0]}. "
-            f"Check that the server is up and has a model named {model!r}; the same command asks again."
-        )
+    raise BenchError(
+        f"{chat.base_url}: no answer to the first {asked}, the first: {failures[0]}. Check that the server is up and "
+        f"has a model named {chat.model!r}; the same command asks again."
+    )
 
 
-def _messages(row: BenchRow, settings: Generation, block: Callable[[bytes], dict[str, Any]]) -> list[dict[str, Any]]:
-    """The prompt as messages, with the row's image in place of each image block."""
-    grid = PixelGrid.of(1, max_pixels=settings.max_pixels)
-    stored = store_image(f"data:;base64,{row.image}", grid)
-    messages = user_messages(question_of(row), find_prompt(settings.prompt), n_images=1)
-    for message in messages:
-        message["content"] = [block(stored.data) if part["type"] == "image" else part for part in message["content"]]
-    return messages
+def _asked(row: BenchRow, settings: Generation) -> tuple[str, bytes]:
+    """The prompt's text, and the file of the row's image, which stands before it."""
+    stored = store_image(f"data:;base64,{row.image}", PixelGrid.of(1, max_pixels=settings.max_pixels))
+    (message,) = user_messages(question_of(row), find_prompt(settings.prompt), n_images=1)
+    return message["content"][-1]["text"], stored.data
 
 
-def _block_with_picture(data: bytes) -> dict[str, Any]:
-    return {"type": "image", "image": Image.open(BytesIO(data)).convert("RGB")}
-
-
-def _block_with_url(data: bytes) -> dict[str, Any]:
-    kind = "jpeg" if data[:2] == b"\xff\xd8" else "png"
-    url = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-    return {"type": "image_url", "image_url": {"url": url}}
+def _messages(row: BenchRow, settings: Generation) -> list[dict[str, Any]]:
+    text, image = _asked(row, settings)
+    picture = {"type": "image", "image": Image.open(BytesIO(image)).convert("RGB")}
+    return [{"role": "user", "content": [picture, {"type": "text", "text": text}]}]

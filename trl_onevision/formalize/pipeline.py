@@ -13,7 +13,7 @@ from io import BytesIO
 
 from PIL import Image
 
-from trl_onevision.chat import BudgetSpent, Chat, Line, NoReply, Reply, Request
+from trl_onevision.chat import FAIR_TRIAL, BudgetSpent, Chat, Line, NoReply, Reply, Request
 from trl_onevision.data.convert import BoxFrame
 from trl_onevision.data.prompts import PROMPTS
 from trl_onevision.data.rows import solved_row
@@ -23,8 +23,6 @@ from trl_onevision.formalize.check import check
 from trl_onevision.formalize.evidence import ObjectFinder, TextReader
 from trl_onevision.formalize.stages import Ask, Rejected, Row
 from trl_onevision.rewards import AccuracyReward
-
-FAIR_TRIAL = 8  # requests: one may fail by itself, but a wrong address fails for every row
 
 
 class FormalizeError(RuntimeError):
