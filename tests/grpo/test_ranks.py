@@ -90,7 +90,7 @@ def test_a_blank_image_changes_nothing_and_reaches_all_that_an_image_reaches(
         ]
         model.zero_grad()
         trainer._tower.due = due
-        output = trainer._call(model, [len(images or [])], **inputs).logits
+        output = trainer._scorer.call(model, [len(images or [])], **inputs).logits
         output.sum().backward()
         for hook in hooks:
             hook.remove()
@@ -116,4 +116,4 @@ def test_a_tower_that_cannot_be_run_by_itself_is_refused(
     monkeypatch.delattr(type(trainer.model.base_model), "get_image_features")
     trainer._tower.due = True
     with pytest.raises(ValueError, match=r"'qwen2_5_vl' cannot be run by itself.* rows of one kind only"):
-        trainer._call(trainer.model, [], input_ids=torch.tensor([[20, 21]]))
+        trainer._scorer.call(trainer.model, [], input_ids=torch.tensor([[20, 21]]))

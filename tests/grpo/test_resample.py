@@ -14,6 +14,8 @@ from compare import OURS
 from datasets import Dataset
 from step_ranks import Scripted, dataset
 
+from trl_onevision.grpo.scoring import Scorer
+
 THREE_GROUPS = {"per_device_train_batch_size": 12, "gradient_accumulation_steps": 1, "shuffle_dataset": False}
 
 
@@ -99,15 +101,15 @@ def test_nothing_to_replace_is_the_plain_step(make: Callable[..., Any]) -> None:
 
 def test_a_round_costs_its_rollouts_and_no_pass(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     generated, scored, rewarded = [], [], []
-    turn, score = Scripted._generate_single_turn, Scripted._score
+    turn, score = Scripted._generate_single_turn, Scorer.score
     monkeypatch.setattr(
         Scripted,
         "_generate_single_turn",
         lambda self, ids, *rest: generated.append(len(ids)) or turn(self, ids, *rest),
     )
     monkeypatch.setattr(
-        Scripted,
-        "_score",
+        Scorer,
+        "score",
         lambda self, model, batch, *rest, **more: (
             scored.append(len(batch["input_ids"])) or score(self, model, batch, *rest, **more)
         ),

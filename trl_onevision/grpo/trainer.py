@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,8 @@ from trl_onevision.grpo.rollout import (
     unique_rows,
     unpadded,
 )
-from trl_onevision.grpo.rows import IMAGE_FIELDS, are_by_row, first_copies, micro_batches, take_rows
+from trl_onevision.grpo.rows import micro_batches
+from trl_onevision.grpo.scoring import Scorer
 from trl_onevision.grpo.shaping import Shaping
 from trl_onevision.grpo.signatures import check_fields, check_signatures
 from trl_onevision.grpo.terms import Terms
@@ -117,10 +117,6 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         checkpoint.accept_published_names(self._base_model(self.model))
         self.data_collator = GroupCollator()
         self._prompts: Prompts | None = None
-        forward = type(self._base_model(self.model)).forward
-        self._takes_image_counts = "batch_num_images" in inspect.signature(forward).parameters
-        self._policy_inputs: dict[str, Any] | None = None
-        self._moves: list[bool] | None = None
         if self.options.freeze is not None:
             freeze(self._base_model(self.model), self.options.freeze)
         if self.args.use_liger_kernel:
@@ -141,6 +137,7 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         )
         self.log_multimodal = False  # TRL gathers images on ranks that have some: `_generate` does, on every rank
         self._sharing = self._enable_sharing()
+        self._scorer = Scorer(self, super()._get_per_token_logps_and_entropies)
         self._corrects_vllm = self.use_vllm and self.vllm_importance_sampling_correction
         self._keeps_first_logps = self._first_logps_are_old_logps()
         self._vllm_correction = VLLMCorrection(self) if self._keeps_first_logps and self._corrects_vllm else None
@@ -385,16 +382,16 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         passes = {"compute_entropy": compute_entropy, "compute_aux_loss": compute_aux_loss}
         if self._holds_once:
             batch = {"input_ids": input_ids, "attention_mask": attention_mask, **fields}
-            scores = self._score(model, batch, logits_to_keep, batch_size, **passes)
+            scores = self._scorer.score(model, batch, logits_to_keep, batch_size, **passes)
         else:
-            calls = self._calls_of_rows(model, fields.get("num_images"))
+            calls = self._scorer.calls_of_rows(model, fields.get("num_images"))
             scores = super()._get_per_token_logps_and_entropies(
                 calls, input_ids, attention_mask, logits_to_keep, batch_size, **passes, **fields
             )
-        if self._policy_inputs is not None:
+        if self._scorer.policy_inputs is not None:
             self._policy_logps = scores[0]
             if self._keeps_first_logps:
-                self._note_first_logps(scores[0].detach(), self._policy_inputs)
+                self._note_first_logps(scores[0].detach(), self._scorer.policy_inputs)
         return scores
 
     def _note_first_logps(self, logps_BT: torch.Tensor, inputs: dict[str, Any]) -> None:
@@ -403,137 +400,7 @@ class OneVisionGRPOTrainer(GRPOTrainer):
             return
         inputs["old_per_token_logps"] = logps_BT
         if self._vllm_correction is not None:
-            inputs["importance_sampling_ratio"] = self._vllm_correction.ratio(logps_BT, inputs, self._moves)
-
-    def _score(
-        self,
-        model: Any,
-        batch: dict[str, Any],
-        T: int,
-        batch_size: int | None,
-        compute_entropy: bool,
-        compute_aux_loss: bool,
-    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """Score the rows that matter, window by window; every rank makes the same number of passes."""
-        count, P = batch["input_ids"].size(0), batch["input_ids"].size(1) - T
-        first = first_copies(batch["input_ids"][:, :P], batch["attention_mask"][:, :P], batch.get("num_images"))
-        # Whole groups, but no more than twice the rows of a training pass, which keeps activations besides.
-        G = self.num_generations
-        window = count if batch_size is None else min(-(-batch_size // G) * G, 2 * batch_size)
-        logps, entropies, aux_losses = [], [], []
-        for start in range(0, count, window):
-            rows = list(range(start, min(start + window, count)))
-            # The auxiliary loss counts every token, scored or not.
-            matter = rows if compute_aux_loss else self._rows_that_matter(batch, rows, T)
-            if self._liger_loss is not None:
-                self._liger_loss.score_rows(matter)
-            taken = take_rows(batch, matter, first)
-            scores = self._score_rows(model, taken, T, compute_entropy, compute_aux_loss)
-            window_logps, window_entropies, aux_loss = scores
-            index = torch.tensor([row - start for row in matter], device=window_logps.device)
-            logps.append(self._unscored_logps(window_logps, rows).index_copy(0, index, window_logps))
-            if window_entropies is not None:
-                # The metric is a mean over tokens: rows left out take the mean of those scored, and do not move it.
-                scored = batch["attention_mask"][matter, P:].bool()
-                mean = window_entropies.detach()[scored].sum() / scored.sum().clamp(min=1)
-                entropies.append(mean.expand(len(rows), T).index_copy(0, index, window_entropies))
-            if aux_loss is not None:
-                aux_losses.append(aux_loss)
-        aux = torch.stack(aux_losses).mean() if aux_losses else None
-        return torch.cat(logps), torch.cat(entropies) if entropies else None, aux
-
-    def _unscored_logps(self, like_BT: torch.Tensor, rows: list[int]) -> torch.Tensor:
-        """What stands in for rows that are not scored: the old log-probabilities or vLLM's, for a ratio of one."""
-        for source in ("old_per_token_logps", "sampling_per_token_logps"):
-            if self._policy_inputs is not None and source in self._policy_inputs:
-                return self._policy_inputs[source][rows].nan_to_num(nan=0.0).to(like_BT.dtype)
-        return like_BT.new_zeros(len(rows), like_BT.size(1))
-
-    def _rows_that_matter(self, batch: dict[str, Any], rows: list[int], T: int) -> list[int]:
-        """Rows with tokens to score and a gradient to give; never none, so that every module runs on every rank."""
-        has_tokens = batch["attention_mask"][:, -T:].any(1).tolist()
-        live = [row for row in rows if has_tokens[row] and (self._moves is None or self._moves[row])]
-        return live or [max(rows, key=lambda row: has_tokens[row])]
-
-    def _score_rows(
-        self, model: Any, batch: dict[str, Any], T: int, compute_entropy: bool, compute_aux_loss: bool
-    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """Log-probabilities and entropies (B, T) from one pass, over a packed row where that is cheaper."""
-        P = batch["input_ids"].size(1) - T
-        prompt_mask, completion_mask = batch["attention_mask"].split([P, T], dim=1)
-        first = first_copies(batch["input_ids"][:, :P], prompt_mask, batch.get("num_images"))
-        lengths = prompt_mask.sum(1).tolist(), completion_mask.sum(1).tolist()
-        packs = self._sharing.scoring is None and self._understands_packed_rows(model)
-        if packs and (self.options.share_prompt == "true" or shared_prompt.saves(*lengths, first, P, T)):
-            row = shared_prompt.to_device(shared_prompt.pack(*lengths, first, P, T), prompt_mask.device)
-            outputs = self._forward_packed(model, batch, row, sorted(set(first)), P)
-            logps = row.unpack(outputs.log_probs, completion_mask.shape)
-            return logps, row.unpack(outputs.entropy, logps.shape) if compute_entropy else None, None
-        copies = take_rows(batch, list(range(len(first))), first, every_copy=True)
-        input_ids, mask = copies.pop("input_ids"), copies.pop("attention_mask")
-        # Not in TRL's chunks: another rank may have packed the same window into its one pass.
-        return super()._get_per_token_logps_and_entropies(
-            self._calls_of_rows(model, copies.get("num_images")),
-            input_ids,
-            mask,
-            T,
-            compute_entropy=compute_entropy,
-            compute_aux_loss=compute_aux_loss,
-            **copies,
-        )
-
-    def _understands_packed_rows(self, model: Any) -> bool:
-        """Whether the model still has the attention that it was given at construction."""
-        attention = self._base_model(model).get_decoder().config._attn_implementation
-        if attention == shared_prompt.ATTENTION:
-            return True
-        reason = f"attn_implementation was set to {attention!r} after construction"
-        logger.warning("As in TRL, each completion has its own scoring (%s).", reason)
-        self._sharing = replace(self._sharing, scoring=reason)
-        return False
-
-    def _call(self, model: Any, num_images: list[int], **inputs: Any) -> Any:
-        """Call the wrapped model on rows that hold so many images: every call of a scoring pass, and so in step."""
-        if not any(num_images):  # where a micro-batch has images and these rows have none, TRL's slices are empty
-            inputs = {key: value for key, value in inputs.items() if key not in IMAGE_FIELDS}
-        elif self._takes_image_counts:  # of LLaVA-OneVision, which TRL does not tell how many each prompt has
-            inputs["batch_num_images"] = torch.tensor([count for count in num_images if count])
-        with self._tower.joined(self._base_model(model), any(num_images)):
-            return model(**inputs)
-
-    def _calls_of_rows(self, model: Any, num_images: list[int] | None) -> Callable[..., Any]:
-        """`model` for TRL's pass, which calls it on one chunk of rows after the other."""
-        counts = iter(num_images or [])
-        return lambda **inputs: self._call(model, list(islice(counts, len(inputs["input_ids"]))), **inputs)
-
-    def _forward_packed(
-        self, model: Any, batch: dict[str, Any], row: shared_prompt.PackedRow, leaders: list[int], P: int
-    ) -> Any:
-        """Call the wrapped model on the packed row; its scoring head answers as it does for TRL's own pass."""
-        token_types = batch.get("mm_token_type_ids")
-        positions = shared_prompt.prompt_positions(
-            self._base_model(model),
-            batch["input_ids"][leaders, :P],
-            batch["attention_mask"][leaders, :P],
-            None if token_types is None else token_types[leaders, :P],
-            batch.get("image_grid_thw"),
-        )
-        images = {key: batch[key] for key in IMAGE_FIELDS if key in batch}
-        if are_by_row(batch):
-            images = {key: value[leaders] for key, value in images.items()}
-        with self.accelerator.autocast():
-            return self._call(
-                model,
-                batch.get("num_images") or [],
-                input_ids=batch["input_ids"].flatten()[row.token_L][None],
-                # Four dimensions say that the mask is ready; what is seen is in `shared_prompt`.
-                attention_mask=batch["attention_mask"].new_zeros(1, 1, 1, 1),
-                position_ids=row.position_ids(positions),
-                shift_labels=row.labels(batch["input_ids"][:, P:]),
-                fused_lm_head=True,
-                shared_prompt=row.groups,
-                **images,
-            )
+            inputs["importance_sampling_ratio"] = self._vllm_correction.ratio(logps_BT, inputs, self._scorer.moves)
 
     # Work that changes nothing is not done
 
@@ -541,9 +408,9 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         self._tower.due, masked_logps = inputs.get("tower_due", False), None
         if self._terms is not None and self.model.training:
             masked_logps = self._terms.masked_logps(model, inputs)
-        self._policy_inputs = inputs
+        self._scorer.policy_inputs = inputs
         if self._skips_zero_advantages and self.model.training:
-            self._moves = (inputs["advantages"] != 0).reshape(len(inputs["advantages"]), -1).any(1).tolist()
+            self._scorer.moves = (inputs["advantages"] != 0).reshape(len(inputs["advantages"]), -1).any(1).tolist()
         try:
             if self._liger_loss is not None:
                 return self._liger_loss.compute(super()._compute_loss, model, inputs)
@@ -552,4 +419,4 @@ class OneVisionGRPOTrainer(GRPOTrainer):
                 loss = loss + self._terms.loss(self._policy_logps, masked_logps, inputs)
             return loss
         finally:
-            self._policy_inputs = self._policy_logps = self._moves = None
+            self._scorer.policy_inputs = self._policy_logps = self._scorer.moves = None
