@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from trl_onevision.answers.extract import full_text
+from trl_onevision.bench.local import Checkpoint
 from trl_onevision.bench.tsv import BenchRow
 from trl_onevision.chat import FAIR_TRIAL, Chat, Line, NoReply, Request
 from trl_onevision.data.images import PixelGrid, store_image
@@ -91,40 +92,23 @@ def answer_locally(model: str, rows: Sequence[BenchRow], settings: Generation, d
     todo = batches(rows, settings.batch_size, done)
     if not todo:
         return
-    import torch
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
     try:
-        processor = AutoProcessor.from_pretrained(model, padding_side="left")
-        network = AutoModelForImageTextToText.from_pretrained(model, dtype=getattr(torch, settings.dtype)).eval()
+        checkpoint = Checkpoint(model, settings.dtype)
     except (OSError, ValueError) as error:
         raise BenchError(f"--model {model}: cannot be loaded as a model for images and text: {error}") from error
-    network.to("cuda" if torch.cuda.is_available() else "cpu")
-    end = network.generation_config.eos_token_id
-    ends = set(end) if isinstance(end, list) else {end}
     for batch in todo:
-        inputs = processor.apply_chat_template(
+        said = checkpoint.answer(
             [_messages(row, settings) for row in batch],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            processor_kwargs={"padding": True, "return_tensors": "pt"},
-        ).to(network.device)
-        with torch.inference_mode():
-            sequences = network.generate(
-                **inputs,
-                max_new_tokens=settings.max_new_tokens,
-                repetition_penalty=settings.repetition_penalty,
-                do_sample=False,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-            )
-        answered = sequences[:, inputs["input_ids"].shape[1] :]
-        texts = processor.batch_decode(answered, skip_special_tokens=True)
-        for row, ids, text in zip(batch, answered.tolist(), texts, strict=True):
+            settings.max_new_tokens,
+            repetition_penalty=settings.repetition_penalty,
+            do_sample=False,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+        )
+        for row, one in zip(batch, said, strict=True):
             if row.index not in done:
-                yield Answer(row.index, text, not ends.isdisjoint(ids))
+                yield Answer(row.index, one.text, one.finished)
 
 
 def answer_by_server(

@@ -5,10 +5,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl.data_utils import prepare_multimodal_messages
 
+from trl_onevision.bench.local import Checkpoint
 from trl_onevision.rewards import accuracy_reward, format_reward, iou_reward
 
 BATCH_SIZE = 100
@@ -17,22 +16,12 @@ COLUMNS = ("solution", "task", "choices", "images", "id")
 
 def answer(checkpoint: Path, rows: list[dict[str, Any]], max_new_tokens: int) -> Iterator[list[str]]:
     """Greedy completions of `checkpoint` for `rows`, a batch at a time."""
-    processor = AutoProcessor.from_pretrained(checkpoint, padding_side="left")
-    model = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    model = Checkpoint(str(checkpoint), "float32")
     for start in range(0, len(rows), BATCH_SIZE):
         messages = [
             prepare_multimodal_messages(row["prompt"], row["images"]) for row in rows[start : start + BATCH_SIZE]
         ]
-        inputs = processor.apply_chat_template(
-            messages,
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            processor_kwargs={"padding": True, "return_tensors": "pt"},
-        )
-        with torch.inference_mode():
-            ids = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
-        yield processor.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        yield [said.text for said in model.answer(messages, max_new_tokens, do_sample=False)]
 
 
 def rewards_of(rows: list[dict[str, Any]], completions: list[str]) -> dict[str, float]:
