@@ -1,12 +1,13 @@
 """Actions on a screen: the right kind, in the right place, with the right text (UI-R1)."""
 
 import itertools
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from trl_onevision.rewards.boxes import BOX_KEYS, CORNER_KEYS, Box
-from trl_onevision.rewards.frames import FloatArray, Frame
+from trl_onevision.rewards.frames import FloatArray
 from trl_onevision.rewards.grounding import GroundingReward, gold_items
 from trl_onevision.rewards.json_text import LABEL_KEYS, collect, first_text, normalized, number, numbers, read_json
 from trl_onevision.rewards.points import POINT_KEYS, point_credit, points_of, read_places
@@ -137,6 +138,7 @@ def _argument(name: str, value: Any) -> str | None:
     return value.strip() if name == "text" else (normalized(value) or "").replace(" + ", "+")
 
 
+@dataclass(eq=False, kw_only=True)
 class ActionReward(GroundingReward[Action, Action]):
     """Pay an action on a screen for its kind, and for its kind with the right place and words (UI-R1).
 
@@ -167,24 +169,16 @@ class ActionReward(GroundingReward[Action, Action]):
     """
 
     task_name = "action"
+    type_weight: float = 0.5
+    radius: float = 30.0
+    name: str = "action_reward"
 
-    def __init__(
-        self,
-        type_weight: float = 0.5,
-        radius: float = 30.0,
-        frame: Frame = "pixel",
-        *,
-        gold_frame: Frame = "pixel",
-        opened: bool = False,
-        name: str = "action_reward",
-    ) -> None:
-        super().__init__(name, frame, gold_frame, opened)
-        if not 0 <= type_weight <= 1:
-            raise ValueError(f"type_weight={type_weight} is not in [0, 1]")
-        if not radius > 0:
-            raise ValueError(f"radius={radius} is not positive")
-        self.type_weight = type_weight
-        self.radius = radius
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.type_weight <= 1:
+            raise ValueError(f"type_weight={self.type_weight} is not in [0, 1]")
+        if not self.radius > 0:
+            raise ValueError(f"radius={self.radius} is not positive")
 
     def read_answer(self, text: str) -> list[Action]:
         return read_actions(text)

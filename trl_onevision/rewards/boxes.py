@@ -1,13 +1,14 @@
 """Boxes in an answer: reading them, IoU, one-to-one matching, and the two rewards built on it."""
 
 import re
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trl_onevision.rewards.coordinates import CLOSE, NUMBER, OPEN, PAIR, SEPARATOR, read_items
-from trl_onevision.rewards.frames import FloatArray, Frame
+from trl_onevision.rewards.frames import FloatArray
 from trl_onevision.rewards.grounding import GroundingReward, check_option, check_threshold, gold_items
 from trl_onevision.rewards.json_text import labels_of, number, numbers, several
 from trl_onevision.rewards.pairing import label_mask, match, matched_share
@@ -176,18 +177,17 @@ def _ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
     return ratio
 
 
+@dataclass(eq=False, kw_only=True)
 class _BoxReward(GroundingReward[Box, Box]):
     """What the two box rewards share: reading, and how alike each answer is to each gold."""
 
     task_name = "boxes"
+    box_format: BoxFormat = "xyxy"
+    labels: bool = False
 
-    def __init__(
-        self, name: str, box_format: BoxFormat, frame: Frame, gold_frame: Frame, labels: bool, opened: bool
-    ) -> None:
-        super().__init__(name, frame, gold_frame, opened)
-        check_option("box_format", box_format, get_args(BoxFormat))
-        self.box_format = box_format
-        self.labels = labels
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_option("box_format", self.box_format, get_args(BoxFormat))
 
     def read_answer(self, text: str) -> list[Box]:
         return read_boxes(text)
@@ -215,6 +215,7 @@ def as_array(boxes: list[Box]) -> FloatArray:
     return np.array([box[:4] for box in boxes], dtype=np.float64).reshape(-1, 4)
 
 
+@dataclass(eq=False, kw_only=True)
 class IoUReward(_BoxReward):
     """Pay the overlap of an answer's boxes with the gold's, paired one to one.
 
@@ -241,24 +242,15 @@ class IoUReward(_BoxReward):
     empty or infinite counts as answered and overlaps nothing.
     """
 
-    def __init__(
-        self,
-        box_format: BoxFormat = "xyxy",
-        frame: Frame = "pixel",
-        threshold: float | None = None,
-        *,
-        giou: bool = False,
-        labels: bool = False,
-        gold_frame: Frame = "pixel",
-        opened: bool = False,
-        name: str = "iou_reward",
-    ) -> None:
-        super().__init__(name, box_format, frame, gold_frame, labels, opened)
-        check_threshold(threshold)
-        if threshold is not None and giou:
+    threshold: float | None = None
+    giou: bool = False
+    name: str = "iou_reward"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_threshold(self.threshold)
+        if self.threshold is not None and self.giou:
             raise ValueError("giou=True is a graded reward: leave threshold=None")
-        self.threshold = threshold
-        self.giou = giou
 
     def score(self, answer: list[Box], gold: list[Box], scale: FloatArray) -> float:
         boxes = self.corners(answer, scale)
@@ -266,6 +258,7 @@ class IoUReward(_BoxReward):
         return matched_share(similarity * self.allowed(answer, gold), self.threshold)
 
 
+@dataclass(eq=False, kw_only=True)
 class DetectionReward(_BoxReward):
     """Pay a detection answer as a detector is scored: F-beta or average precision at an IoU threshold.
 
@@ -290,30 +283,21 @@ class DetectionReward(_BoxReward):
     Everything else is as in `IoUReward`.
     """
 
-    def __init__(
-        self,
-        metric: Literal["f_beta", "ap"] = "f_beta",
-        *,
-        beta: float = 1.0,
-        thresholds: tuple[float, ...] = (0.5,),
-        labels: bool = True,
-        box_format: BoxFormat = "xyxy",
-        frame: Frame = "pixel",
-        gold_frame: Frame = "pixel",
-        opened: bool = False,
-        name: str = "detection_reward",
-    ) -> None:
-        super().__init__(name, box_format, frame, gold_frame, labels, opened)
-        check_option("metric", metric, ("f_beta", "ap"))
-        if not thresholds:
+    metric: Literal["f_beta", "ap"] = "f_beta"
+    beta: float = 1.0
+    thresholds: tuple[float, ...] = (0.5,)
+    labels: bool = True
+    name: str = "detection_reward"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_option("metric", self.metric, ("f_beta", "ap"))
+        if not self.thresholds:
             raise ValueError("thresholds=() leaves nothing to score by")
-        for threshold in thresholds:
+        for threshold in self.thresholds:
             check_threshold(threshold)
-        if not beta > 0:
-            raise ValueError(f"beta={beta} is not positive")
-        self.metric = metric
-        self.beta = beta
-        self.thresholds = thresholds
+        if not self.beta > 0:
+            raise ValueError(f"beta={self.beta} is not positive")
 
     def score(self, answer: list[Box], gold: list[Box], scale: FloatArray) -> float:
         overlap = box_iou(self.corners(answer, scale), as_array(gold)) * self.allowed(answer, gold)

@@ -3,9 +3,11 @@
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from trl_onevision.answers.extract import answer_block, boxed, full_text, split
+from trl_onevision.rewards.rows import NamedReward
 from trl_onevision.rewards.steps import structure
 
 LAYOUTS: dict[str, tuple[str, ...]] = {
@@ -24,7 +26,8 @@ _TAG = re.compile(r"<(/?)([A-Za-z][\w-]{0,63})>")
 _FENCE = re.compile(r"```(?:json)?\s{0,8}\n(.*)\n\s{0,8}```", re.DOTALL | re.IGNORECASE)
 
 
-class FormatReward:
+@dataclass(eq=False)
+class FormatReward(NamedReward):
     r"""Pay 1 for a completion with exactly the structure of a style, 0 for any other.
 
     >>> reward = FormatReward()
@@ -56,26 +59,22 @@ class FormatReward:
     to 1 for every completion, never `None`.
     """
 
-    def __init__(
-        self,
-        style: str | Sequence[str] = "think_answer",
-        *,
-        graded: bool = False,
-        fields: Mapping[str, type | tuple[type, ...]] | None = None,
-        opened: bool = False,
-        name: str = "format_reward",
-    ) -> None:
+    style: str | Sequence[str] = "think_answer"
+    _: KW_ONLY
+    graded: bool = False
+    fields: Mapping[str, type | tuple[type, ...]] | None = None
+    opened: bool = False
+    name: str = "format_reward"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        style = self.style
         if isinstance(style, str) and style not in _MEASURES and style not in LAYOUTS:
             raise ValueError(f"style={style!r}: expected one of {', '.join([*LAYOUTS, *_MEASURES])} or a list of tags")
         if not isinstance(style, str) and not (style and all(_TAG_NAME.fullmatch(tag) for tag in style)):
             raise ValueError(f"style={style!r}: expected names of tags, such as ('plan', 'answer')")
-        if fields is not None and style != "json":
+        if self.fields is not None and style != "json":
             raise ValueError(f"fields are the fields of style='json', not of {style!r}")
-        self.__name__ = name
-        self.style = style
-        self.graded = graded
-        self.fields = {name: kind if isinstance(kind, tuple) else (kind,) for name, kind in (fields or {}).items()}
-        self.opened = opened
 
     def __call__(self, completions: Sequence[Any], **kwargs: Any) -> list[float]:
         shares = [self._share(completion) for completion in completions]
@@ -145,12 +144,13 @@ def _json(reward: FormatReward, completion: Any) -> float:
         return 1.0
     objects = value if isinstance(value, list) else [value]
     are_objects = all(isinstance(item, dict) for item in objects)
-    fits = are_objects and all(_has(item, name, kind) for item in objects for name, kind in reward.fields.items())
+    fields = (reward.fields or {}).items()
+    fits = are_objects and all(_has(item, name, kind) for item in objects for name, kind in fields)
     return (1 + are_objects + fits) / 3
 
 
-def _has(item: Mapping[str, Any], name: str, kinds: tuple[type, ...]) -> bool:
-    value = item.get(name)
+def _has(item: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> bool:
+    value, kinds = item.get(name), kind if isinstance(kind, tuple) else (kind,)
     return isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds)
 
 

@@ -11,6 +11,7 @@ from trl_onevision.rewards.rows import Unscorable
 
 FloatArray = NDArray[np.float64]
 Frame = Literal["pixel", "norm1000", "norm1024", "norm100", "norm1"]
+TimeFrame = Literal["second", "norm1000", "norm1"]
 
 _RELATIVE = {"norm1000": 1000.0, "norm1024": 1024.0, "norm100": 100.0, "norm1": 1.0}
 

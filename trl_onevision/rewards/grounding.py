@@ -3,12 +3,13 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar, get_args
 
 from trl_onevision.answers.extract import answer_block
-from trl_onevision.rewards.frames import FloatArray, Frame, frame_scale, row_size
+from trl_onevision.rewards.frames import FloatArray, Frame, TimeFrame, frame_scale, row_size
 from trl_onevision.rewards.json_text import Item, collect, fenced, read_json
-from trl_onevision.rewards.rows import Unscorable, score_rows
+from trl_onevision.rewards.rows import NamedReward, Unscorable, score_rows
 
 _NOTHING = re.compile(
     r"none|null|nothing|empty|(?:there (?:is|are) )?(?:no|zero)[ _](?:such )?(?:[a-z]{1,20}[ _])?"
@@ -21,7 +22,8 @@ Gold = TypeVar("Gold")
 Answer = TypeVar("Answer")
 
 
-class GroundingReward(Generic[Answer, Gold]):
+@dataclass(eq=False, kw_only=True)
+class GroundingReward(NamedReward, Generic[Answer, Gold]):
     """A reward that reads coordinates: which rows are its own, what a broken gold gets, and whose frame is whose.
 
     A subclass says which `task_name` it scores and gives three functions: `read_gold`, which raises `Unscorable` on a
@@ -33,13 +35,14 @@ class GroundingReward(Generic[Answer, Gold]):
     columns: ClassVar[tuple[str, ...]] = ("task", "id", "images")  # read besides `solution`, where they are there
     frames: ClassVar[tuple[str, ...]] = get_args(Frame)
 
-    def __init__(self, name: str, frame: str, gold_frame: str, opened: bool) -> None:
-        for value in (frame, gold_frame):
+    frame: Frame | TimeFrame = "pixel"
+    gold_frame: Frame | TimeFrame = "pixel"
+    opened: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for value in (self.frame, self.gold_frame):
             check_option("frame", value, self.frames)
-        self.__name__ = name
-        self.frame = frame
-        self.gold_frame = gold_frame
-        self.opened = opened
 
     def read_gold(self, gold: Any, row: dict[str, Any]) -> list[Gold]:
         raise NotImplementedError
@@ -62,7 +65,6 @@ class GroundingReward(Generic[Answer, Gold]):
         self,
         completions: list[Any],
         solution: list[Any],
-        log_extra: Callable[[str, list], None] | None = None,
         log_metric: Callable[[str, float], None] | None = None,
         **columns: Any,
     ) -> list[float | None]:

@@ -11,21 +11,21 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from trl_onevision.rewards.accuracy import AccuracyReward
 from trl_onevision.rewards.json_text import number
-from trl_onevision.rewards.rows import Unscorable, score_rows
+from trl_onevision.rewards.rows import NamedReward, Unscorable, score_rows
 
 Accuracy = Callable[..., Sequence[float | None]]
 
 
-class _GroupReward:
+@dataclass(eq=False, kw_only=True)
+class _GroupReward(NamedReward):
     """What the rewards that look at a group share: right completions by `accuracy`, and `pay` for each group."""
 
-    def __init__(self, accuracy: Accuracy | None, name: str) -> None:
-        self.accuracy = accuracy or AccuracyReward()
-        self.__name__ = name
+    accuracy: Accuracy = field(default_factory=AccuracyReward)
 
     def __call__(
         self,
@@ -48,6 +48,7 @@ class _GroupReward:
         raise NotImplementedError
 
 
+@dataclass(eq=False, kw_only=True)
 class ConciseReward(_GroupReward):
     """Pay a bonus for the shortest right completion of a group (Observe-R1, arXiv 2505.12432), 0 for the others.
 
@@ -62,23 +63,16 @@ class ConciseReward(_GroupReward):
     Returns 0 or `bonus`; `None` where `accuracy` gives `None`.
     """
 
-    def __init__(
-        self,
-        *,
-        bonus: float = 0.2,
-        floor: int = 100,
-        accuracy: Accuracy | None = None,
-        name: str = "concise_reward",
-    ) -> None:
-        super().__init__(accuracy, name)
-        self.bonus = bonus
-        self.floor = floor
+    bonus: float = 0.2
+    floor: int = 100
+    name: str = "concise_reward"
 
     def pay(self, group: list[tuple[bool, int]]) -> list[float]:
         shortest = min((length for right, length in group if right), default=0)
         return [self.bonus * (right and length == shortest > self.floor) for right, length in group]
 
 
+@dataclass(eq=False, kw_only=True)
 class DynamicLengthReward(_GroupReward):
     """Pay for a length near the mean length of the group's right completions (DyLR of VL-Cogito, arXiv 2507.22607).
 
@@ -95,23 +89,16 @@ class DynamicLengthReward(_GroupReward):
     Returns `low` to `high`; `None` where `accuracy` gives `None`.
     """
 
-    def __init__(
-        self,
-        *,
-        max_length: int = 2048,
-        low: float = 0.0,
-        high: float = 1.0,
-        wrong_only: bool = False,
-        accuracy: Accuracy | None = None,
-        name: str = "dynamic_length_reward",
-    ) -> None:
-        if max_length <= 0 or low > high:
-            raise ValueError(f"expected max_length > 0 and low <= high, got {max_length=}, {low=}, {high=}")
-        super().__init__(accuracy, name)
-        self.max_length = max_length
-        self.low = low
-        self.high = high
-        self.wrong_only = wrong_only
+    max_length: int = 2048
+    low: float = 0.0
+    high: float = 1.0
+    wrong_only: bool = False
+    name: str = "dynamic_length_reward"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_length <= 0 or self.low > self.high:
+            raise ValueError(f"expected max_length > 0 and low <= high, got {self}")
 
     def pay(self, group: list[tuple[bool, int]]) -> list[float]:
         right = [length for is_right, length in group if is_right]
@@ -124,7 +111,8 @@ class DynamicLengthReward(_GroupReward):
         return self.low + (self.high - self.low) / 2 * (1 - math.cos(math.pi * min(ratio, 2.0)))
 
 
-class BudgetReward:
+@dataclass(eq=False, kw_only=True)
+class BudgetReward(NamedReward):
     """Pay for staying within a token budget that depends on how hard the row is (PixelThink, arXiv 2505.23727).
 
     >>> reward = BudgetReward()
@@ -140,26 +128,18 @@ class BudgetReward:
     Returns 0 to 1; `None` where the row has no `difficulty`. A missing `uncertainty` is 0.
     """
 
-    def __init__(
-        self,
-        *,
-        easy: float = 96,
-        hard: float = 256,
-        per_uncertainty: float = 25,
-        medium: float = 3.5,
-        hard_from: float = 5,
-        decay: float = 500,
-        name: str = "budget_reward",
-    ) -> None:
-        if decay <= 0 or medium > hard_from:
-            raise ValueError(f"expected decay > 0 and medium <= hard_from, got {decay=}, {medium=}, {hard_from=}")
-        self.__name__ = name
-        self.easy = easy
-        self.hard = hard
-        self.per_uncertainty = per_uncertainty
-        self.medium = medium
-        self.hard_from = hard_from
-        self.decay = decay
+    easy: float = 96
+    hard: float = 256
+    per_uncertainty: float = 25
+    medium: float = 3.5
+    hard_from: float = 5
+    decay: float = 500
+    name: str = "budget_reward"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.decay <= 0 or self.medium > self.hard_from:
+            raise ValueError(f"expected decay > 0 and medium <= hard_from, got {self}")
 
     def __call__(
         self,

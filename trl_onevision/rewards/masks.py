@@ -3,11 +3,12 @@
 Needs `pip install "trl-onevision[masks]"`; the import is made with the first reward, so that the module loads without.
 """
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from trl_onevision.rewards.frames import FloatArray, Frame, frame_scale, row_size
+from trl_onevision.rewards.frames import FloatArray, frame_scale, row_size
 from trl_onevision.rewards.grounding import GroundingReward, check_threshold, gold_items
 from trl_onevision.rewards.json_text import collect, number, numbers, read_json, several
 from trl_onevision.rewards.pairing import matched_share
@@ -73,6 +74,7 @@ def _gold_masks_of(value: Any, label: str | None) -> list[Mask]:
     return masks_of(value) if rle is None else [Mask([], rle)]
 
 
+@dataclass(eq=False, kw_only=True)
 class MaskReward(GroundingReward[Mask, Code]):
     """Pay the IoU of the pixels under an answer's polygons with the gold's masks, paired one to one.
 
@@ -96,19 +98,12 @@ class MaskReward(GroundingReward[Mask, Code]):
     """
 
     task_name = "masks"
+    threshold: float | None = None
+    name: str = "mask_reward"
 
-    def __init__(
-        self,
-        frame: Frame = "pixel",
-        threshold: float | None = None,
-        *,
-        gold_frame: Frame = "pixel",
-        opened: bool = False,
-        name: str = "mask_reward",
-    ) -> None:
-        super().__init__(name, frame, gold_frame, opened)
-        check_threshold(threshold)
-        self.threshold = threshold
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_threshold(self.threshold)
 
     def read_answer(self, text: str) -> list[Mask]:
         return read_masks(text)

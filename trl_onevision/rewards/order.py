@@ -2,11 +2,11 @@
 
 import json
 import re
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from trl_onevision.answers.extract import answer_block
-from trl_onevision.rewards.rows import Unscorable, score_rows
+from trl_onevision.rewards.rows import NamedReward, Unscorable, score_rows
 
 MOST = 1000
 _BETWEEN = r"(?:\s*+(?:[,;、，；>]|->|→)\s*+|\s++)"
@@ -29,7 +29,8 @@ def read_order(text: str) -> list[int] | None:
     return numbers if len(numbers) <= MOST and sorted(numbers) == list(range(1, len(numbers) + 1)) else None
 
 
-class OrderReward:
+@dataclass(eq=False, kw_only=True)
+class OrderReward(NamedReward):
     """Pay an order of things: the share of places that are right, or with `partial=False` 1 where all are.
 
     >>> reward = OrderReward()
@@ -43,20 +44,11 @@ class OrderReward:
     gold that is no permutation gets `None` and one warning with the row's id.
     """
 
+    partial: bool = True
+    name: str = "order_reward"
     columns = ("task", "id")
 
-    def __init__(self, *, partial: bool = True, name: str = "order_reward") -> None:
-        self.partial = partial
-        self.__name__ = name
-
-    def __call__(
-        self,
-        completions: list[Any],
-        solution: list[Any],
-        log_extra: Callable[[str, list], None] | None = None,
-        log_metric: Callable[[str, float], None] | None = None,
-        **columns: Any,
-    ) -> list[float | None]:
+    def __call__(self, completions: list[Any], solution: list[Any], **columns: Any) -> list[float | None]:
         return score_rows(self.__name__, self._score, completion=completions, solution=solution, **columns)
 
     def _score(self, row: dict[str, Any]) -> float | None:

@@ -1,6 +1,7 @@
 """Points in an answer: inside a box, near a point, several by one-to-one matching."""
 
 import re
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 
 from trl_onevision.rewards.boxes import Box, as_array, boxes_of, is_proper
 from trl_onevision.rewards.coordinates import CLOSE, NUMBER, OPEN, PAIR, SEPARATOR, read_items
-from trl_onevision.rewards.frames import FloatArray, Frame
+from trl_onevision.rewards.frames import FloatArray
 from trl_onevision.rewards.grounding import GroundingReward, gold_items
 from trl_onevision.rewards.json_text import labels_of, numbers, several
 from trl_onevision.rewards.pairing import label_mask, matched_share
@@ -72,6 +73,7 @@ def _pair(value: Any) -> tuple[float, ...] | None:
     return numbers(value, 2)
 
 
+@dataclass(eq=False, kw_only=True)
 class PointReward(GroundingReward[Point, Box]):
     """Pay an answer's points for lying in the gold's boxes, or near the gold's points, paired one to one.
 
@@ -96,24 +98,15 @@ class PointReward(GroundingReward[Point, Box]):
     """
 
     task_name = "points"
+    radius: float = 30.0
+    soft: bool = True
+    labels: bool = False
+    name: str = "point_reward"
 
-    def __init__(
-        self,
-        radius: float = 30.0,
-        frame: Frame = "pixel",
-        *,
-        soft: bool = True,
-        labels: bool = False,
-        gold_frame: Frame = "pixel",
-        opened: bool = False,
-        name: str = "point_reward",
-    ) -> None:
-        super().__init__(name, frame, gold_frame, opened)
-        if not radius > 0:
-            raise ValueError(f"radius={radius} is not positive")
-        self.radius = radius
-        self.soft = soft
-        self.labels = labels
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.radius > 0:
+            raise ValueError(f"radius={self.radius} is not positive")
 
     def read_answer(self, text: str) -> list[Point]:
         return read_points(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from trl_onevision.answers.extract import answer_block
 from trl_onevision.rewards.render_source import Drawing, Refused, read_drawing, similarity
 from trl_onevision.rewards.renderer import render
-from trl_onevision.rewards.rows import Unscorable, score_rows
+from trl_onevision.rewards.rows import NamedReward, Unscorable, score_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,7 +22,8 @@ BLUR = 2.0  # pixels: a line that is a pixel off is nearly right
 PAINTED = 0.03  # of a channel's range: what differs less from white is paper
 
 
-class RenderReward:
+@dataclass(eq=False, kw_only=True)
+class RenderReward(NamedReward):
     """Pay a drawing for how much its image and its parts are the gold's: half pixels, half structure (after RRVF).
 
     >>> disc, blank = '<svg viewBox="0 0 9 9"><circle cx="4" cy="4" r="3"/></svg>', '<svg viewBox="0 0 9 9"/>'
@@ -41,19 +43,16 @@ class RenderReward:
     does not render gets `None` and one warning with the row's id. Needs `pip install trl-onevision[render]`.
     """
 
+    side: int = 224
+    seconds: float = 2.0
+    budget: float = 60.0
+    name: str = "render_reward"
     columns = ("task", "id")
-
-    def __init__(
-        self, *, side: int = 224, seconds: float = 2.0, budget: float = 60.0, name: str = "render_reward"
-    ) -> None:
-        self.side, self.seconds, self.budget = side, seconds, budget
-        self.__name__ = name
 
     def __call__(
         self,
         completions: list[Any],
         solution: list[Any],
-        log_extra: Callable[[str, list], None] | None = None,
         log_metric: Callable[[str, float], None] | None = None,
         **columns: Any,
     ) -> list[float | None]:

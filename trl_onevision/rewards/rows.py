@@ -1,7 +1,8 @@
-"""The rows of a call, and what becomes of one that cannot be scored: `None`, and one warning that names it."""
+"""What rewards share: options and a name, the rows of a call, and one warning for a row that cannot be scored."""
 
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 logger = logging.getLogger(__name__)
@@ -12,6 +13,16 @@ _warned: set[str] = set()
 
 class Unscorable(ValueError):
     """A gold that cannot be scored, or a row without what its gold needs. A completion is never the reason."""
+
+
+@dataclass(eq=False, kw_only=True)
+class NamedReward:
+    """A reward that is made with options, its fields; TRL logs it as `name`."""
+
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        self.__name__ = self.name
 
 
 def score_rows(name: str, score: Callable[[dict[str, Any]], Score], /, **columns: Any) -> list[Score | None]:

@@ -8,6 +8,7 @@ every process makes the same passes. `ask`, of the same form, asks somebody else
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from random import Random
 from string import ascii_uppercase
@@ -16,7 +17,7 @@ from typing import Any
 from trl_onevision.answers.extract import answer_text, full_text
 from trl_onevision.rewards.accuracy import AccuracyReward
 from trl_onevision.rewards.length import groups
-from trl_onevision.rewards.rows import question, warn_once
+from trl_onevision.rewards.rows import NamedReward, question, warn_once
 
 CAPTION_PROMPT = (
     "A picture is described below. Answer the question from the description alone, in <answer> </answer> tags.\n"
@@ -28,7 +29,8 @@ Ask = Callable[..., list[str | None]]
 Accuracy = Callable[..., Sequence[float | None]]
 
 
-class CaptionAnswerReward:
+@dataclass(eq=False, kw_only=True)
+class CaptionAnswerReward(NamedReward):
     """Pay what the answer from the completion's own caption earns, given without the image (Visionary-R1, 2505.14677).
 
     >>> def ask(conversations, starts):
@@ -44,18 +46,11 @@ class CaptionAnswerReward:
     behind a server is RACRO's. Replies are scored by `accuracy`, which returns `None` for rows that are not its own.
     """
 
-    def __init__(
-        self,
-        *,
-        tag: str = "info",
-        prompt: str = CAPTION_PROMPT,
-        ask: Ask | None = None,
-        accuracy: Accuracy | None = None,
-        name: str = "caption_answer_reward",
-    ) -> None:
-        self.__name__ = name
-        self.tag, self.prompt, self.ask = tag, prompt, ask
-        self.accuracy = accuracy or AccuracyReward()
+    tag: str = "info"
+    prompt: str = CAPTION_PROMPT
+    ask: Ask | None = None
+    accuracy: Accuracy = field(default_factory=AccuracyReward)
+    name: str = "caption_answer_reward"
 
     def __call__(
         self,
@@ -83,7 +78,8 @@ class CaptionAnswerReward:
         return found[0].strip()
 
 
-class ConsistencyReward:
+@dataclass(eq=False, kw_only=True)
+class ConsistencyReward(NamedReward):
     """Pay a choice that stands when the options change places and the reasoning is kept (ACRE, arXiv 2510.10104).
 
     >>> stubborn = lambda conversations, starts: ["<answer>B</answer>" for _ in conversations]
@@ -101,19 +97,15 @@ class ConsistencyReward:
     option out of two or more, or whose prompt does not show the options by letter in their order.
     """
 
-    def __init__(
-        self,
-        *,
-        kept: float = 1.0,
-        lost: float = 0.0,
-        wrong_kept: float = 0.0,
-        wrong_changed: float = 0.0,
-        ask: Ask | None = None,
-        name: str = "consistency_reward",
-    ) -> None:
-        self.__name__ = name
-        self.pays = {(True, True): kept, (True, False): lost, (False, True): wrong_kept, (False, False): wrong_changed}
-        self.ask = ask
+    kept: float = 1.0
+    lost: float = 0.0
+    wrong_kept: float = 0.0
+    wrong_changed: float = 0.0
+    ask: Ask | None = None
+    name: str = "consistency_reward"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self.accuracy = AccuracyReward(task="choice")
 
     def __call__(
@@ -156,7 +148,9 @@ class ConsistencyReward:
         first = self._picked([completion], given)[0]
         second = self._picked([reply], [given[place] for place in order])[0] if reply else None
         stands = second is not None and first == ascii_uppercase[order[ascii_uppercase.index(second)]]
-        return self.pays[first == gold, stands]
+        if first == gold:
+            return self.kept if stands else self.lost
+        return self.wrong_kept if stands else self.wrong_changed
 
     def _picked(self, completions: Sequence[Any], given: list[str]) -> list[str | None]:
         """The one letter that each completion picks."""
@@ -171,7 +165,8 @@ class ConsistencyReward:
         return [letters_of[0] if len(letters_of) == 1 else None for letters_of in picked]
 
 
-class BlindReward:
+@dataclass(eq=False, kw_only=True)
+class BlindReward(NamedReward):
     """Measure how often the policy is right without the image: a metric, for a weight of 0 in `reward_weights`.
 
     >>> reward = BlindReward(ask=lambda conversations, starts: [one and "<answer>4</answer>" for one in conversations])
@@ -182,12 +177,9 @@ class BlindReward:
     the share of prompts that are answered without the image. `None` where `accuracy` gives `None`.
     """
 
-    def __init__(
-        self, *, ask: Ask | None = None, accuracy: Accuracy | None = None, name: str = "blind_reward"
-    ) -> None:
-        self.__name__ = name
-        self.ask = ask
-        self.accuracy = accuracy or AccuracyReward()
+    ask: Ask | None = None
+    accuracy: Accuracy = field(default_factory=AccuracyReward)
+    name: str = "blind_reward"
 
     def __call__(
         self,

@@ -2,19 +2,18 @@
 
 import itertools
 import re
-from typing import Any, Literal, NamedTuple, get_args
+from dataclasses import dataclass
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from trl_onevision.rewards.coordinates import read_items
-from trl_onevision.rewards.frames import FloatArray, frame_scale
+from trl_onevision.rewards.frames import FloatArray, TimeFrame, frame_scale
 from trl_onevision.rewards.grounding import GroundingReward, check_threshold, gold_items
 from trl_onevision.rewards.json_text import number
 from trl_onevision.rewards.pairing import matched_share
 from trl_onevision.rewards.rows import Unscorable
-
-TimeFrame = Literal["second", "norm1000", "norm1"]
 
 _SPAN_KEYS = ("span", "segment", "timestamp", "timestamps", "time")
 _END_KEYS = (("start", "end"), ("start_time", "end_time"), ("begin", "end"), ("from", "to"))
@@ -131,6 +130,7 @@ def span_iou(a: ArrayLike, b: ArrayLike) -> FloatArray:
     return iou
 
 
+@dataclass(eq=False, kw_only=True)
 class SpanReward(GroundingReward[Span, Span]):
     """Pay the temporal IoU of an answer's spans with the gold's, paired one to one (Temporal-R1, OneThinker).
 
@@ -150,19 +150,14 @@ class SpanReward(GroundingReward[Span, Span]):
     task_name = "span"
     columns = ("task", "id", "duration")
     frames = get_args(TimeFrame)
+    frame: TimeFrame = "second"
+    gold_frame: TimeFrame = "second"
+    threshold: float | None = None
+    name: str = "span_reward"
 
-    def __init__(
-        self,
-        frame: TimeFrame = "second",
-        threshold: float | None = None,
-        *,
-        gold_frame: TimeFrame = "second",
-        opened: bool = False,
-        name: str = "span_reward",
-    ) -> None:
-        super().__init__(name, frame, gold_frame, opened)
-        check_threshold(threshold)
-        self.threshold = threshold
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_threshold(self.threshold)
 
     def read_answer(self, text: str) -> list[Span]:
         return read_spans(text)

@@ -6,14 +6,14 @@ Alone among the rewards these two read the reasoning: that is what they are for.
 import itertools
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 from trl_onevision.answers.extract import answer_text, full_text
 from trl_onevision.rewards.accuracy import AccuracyReward
-from trl_onevision.rewards.rows import score_rows
+from trl_onevision.rewards.rows import NamedReward, score_rows
 
 Mode = Literal["paper", "code"]
-MODES = ("paper", "code")
 
 _SECTION = re.compile(
     r"^[ \t]{0,3}#{2,4}[ \t]{0,3}"
@@ -28,7 +28,18 @@ _PART = re.compile(rf"[{re.escape(_OPERATORS)}]|[^\s{re.escape(_OPERATORS)}]+")
 _CODE_STEP = re.compile(r"### Step (\d{1,9}):")
 
 
-class StepAccuracyReward:
+@dataclass(eq=False, kw_only=True)
+class _StepReward(NamedReward):
+    mode: Mode = "paper"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mode not in get_args(Mode):
+            raise ValueError(f"mode={self.mode!r}: expected one of {', '.join(get_args(Mode))}")
+
+
+@dataclass(eq=False, kw_only=True)
+class StepAccuracyReward(_StepReward):
     r"""Pay for the right answer, and a little for each key step of the reference that the reasoning shows (StepRAR).
 
     >>> reward = StepAccuracyReward()
@@ -48,19 +59,9 @@ class StepAccuracyReward:
     Returns 0 to 1 + alpha. `None` where the row has no key steps, or where `accuracy` gives `None`.
     """
 
-    def __init__(
-        self,
-        *,
-        alpha: float = 0.1,
-        mode: Mode = "paper",
-        accuracy: Callable[..., Sequence[float | None]] | None = None,
-        name: str = "step_accuracy_reward",
-    ) -> None:
-        _check_mode(mode)
-        self.__name__ = name
-        self.alpha = alpha
-        self.mode: Mode = mode
-        self.accuracy = accuracy or AccuracyReward()
+    alpha: float = 0.1
+    accuracy: Callable[..., Sequence[float | None]] = field(default_factory=AccuracyReward)
+    name: str = "step_accuracy_reward"
 
     def __call__(
         self,
@@ -83,7 +84,8 @@ class StepAccuracyReward:
         return (row["correct"] == 1) + self.alpha * found
 
 
-class StepValidityReward:
+@dataclass(eq=False, kw_only=True)
+class StepValidityReward(_StepReward):
     r"""Pay 1 for reasoning that is complete and in a logical order (StepRVR), 0 for any other.
 
     >>> reward = StepValidityReward()
@@ -100,10 +102,7 @@ class StepValidityReward:
     Returns 0 or 1 for every completion, never `None`.
     """
 
-    def __init__(self, *, mode: Mode = "paper", name: str = "step_validity_reward") -> None:
-        _check_mode(mode)
-        self.__name__ = name
-        self.mode: Mode = mode
+    name: str = "step_validity_reward"
 
     def __call__(self, completions: Sequence[Any], **kwargs: Any) -> list[float]:
         return [float(all(structure(full_text(completion), self.mode).values())) for completion in completions]
@@ -201,11 +200,6 @@ def _pattern(wording: str) -> re.Pattern[str] | None:
     left = r"(?<!\w)(?<!\d[.,])" if parts[0][0].isalnum() else ""
     right = r"(?!\w|[.,]\d)" if parts[-1][-1].isalnum() else ""
     return re.compile(left + wanted + right, re.IGNORECASE)
-
-
-def _check_mode(mode: str) -> None:
-    if mode not in MODES:
-        raise ValueError(f"mode={mode!r}: expected one of {', '.join(MODES)}")
 
 
 step_accuracy_reward = StepAccuracyReward()
