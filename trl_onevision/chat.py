@@ -16,7 +16,7 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,7 @@ class Budget:
         return granted
 
 
+@dataclass(eq=False)
 class Chat:
     """A model behind an OpenAI-compatible server.
 
@@ -110,34 +111,24 @@ class Chat:
     - `cache` is a file of past replies (SQLite), shared by processes and runs; another model, option or request is
       another entry. A reply is in it before the next request is sent: a process that is killed loses what was under
       way, and nothing that had come.
-    - `options` go into each request. The API key is read from the environment variable `api_key_env`, so that it is
-      never in a recipe or a pickle; a server that asks for none needs none.
+    - `budget` bounds the requests of a process. `options` go into each. The API key is read from the environment
+      variable `api_key_env`, so that it is never in a recipe or a pickle; a server that asks for none needs none.
     """
 
-    def __init__(
-        self,
-        model: str,
-        base_url: str | None = None,
-        *,
-        max_concurrency: int = 16,
-        max_retries: int = 4,
-        timeout: float = 60.0,
-        cache: str | os.PathLike | None = None,
-        budget: Budget | None = None,
-        options: dict[str, Any] | None = None,
-        api_key_env: str = "OPENAI_API_KEY",
-    ) -> None:
-        if max_concurrency < 1 or not timeout > 0:
+    model: str
+    base_url: str | None = None
+    _: KW_ONLY
+    max_concurrency: int = 16
+    max_retries: int = 4
+    timeout: float = 60.0
+    cache: str | os.PathLike | None = None
+    budget: Budget | None = None
+    options: dict[str, Any] = field(default_factory=lambda: {"temperature": 0.0})
+    api_key_env: str = "OPENAI_API_KEY"
+
+    def __post_init__(self) -> None:
+        if self.max_concurrency < 1 or not self.timeout > 0:
             raise ValueError("max_concurrency and timeout must be positive")
-        self.model = model
-        self.base_url = base_url
-        self.max_concurrency = max_concurrency
-        self.max_retries = max_retries
-        self.timeout = timeout
-        self.cache = None if cache is None else Path(cache)
-        self.budget = budget
-        self.options = {"temperature": 0.0} if options is None else options
-        self.api_key_env = api_key_env
 
     async def ask_all(self, requests: Iterable[Request], deadline: float) -> dict[Request, Reply | NoReply]:
         """A reply, or why there is none, to each request, within `deadline` seconds. Equal ones are sent once."""
@@ -263,9 +254,9 @@ def _warn_once(message: str) -> None:
     logger.warning(message)
 
 
-def load(path: Path | None, keys: set[str]) -> dict[str, Reply]:
+def load(path: str | os.PathLike | None, keys: set[str]) -> dict[str, Reply]:
     """The replies that a cache holds to some keys."""
-    if path is None or not path.exists():
+    if path is None or not Path(path).exists():
         return {}
     try:
         with closing(sqlite3.connect(path, timeout=30)) as database:
@@ -281,8 +272,8 @@ def load(path: Path | None, keys: set[str]) -> dict[str, Reply]:
 class Store:
     """A cache that is written to. Its log lets a reply be kept without waiting for the disk, and outlives a kill."""
 
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
+    def __init__(self, path: str | os.PathLike | None) -> None:
+        self.path = None if path is None else Path(path)
         self.database: sqlite3.Connection | None = None
 
     def put(self, key: str, reply: Reply) -> None:

@@ -17,8 +17,9 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from typer.testing import CliRunner
 
 from trl_onevision.bench.answer import BenchError, Generation, answer_locally
-from trl_onevision.bench.run import JudgeServer, bench
+from trl_onevision.bench.run import bench
 from trl_onevision.bench.tsv import read_tsv
+from trl_onevision.chat import Chat
 from trl_onevision.cli import app
 
 SMALL = ["--max-new-tokens", "12", "--batch-size", "3", "--dtype", "float32"]
@@ -391,7 +392,7 @@ def test_a_judge_sees_options_that_stand_beside_the_question(tmp_path, chat_serv
     made = [published.rows()[2] | {"question": "Which colour?"}]
     (tmp_path / "p.jsonl").write_text('{"index": 3, "completion": "<answer>crimson</answer>"}\n')
     data = published.write(tmp_path / "one.tsv", made)
-    judge = JudgeServer("j", chat_server.url)
+    judge = Chat("j", chat_server.url)
     bench(data, tmp_path / "run", predictions=tmp_path / "p.jsonl", judge=judge)
     assert len(asked) == 1 and "A. red\\nB. blue" in asked[0], asked
 
@@ -401,7 +402,7 @@ def test_a_judge_that_fails_for_every_answer_has_no_figure(tsv, tmp_path, chat_s
     chat_server.fails = "Groundtruth"
     records = [{"index": n, "completion": f"<answer>{text}</answer>"} for n, text in enumerate(RIGHT, 1)]
     (tmp_path / "p.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    judge = JudgeServer("j", chat_server.url)
+    judge = Chat("j", chat_server.url)
     figures = bench(tsv, tmp_path / "run", predictions=tmp_path / "p.jsonl", judge=judge)
     assert figures["judge"] is None and figures["unjudged"] == 8
     assert "no verdict came" in (tmp_path / "run" / "report.md").read_text()

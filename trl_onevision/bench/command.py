@@ -38,8 +38,9 @@ def bench_command(
     Answers are kept as they come: the same command goes on where it was stopped.
     """
     from trl_onevision.bench.answer import BenchError, Generation
-    from trl_onevision.bench.run import JudgeServer, bench
+    from trl_onevision.bench.run import bench
     from trl_onevision.bench.tsv import TsvError
+    from trl_onevision.chat import Chat
 
     try:
         if judge_url is not None and judge is None:
@@ -52,7 +53,7 @@ def bench_command(
             server=server,
             predictions=predictions,
             settings=settings,
-            judge=JudgeServer(judge, judge_url) if judge else None,
+            judge=Chat(judge, judge_url) if judge else None,
             limit=limit,
         )
     except (BenchError, TsvError, ValueError, OSError) as error:

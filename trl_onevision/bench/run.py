@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from trl_onevision.bench.answer import Answer, BenchError, Generation, answer_by
 from trl_onevision.bench.predictions import Predictions, fingerprint, read_predictions
 from trl_onevision.bench.score import Scored, score
 from trl_onevision.bench.tsv import BenchRow, read_tsv
+from trl_onevision.chat import Chat
 from trl_onevision.console import progress
 
 JUDGE_PROMPT = """\
@@ -29,14 +30,6 @@ A number matches whatever its unit. An option matches by its letter or by its te
 Reply with JSON only: {"score": 1} if they match, {"score": 0} if they do not."""
 
 
-@dataclass(frozen=True)
-class JudgeServer:
-    """The model that judges beside the rules, and the server that has it (OpenAI's own where `None`)."""
-
-    model: str
-    url: str | None = None
-
-
 def bench(
     data: Path,
     output: Path,
@@ -45,7 +38,7 @@ def bench(
     server: str | None = None,
     predictions: Path | None = None,
     settings: Generation | None = None,
-    judge: JudgeServer | None = None,
+    judge: Chat | None = None,
     limit: int | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
@@ -53,7 +46,8 @@ def bench(
 
     `output` then holds `predictions.jsonl` (a line a row, written as it comes), `scores.jsonl` (what was read in each
     and how it was scored), `results.json`, `report.md` and `heatmap.png`. Called again with the same arguments it
-    answers what is missing. Returns what `results.json` holds.
+    answers what is missing. `judge` judges beside the rules; its replies are kept there too. Returns what
+    `results.json` holds.
 
     Raises `TsvError` for a file that is not the benchmark's, `OSError` where nothing can be written and `BenchError`
     for all else, before a model is loaded where that can be known.
@@ -126,12 +120,12 @@ def _report(
     rows: Sequence[BenchRow],
     answers: dict[str, Answer],
     name: str,
-    judge: JudgeServer | None,
+    judge: Chat | None,
     output: Path,
     console: Console,
 ) -> dict[str, Any]:
     scored = score(rows, answers)
-    judged = None if judge is None else judge_answers(rows, scored, judge, output / "judge.sqlite")
+    judged = None if judge is None else judge_answers(rows, scored, replace(judge, cache=output / "judge.sqlite"))
     records = [asdict(one) | ({} if judged is None else {"judge": judged.get(one.index)}) for one in scored]
     lines = [json.dumps(record) + "\n" for record in records]
     (output / "scores.jsonl").write_text("".join(lines), encoding="utf-8")
@@ -141,16 +135,14 @@ def _report(
     return figures
 
 
-def judge_answers(
-    rows: Sequence[BenchRow], scored: Sequence[Scored], judge: JudgeServer, cache: Path
-) -> dict[str, float]:
+def judge_answers(rows: Sequence[BenchRow], scored: Sequence[Scored], judge: Chat) -> dict[str, float]:
     """What a judge says of each answer that the rules have read, as the paper has it judged; failures are left out.
 
     Equal and empty answers need no judge. Where it failed on all that do, nothing was judged.
     """
-    from trl_onevision.rewards.judge import Judge, JudgeReward
+    from trl_onevision.rewards.judge import JudgeReward
 
-    reward = JudgeReward(Judge(judge.model, judge.url, cache=cache), prompt=JUDGE_PROMPT)
+    reward = JudgeReward(judge, prompt=JUDGE_PROMPT)
     shares: dict[str, float] = {}
     verdicts = asyncio.run(
         reward(

@@ -8,15 +8,15 @@ What is judged is untrusted: it is quoted as a JSON string, cut to a length, and
 
 import asyncio
 import json
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from string import Template
 from typing import Any
 
 from trl_onevision.answers.extract import answer_block, answer_text, full_text
-from trl_onevision.chat import Budget, BudgetSpent, Chat, NoReply, Reply, Request
+from trl_onevision.chat import BudgetSpent, Chat, NoReply, Reply, Request
 from trl_onevision.rewards.json_text import normalized, number, read_json
-from trl_onevision.rewards.rows import question, score_rows, take, warn_once
+from trl_onevision.rewards.rows import NamedReward, question, score_rows, take, warn_once
 
 ANSWER_PROMPT = """\
 Decide whether an answer to a question is right, judged by the reference alone.
@@ -42,77 +42,30 @@ LogMetric = Callable[[str, float], None]
 _Open = tuple[str, float]  # a request that the judge has to answer, and the highest score it may give
 
 
-class Judge:
-    """A model behind an OpenAI-compatible server, asked for scores through `trl_onevision.chat.Chat`.
+@dataclass(eq=False)
+class _JudgedReward(NamedReward):
+    """What judge rewards share: what a rule decides stands, the rest is asked for in one go, equal texts once.
 
-    >>> judge = Judge("Qwen/Qwen3-32B", "http://127.0.0.1:8000/v1", cache="judge.sqlite", budget=10_000)
-    >>> asyncio.run(judge.ask([]))
-    {}
-
-    `max_concurrency`, `max_retries`, `timeout`, `cache`, `options` and `api_key_env` are the `Chat`'s. `budget` bounds
-    the requests of a process, `deadline` seconds a whole call: what has no reply by then is given up.
-
-    A request that fails for good gets no score and one warning for each cause; nothing is raised.
+    What has no reply within `deadline` seconds is given up. A request that fails for good gets no score and one
+    warning for each cause; nothing is raised.
     """
 
-    def __init__(
-        self,
-        model: str,
-        base_url: str | None = None,
-        *,
-        max_concurrency: int = 16,
-        max_retries: int = 4,
-        timeout: float = 60.0,
-        deadline: float = 600.0,
-        cache: str | os.PathLike | None = None,
-        budget: int | None = None,
-        options: dict[str, Any] | None = None,
-        api_key_env: str = "OPENAI_API_KEY",
-    ) -> None:
-        if max_concurrency < 1 or not timeout > 0 or not deadline > 0:
-            raise ValueError("max_concurrency, timeout and deadline must be positive")
-        self.deadline = deadline
-        self.chat = Chat(
-            model,
-            base_url,
-            max_concurrency=max_concurrency,
-            max_retries=max_retries,
-            timeout=timeout,
-            cache=cache,
-            budget=None if budget is None else Budget(budget),
-            options=options,
-            api_key_env=api_key_env,
-        )
+    judge: Chat
+    _: KW_ONLY
+    prompt: str = ANSWER_PROMPT
+    tasks: tuple[str, ...] | None = None
+    deadline: float = 600.0
 
-    async def ask(self, requests: Iterable[str]) -> dict[str, float]:
-        """The score in the judge's reply, `{"score": s}`, to each request that gets one. Equal ones are sent once."""
-        replies = await self.chat.ask_all(map(Request, requests), self.deadline)
-        scores = {request.text: self._score(reply) for request, reply in replies.items()}
-        return {request: score for request, score in scores.items() if score is not None}
-
-    def _score(self, reply: Reply | NoReply) -> float | None:
-        if isinstance(reply, Reply):
-            return _read_score(reply.text)
-        if isinstance(reply, BudgetSpent):
-            warn_once(f"{self.chat.model}: {reply}: rows go unjudged")
-        else:
-            cause, _, detail = str(reply).partition(":")
-            warn_once(f"{self.chat.model} could not judge: {cause}", f":{detail}")
-        return None
-
-
-class _JudgedReward:
-    """What judge rewards share: what a rule decides stands, the rest is asked for in one go."""
-
-    def __init__(self, judge: Judge, prompt: str, tasks: tuple[str, ...] | None, name: str) -> None:
-        self.__name__ = name
-        self.judge = judge
-        self.prompt = prompt
-        self.tasks = tasks
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.deadline > 0:
+            raise ValueError(f"deadline={self.deadline} must be positive")
 
     async def _settle(self, rows: list[float | _Open | None], log_metric: LogMetric | None) -> list[float | None]:
         """Fill in the rows that are left open."""
-        scores = await self.judge.ask({row[0] for row in rows if isinstance(row, tuple)})
+        requests = {Request(row[0]) for row in rows if isinstance(row, tuple)}
+        replies = await self.judge.ask_all(requests, self.deadline)
+        scores = {request.text: self._score(reply) for request, reply in replies.items()}
         rewards: list[float | None] = []
         for row in rows:
             if isinstance(row, tuple):
@@ -127,6 +80,16 @@ class _JudgedReward:
             log_metric(f"{self.__name__}/failed", sum(rewards[index] is None for index in asked) / len(rows))
         return rewards
 
+    def _score(self, reply: Reply | NoReply) -> float | None:
+        if isinstance(reply, Reply):
+            return _read_score(reply.text)
+        if isinstance(reply, BudgetSpent):
+            warn_once(f"{self.judge.model}: {reply}: rows go unjudged")
+        else:
+            cause, _, detail = str(reply).partition(":")
+            warn_once(f"{self.judge.model} could not judge: {cause}", f":{detail}")
+        return None
+
     def _request(self, prompt: Any, reference: Any, answer: str) -> str:
         texts = {"question": question(prompt), "reference": reference, "answer": answer}
         return Template(self.prompt).safe_substitute({name: _quoted(text) for name, text in texts.items()})
@@ -135,11 +98,12 @@ class _JudgedReward:
         return self.tasks is None or row.get("task") in self.tasks
 
 
+@dataclass(eq=False, kw_only=True)
 class JudgeReward(_JudgedReward):
     """Pay what a judge says of an answer, asked only where a rule cannot decide (WeThink's hybrid).
 
     >>> from trl_onevision.rewards.boxes import iou_reward
-    >>> judge_reward = JudgeReward(Judge("Qwen/Qwen3-32B", "http://127.0.0.1:8000/v1"), rule=iou_reward)
+    >>> judge_reward = JudgeReward(Chat("Qwen/Qwen3-32B", "http://127.0.0.1:8000/v1"), rule=iou_reward)
     >>> completions = ["<answer>Paris</answer>", "", "[0, 0, 9, 9]"]
     >>> golds = ["paris", "Rome", "[0, 0, 9.0, 9.0]"]
     >>> asyncio.run(judge_reward(completions, solution=golds, task=["text", "text", "boxes"]))
@@ -152,33 +116,23 @@ class JudgeReward(_JudgedReward):
     `prompt` is a `string.Template` with `$question`, the text of the last user message, `$reference`, the gold, and
     `$answer`; it asks for `{"score": s}`. `whole=True` shows the judge the reasoning too and leaves the exact match
     out, as rewards for context and logic need (HumanOmniV2, with `max_score=5`). The judge sees no image.
-    `opened` is as in `IoUReward`.
+    `opened` is as in `IoUReward`. What the judge has not answered within `deadline` seconds is given up.
 
     `None` for rows outside `tasks` (by default every row is judged), for a row without a gold, and wherever the judge
     failed: its failure never costs the model. `log_metric` gets the shares of rows left to the judge and failed.
     """
 
-    def __init__(
-        self,
-        judge: Judge,
-        *,
-        rule: Rule | None = None,
-        judge_zeros: bool = False,
-        tasks: tuple[str, ...] | None = None,
-        prompt: str = ANSWER_PROMPT,
-        whole: bool = False,
-        max_score: float = 1.0,
-        opened: bool = False,
-        name: str = "judge_reward",
-    ) -> None:
-        super().__init__(judge, prompt, tasks, name)
-        if not max_score > 0:
-            raise ValueError(f"max_score={max_score} is not positive")
-        self.rule = rule
-        self.judge_zeros = judge_zeros
-        self.whole = whole
-        self.max_score = max_score
-        self.opened = opened
+    rule: Rule | None = None
+    judge_zeros: bool = False
+    whole: bool = False
+    max_score: float = 1.0
+    opened: bool = False
+    name: str = "judge_reward"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.max_score > 0:
+            raise ValueError(f"max_score={self.max_score} is not positive")
 
     async def __call__(
         self,
@@ -222,10 +176,11 @@ class JudgeReward(_JudgedReward):
         return full_text(completion).strip() if self.whole else answer_block(completion, opened=self.opened)
 
 
+@dataclass(eq=False, kw_only=True)
 class VisualFactsReward(_JudgedReward):
     """Pay the share of a row's annotated visual facts that the whole completion has right (Perception-R1).
 
-    >>> facts_reward = VisualFactsReward(Judge("Qwen/Qwen3-32B", "http://127.0.0.1:8000/v1"))
+    >>> facts_reward = VisualFactsReward(Chat("Qwen/Qwen3-32B", "http://127.0.0.1:8000/v1"))
     >>> asyncio.run(facts_reward(["", "AB is 3"], visual_facts=[["AB = 3", "AC = 4"], None]))
     [0.0, None]
 
@@ -233,18 +188,11 @@ class VisualFactsReward(_JudgedReward):
     weight of 0.7. The reasoning is judged, not the answer alone: it is where a model says what it sees.
 
     The column `visual_facts` holds a list of texts for each row; a row without any, and one whose judge failed, get
-    `None`. An empty completion earns 0. `prompt` and `tasks` are as in `JudgeReward`.
+    `None`. An empty completion earns 0. `prompt`, `tasks` and `deadline` are as in `JudgeReward`.
     """
 
-    def __init__(
-        self,
-        judge: Judge,
-        *,
-        tasks: tuple[str, ...] | None = None,
-        prompt: str = FACTS_PROMPT,
-        name: str = "visual_facts_reward",
-    ) -> None:
-        super().__init__(judge, prompt, tasks, name)
+    prompt: str = FACTS_PROMPT
+    name: str = "visual_facts_reward"
 
     async def __call__(
         self,
