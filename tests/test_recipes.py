@@ -1,6 +1,8 @@
 """Every recipe is read by TRL's own parser, names rewards that exist, and has no key that nobody knows."""
 
 import importlib
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import yaml
 from accelerate.commands.launch import launch_command_parser
 from trl.cli.accelerate_config import resolve_accelerate_config_argument
 from trl.scripts import grpo, sft
+from trl.scripts.vllm_serve import ScriptArguments, build_command
 from typer.testing import CliRunner
 
 from trl_onevision.cli import app
@@ -138,3 +141,12 @@ def test_an_unknown_recipe_names_the_known_ones():
     assert result.exit_code == 1
     assert "Did you mean quickstart-grpo?" in result.output
     assert all(recipe in result.output for recipe in RECIPES)
+
+
+def test_the_server_of_the_page_has_the_flags_that_trl_asks_for():
+    page = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text()
+    (line,) = re.findall(r"^VLLM_SERVER_DEV_MODE=1 (vllm serve .*?)\ntrl", page.replace("\\\n", ""), re.M)
+    command = build_command(ScriptArguments("Qwen/Qwen2.5-VL-3B-Instruct"))
+    asked = command[command.index("--weight-transfer-config") :]
+    assert shlex.split(line)[:3] == ["vllm", "serve", "Qwen/Qwen2.5-VL-3B-Instruct"]
+    assert {*shlex.split(line)[3:]} == {*asked, "--enable-scale-out"}
