@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +12,7 @@ from typing import Any
 
 from trl_onevision.bench.answer import Answer, BenchError
 from trl_onevision.data.schema import shown
+from trl_onevision.data.sources import open_source
 from trl_onevision.json_file import write_json
 
 RUN = "run.json"
@@ -105,25 +104,29 @@ def _description(run: Path) -> dict[str, Any]:
 
 
 def read_predictions(path: Path, indices: Sequence[str], limit: int | None = None) -> list[Answer]:
-    """Another engine's answers: JSONL, TSV or CSV with `index` and one of `completion`, `prediction`, `response`.
+    """Another engine's answers: a table with `index` and one of `completion`, `prediction`, `response`.
 
-    `limit` keeps the answers to the first rows only. Raises `BenchError` for one of these without an answer, for two
-    answers to a row, and for an answer to no row of the benchmark. `finished`, where the file has it, says whether the
-    model came to an end by itself.
+    The file is JSONL, TSV, CSV or whatever else `prepare` reads. `limit` keeps the answers to the first rows only.
+    Raises `SourceError` for a file that cannot be read, and `BenchError` for a row that cannot, for one of the first
+    rows without an answer, for two answers to a row, and for an answer to no row of the benchmark. `finished`, where
+    the file has it, says whether the model came to an end by itself.
     """
     answers: dict[str, Answer] = {}
-    for place, record in _records(path):
+    for raw in open_source(str(path)).rows():
+        place, record = f"{path}: {raw.place}", raw.example
+        if raw.error is not None:
+            raise BenchError(f"{place}: {raw.error.reason}")
         column = next((name for name in TEXT_COLUMNS if name in record), None)
         if column is None or record.get("index") is None:
             raise BenchError(
-                f"{path}: {place}: found columns {shown(sorted(record))}, expected 'index' and one of "
+                f"{place}: found columns {shown(sorted(record))}, expected 'index' and one of "
                 f"{', '.join(TEXT_COLUMNS)}."
             )
         index, text = str(record["index"]).strip(), record[column]
         if index in answers:
-            raise BenchError(f"{path}: {place}: index {index!r} is there twice, expected one answer a row.")
+            raise BenchError(f"{place}: index {index!r} is there twice, expected one answer a row.")
         if not isinstance(text, str | None):
-            raise BenchError(f"{path}: {place}, column {column!r}: found {shown(text)}, expected text.")
+            raise BenchError(f"{place}, column {column!r}: found {shown(text)}, expected text.")
         answers[index] = Answer(index, text or "", record.get("finished", True) not in (False, "False", "false"))
     unknown = sorted(answers.keys() - set(indices))
     wanted = indices[:limit]
@@ -134,47 +137,6 @@ def read_predictions(path: Path, indices: Sequence[str], limit: int | None = Non
             f"{unknown[:5]}, expected one answer for each of the {len(wanted)} rows. Is it another benchmark's?"
         )
     return [answers[index] for index in wanted]
-
-
-def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each record with its place."""
-    try:
-        yield from _table(path) if path.suffix in (".tsv", ".csv") else _json_lines(path)
-    except OSError as error:
-        raise BenchError(f"{path}: cannot be read ({error.strerror}), expected JSONL, TSV or CSV.") from error
-
-
-def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise BenchError(
-                f"{path}: line {number}, character {error.colno}: {error.msg}, expected a JSON object."
-            ) from error
-        except UnicodeDecodeError as error:
-            raise BenchError(f"{path}: line {number}: {error}, expected UTF-8.") from error
-        if not isinstance(record, dict):
-            raise BenchError(f"{path}: line {number}: found {shown(record)}, expected a JSON object.")
-        yield f"line {number}", record
-
-
-def _table(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    limit = csv.field_size_limit(sys.maxsize)
-    number = 0
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
-            for number, record in enumerate(reader, 1):
-                yield f"row {number}", dict(record)
-    except csv.Error as error:
-        raise BenchError(f"{path}: row {number + 1}: {error}, expected whole rows.") from error
-    except UnicodeDecodeError as error:  # a file is read in blocks, ahead of its rows
-        raise BenchError(f"{path}: row {number + 1} or after: {error}, expected UTF-8.") from error
-    finally:
-        csv.field_size_limit(limit)
 
 
 def fingerprint(path: Path) -> str:

@@ -49,8 +49,9 @@ def bench(
     answers what is missing. `judge` judges beside the rules; its replies are kept there too. Returns what
     `results.json` holds.
 
-    Raises `TsvError` for a file that is not the benchmark's, `OSError` where nothing can be written and `BenchError`
-    for all else, before a model is loaded where that can be known.
+    Raises `TsvError` for a file that is not the benchmark's, `SourceError` for predictions that cannot be read,
+    `OSError` where nothing can be written and `BenchError` for all else, before a model is loaded where that can be
+    known.
     """
     if (model is None) == (predictions is None):
         raise BenchError("Give --model to answer the questions, or --predictions to score answers; one of the two.")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from trl_onevision.data.synthesize.puzzle import TRIES, NoPuzzle, Pictures, Puzzle
-from trl_onevision.data.synthesize.scene import COLOURS, SHAPES, draw, place
+from trl_onevision.data.synthesize.puzzle import Pictures, Puzzle
+from trl_onevision.data.synthesize.scene import any_kind, draw, others_than, placed
 
 MOST = (4, 6, 9, 12)  # objects of the kind; each number from 1 to it is equally likely
 OTHERS = (2, 4, 8, 12)
@@ -27,19 +27,8 @@ def make(rng: np.random.Generator, pictures: Pictures, level: int) -> Puzzle:
     ('count', True)
     """
     number = int(rng.integers(1, MOST[level - 1] + 1))
-    shape, colour = str(rng.choice(SHAPES)), str(rng.choice(list(COLOURS)))
-    # Half of the others share the shape, half the colour: neither alone gives the answer
-    others = [
-        (shape, str(rng.choice([c for c in COLOURS if c != colour])))
-        if index % 2
-        else (str(rng.choice([s for s in SHAPES if s != shape])), colour)
-        for index in range(OTHERS[level - 1])
-    ]
-    for _ in range(TRIES):
-        things = place(rng, [(shape, colour)] * number + others, SIZES)
-        if things is not None:
-            break
-    else:
-        raise NoPuzzle(f"count: no room for {number + len(others)} objects of {max(SIZES)} pixels.")
+    shape, colour = any_kind(rng)
+    kinds = [(shape, colour)] * number + others_than(rng, shape, colour, OTHERS[level - 1])
+    things = placed(rng, kinds, SIZES, "count")
     question = f"How many {colour} {shape}s does the image show?"
     return Puzzle(question, [draw(things)], str(number), "count", facts=[[thing.name, *thing.box] for thing in things])

@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 
-from trl_onevision.data.synthesize.puzzle import TRIES, NoPuzzle, Pictures, Puzzle
-from trl_onevision.data.synthesize.scene import COLOURS, SHAPES, Thing, draw, expected_iou, place
+from trl_onevision.data.synthesize.puzzle import Pictures, Puzzle
+from trl_onevision.data.synthesize.scene import COLOURS, Thing, any_kind, draw, expected_iou, placed
 
 OTHERS = (3, 8, 14)
 SIZES = ((57, 71), (33, 45), (21, 27))
@@ -35,13 +35,8 @@ def make(rng: np.random.Generator, pictures: Pictures, level: int) -> Puzzle:
     >>> len(puzzle.images), puzzle.task
     (2, 'boxes')
     """
-    kinds = [(str(rng.choice(SHAPES)), str(rng.choice(list(COLOURS)))) for _ in range(OTHERS[level - 1] + 1)]
-    for _ in range(TRIES):
-        things = place(rng, kinds, SIZES[level - 1])
-        if things is not None:
-            break
-    else:
-        raise NoPuzzle(f"difference: no room for {len(kinds)} objects of {max(SIZES[level - 1])} pixels.")
+    kinds = [any_kind(rng) for _ in range(OTHERS[level - 1] + 1)]
+    things = placed(rng, kinds, SIZES[level - 1], "difference")
     changed, rest = things[0], things[1:]
     recoloured = level > 1 and rng.random() < 0.5
     colour = str(rng.choice([c for c in COLOURS if c != changed.colour]))

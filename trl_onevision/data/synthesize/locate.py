@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 
-from trl_onevision.data.synthesize.puzzle import TRIES, NoPuzzle, Pictures, Puzzle
-from trl_onevision.data.synthesize.scene import COLOURS, SHAPES, draw, expected_iou, place
+from trl_onevision.data.synthesize.puzzle import Pictures, Puzzle
+from trl_onevision.data.synthesize.scene import any_kind, draw, expected_iou, others_than, placed
 
 OTHERS = (2, 6, 12)
 SIZES = ((57, 71), (33, 45), (21, 27))
@@ -29,19 +29,9 @@ def make(rng: np.random.Generator, pictures: Pictures, level: int) -> Puzzle:
     >>> [*json.loads(puzzle.solution)[0]]
     ['bbox_2d', 'label']
     """
-    shape, colour = str(rng.choice(SHAPES)), str(rng.choice(list(COLOURS)))
-    others = [
-        (shape, str(rng.choice([c for c in COLOURS if c != colour])))
-        if index % 2
-        else (str(rng.choice([s for s in SHAPES if s != shape])), colour)
-        for index in range(OTHERS[level - 1])
-    ]
-    for _ in range(TRIES):
-        things = place(rng, [(shape, colour), *others], SIZES[level - 1])
-        if things is not None:
-            break
-    else:
-        raise NoPuzzle(f"locate: no room for {len(others) + 1} objects of {max(SIZES[level - 1])} pixels.")
+    shape, colour = any_kind(rng)
+    kinds = [(shape, colour), *others_than(rng, shape, colour, OTHERS[level - 1])]
+    things = placed(rng, kinds, SIZES[level - 1], "locate")
     target = things[0]
     order = rng.permutation(len(things))
     image = draw([things[index] for index in order])

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from trl_onevision.data.prompts import PROMPTS, Prompt, user_messages, with_choices
+from trl_onevision.data.prompts import PROMPTS, Prompt, with_choices
+from trl_onevision.data.rows import grpo_row
 from trl_onevision.data.schema import Task
 
 # Where a task takes its pictures from: a folder of photographs, or scenes that are drawn.
@@ -41,17 +42,16 @@ def row(puzzle: Puzzle, name: str, source: str, prompt: Prompt = PROMPTS["think-
     >>> made["task"], made["id"], made["choices"]
     ('choice', 'jigsaw-1', ['up', 'down'])
     """
-    question = with_choices(puzzle.question, puzzle.choices)
-    return {
-        "prompt": user_messages(question, prompt, len(puzzle.images)),
-        "images": puzzle.images,
-        "solution": puzzle.solution,
-        "task": puzzle.task,
-        "choices": puzzle.choices,
-        "key_steps": None,
-        "id": name,
-        "source": source,
-    }
+    return grpo_row(
+        {"id": name},
+        prompt,
+        source=source,
+        question=with_choices(puzzle.question, puzzle.choices),
+        images=puzzle.images,
+        solution=puzzle.solution,
+        task=puzzle.task,
+        choices=puzzle.choices,
+    )
 
 
 def differ(first: Image.Image, second: Image.Image) -> bool:

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from trl_onevision.data.synthesize.chart import MONTHS, NAMES
-from trl_onevision.data.synthesize.puzzle import TRIES, NoPuzzle, Pictures, Puzzle
-from trl_onevision.data.synthesize.scene import COLOURS, SHAPES, SIDE, Thing, place
+from trl_onevision.data.synthesize.puzzle import NoPuzzle, Pictures, Puzzle
+from trl_onevision.data.synthesize.scene import COLOURS, SIDE, Thing, any_kind, placed
 
 PARTS = (2, 5, 4, 6)
 LEVELS = (
@@ -47,13 +47,9 @@ def make(rng: np.random.Generator, pictures: Pictures, level: int) -> Puzzle:
 
 
 def _scene(rng: np.random.Generator, count: int) -> str:
-    kinds = [(str(rng.choice(SHAPES)), str(rng.choice(list(COLOURS)))) for _ in range(count)]
-    for _ in range(TRIES):
-        things = place(rng, kinds, SIZES)
-        if things is not None:
-            shapes = "".join(map(_shape, things))
-            return f'<svg viewBox="0 0 {SIDE} {SIDE}" width="{SIDE}" height="{SIDE}">{shapes}</svg>'
-    raise NoPuzzle(f"render: no room for {count} shapes of {max(SIZES)} pixels.")
+    things = placed(rng, [any_kind(rng) for _ in range(count)], SIZES, "render")
+    shapes = "".join(map(_shape, things))
+    return f'<svg viewBox="0 0 {SIDE} {SIDE}" width="{SIDE}" height="{SIDE}">{shapes}</svg>'
 
 
 def _shape(thing: Thing) -> str:

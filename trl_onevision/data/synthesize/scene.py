@@ -10,6 +10,8 @@ from itertools import product
 import numpy as np
 from PIL import Image, ImageDraw
 
+from trl_onevision.data.synthesize.puzzle import TRIES, NoPuzzle
+
 SIDE = 336  # of a scene, a multiple of 28 (and of no importance to processors with another grid)
 SHAPES = ("circle", "square", "triangle", "diamond")
 COLOURS = {
@@ -79,6 +81,29 @@ def place(
     return things
 
 
+def placed(rng: np.random.Generator, kinds: Sequence[tuple[str, str]], sizes: Sequence[int], task: str) -> list[Thing]:
+    """As `place`, as often as it takes to make them fit. Raises `NoPuzzle` for a task that asks for too many."""
+    for _ in range(TRIES):
+        if (things := place(rng, kinds, sizes)) is not None:
+            return things
+    raise NoPuzzle(f"{task}: no room for {len(kinds)} objects of {max(sizes)} pixels.")
+
+
+def any_kind(rng: np.random.Generator) -> tuple[str, str]:
+    """A shape and a colour at random."""
+    return str(rng.choice(SHAPES)), str(rng.choice(list(COLOURS)))
+
+
+def others_than(rng: np.random.Generator, shape: str, colour: str, count: int) -> list[tuple[str, str]]:
+    """Kinds of which half share the shape, and half the colour: neither alone tells the one that is asked for."""
+    return [
+        (shape, str(rng.choice([c for c in COLOURS if c != colour])))
+        if index % 2
+        else (str(rng.choice([s for s in SHAPES if s != shape])), colour)
+        for index in range(count)
+    ]
+
+
 def _clear(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
     return a[0] >= b[2] + GAP or b[0] >= a[2] + GAP or a[1] >= b[3] + GAP or b[1] >= a[3] + GAP
 
@@ -88,9 +113,7 @@ def picture(rng: np.random.Generator) -> Image.Image:
     corner = rng.integers(90, 246, (2, 2, 3)).astype(np.uint8)
     corner[rng.integers(2), rng.integers(2)] = rng.integers(0, 90, 3)
     ground = Image.fromarray(corner).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-    kinds = [(str(rng.choice(SHAPES)), str(rng.choice(list(COLOURS)))) for _ in range(14)]
-    things = place(rng, kinds, (29, 41, 57)) or []
-    shapes = draw(things)
+    shapes = draw(place(rng, [any_kind(rng) for _ in range(14)], (29, 41, 57)) or [])
     on_shape = (np.asarray(shapes) != PAPER).any(-1)
     ground.paste(shapes, mask=Image.fromarray((on_shape * 255).astype(np.uint8)))
     return ground
