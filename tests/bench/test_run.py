@@ -295,7 +295,7 @@ def test_the_first_rows_alone_take_a_whole_file_of_predictions(tsv, tmp_path):
         ("p.jsonl", b"[2]", r": p.jsonl:1: .*found \[2\], expected an object"),
         ("p.jsonl", b'{"index": 2, "completion": "\xe9"}', ": p.jsonl:1: .*0xe9"),
         ("p.csv", b'2,"4.5', ": the row that starts at line 3 .*expected"),
-        ("p.csv", b"2,\xe9", ": cannot be read .*0xe9"),
+        ("p.csv", b"2,\xe9", ": p.csv:1: column 'completion': not UTF-8; found the byte 0xe9"),
         ("missing.jsonl", b"", ": no such file"),
     ],
 )

@@ -82,10 +82,10 @@ def test_a_row_with_a_field_too_few_or_too_many(tmp_path):
     path = published.write(tmp_path / "wrong.tsv")
     lines = path.read_text().replace("College\tPhysics", "College", 1)
     path.write_text(lines)
-    with pytest.raises(TsvError, match=r"row 6, column 'image': found 6 fields, expected 7"):
+    with pytest.raises(TsvError, match=r"row 6, column 'image': wrong number of cells; found 6 cells, expected 7"):
         read_tsv(path)
     path.write_text(lines.replace("College\t", "College\tPhysics\tagain\t", 1))
-    with pytest.raises(TsvError, match=r"row \d, column 'image': found 9 fields"):
+    with pytest.raises(TsvError, match=r"row \d, column 'image': .*found 9 cells"):
         read_tsv(path)
 
 
@@ -110,7 +110,9 @@ def test_bytes_that_are_not_utf8_are_named_by_row_and_column(tmp_path, row, colu
     made[row - 1][column] += "HERE"
     path = published.write(tmp_path / "latin.tsv", made)
     path.write_bytes(path.read_bytes().replace(b"HERE", "é".encode("latin-1")))
-    with pytest.raises(TsvError, match=rf"row {row}, column '{column}': found the byte 0xe9, expected UTF-8"):
+    with pytest.raises(
+        TsvError, match=rf"row {row}, column '{column}': not UTF-8; found the byte 0xe9, expected UTF-8"
+    ):
         read_tsv(path)
 
 

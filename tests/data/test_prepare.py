@@ -698,6 +698,13 @@ def test_a_stray_quote_is_refused_with_its_line_and_swallows_nothing(tmp_path, s
         list(open_source(str(tmp_path / f"raw.{suffix}")).rows())
 
 
+def test_a_byte_of_a_table_that_is_not_utf8_breaks_its_row_alone(tmp_path):
+    (tmp_path / "raw.csv").write_bytes("id,problem\n1,é\n2,e\n".encode("latin-1"))
+    broken, whole = open_source(str(tmp_path / "raw.csv")).rows()
+    assert broken.error.reason == "column 'problem': not UTF-8; found the byte 0xe9, expected UTF-8"
+    assert whole.example == {"id": "2", "problem": "e"}
+
+
 @pytest.mark.parametrize("apart", [1, 2, 100])
 def test_rows_between_two_stray_quotes_of_a_tsv_are_said(tmp_path, apart):
     rows = [["id", "problem", "solution"], *([str(index), "How long?", "x"] for index in range(200))]

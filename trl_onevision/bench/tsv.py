@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ast
-import csv
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from trl_onevision.answers.choice import LETTERS
 from trl_onevision.data.images import decode_image
 from trl_onevision.data.questions import read_choices
 from trl_onevision.data.schema import RowError, shown
+from trl_onevision.data.sources import SourceError, table_rows
 
 COLUMNS = ("index", "question", "choices", "answer", "level", "category", "image")
 REQUIRED = tuple(column for column in COLUMNS if column != "choices")
@@ -70,50 +69,22 @@ _AGAIN = "Download the file again if it should be whole."
 
 
 def _cells(path: Path) -> Iterator[dict[str, str]]:
-    """The rows as mappings. Each has as many fields as the header: a cut or unquoted row has not."""
-    limit = csv.field_size_limit(sys.maxsize)  # an image is one field
+    """The rows as mappings. Each has as many cells as the header: a cut or unquoted row has not."""
     number = 0
     try:
-        # What is not UTF-8 is looked for cell by cell: a decoder that stops at it has read ahead of the row.
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            reader = csv.reader(file, delimiter="\t", strict=True)
-            header = next(reader, [])
-            _refuse_other_bytes(header, header, f"{path}: row 0 (the header)")
-            missing = [column for column in COLUMNS if column not in header]
-            if missing:
+        for number, row in enumerate(table_rows(path, "\t"), 1):
+            if isinstance(row, RowError):
+                raise TsvError(f"{path}: row {number}, {row.reason}. {_AGAIN}")
+            if missing := [column for column in COLUMNS if column not in row]:
                 raise TsvError(
-                    f"{path}: row 0 (the header), column {missing[0]!r}: found {shown(header)}, expected "
+                    f"{path}: row 0 (the header), column {missing[0]!r}: found {shown(list(row))}, expected "
                     f"{', '.join(COLUMNS)}. Is it another file than r1-onevision.tsv?"
                 )
-            for number, fields in enumerate(reader, 1):
-                if len(fields) != len(header):
-                    column = header[len(fields)] if len(fields) < len(header) else header[-1]
-                    raise TsvError(
-                        f"{path}: row {number}, column {column!r}: found {len(fields)} fields, expected "
-                        f"{len(header)}. {_AGAIN}"
-                    )
-                _refuse_other_bytes(header, fields, f"{path}: row {number}")
-                yield dict(zip(header, fields, strict=True))
-    except csv.Error as error:
-        raise TsvError(
-            f"{path}: row {number + 1}, column {COLUMNS[-1]!r} or before: found text that ends inside a quoted field "
-            f"({error}), expected whole rows. {_AGAIN}"
-        ) from error
+            yield row
+    except SourceError as error:
+        raise TsvError(f"{path}: row {number + 1}, column {COLUMNS[-1]!r} or before: {error}. {_AGAIN}") from error
     except OSError as error:
         raise TsvError(f"{path}: cannot be read ({error.strerror}), expected the file r1-onevision.tsv.") from error
-    finally:
-        csv.field_size_limit(limit)
-
-
-def _refuse_other_bytes(header: Sequence[str], fields: Sequence[str], place: str) -> None:
-    for column, cell in zip(header, fields, strict=True):
-        try:
-            cell.encode()
-        except UnicodeEncodeError as error:
-            byte = ord(cell[error.start]) - 0xDC00  # as `surrogateescape` keeps it
-            raise TsvError(
-                f"{place}, column {column!r}: found the byte 0x{byte:02x}, expected UTF-8. {_AGAIN}"
-            ) from error
 
 
 def _image(cell: str, images: dict[str, str], place: str) -> str:

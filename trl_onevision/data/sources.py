@@ -103,7 +103,7 @@ class Source:
         try:
             for number, row in _reader(path)(path, skip):
                 yield _raw_row(f"{self._named(path)}:{number}", row)
-        except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
+        except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
             raise _unreadable(path, error) from error
 
     def _hub_rows(self, skip: int) -> Iterator[RawRow]:
@@ -403,20 +403,48 @@ class _GrowingText:
 
 
 def _csv_rows(path: Path, skip: int) -> Iterator[tuple[int, Any]]:
-    csv.field_size_limit(sys.maxsize)  # images in base64 are longer than the default of 131,072
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        records = _csv_records(file, delimiter, path)
-        columns = next(records, [])
-        for number, cells in enumerate(islice(records, skip, None), start=skip):
-            if len(cells) != len(columns):
-                found, expected = f"{len(cells)} cells", f"{len(columns)} cells"
-                yield number, RowError("row", "wrong number of cells", found=found, expected=expected)
-            elif delimiter == "\t" and (swallowed := _swallowed_rows(cells)):
-                expected = "no tabs and lines in it as of whole rows (is there a stray quote?)"
-                yield number, RowError("row", "rows within a cell", found=shown(swallowed), expected=expected)
-            else:
-                yield number, dict(zip(columns, cells, strict=True))
+    rows = table_rows(path, "\t" if path.suffix.lower() == ".tsv" else ",")
+    yield from islice(enumerate(rows), skip, None)
+
+
+def table_rows(path: Path, delimiter: str) -> Iterator[dict[str, str] | RowError]:
+    """The rows of a CSV or TSV as texts by column, without empty lines; for what is no row the error that says why.
+
+    Raises `SourceError` where a quoted cell does not end, `OSError` where the file cannot be read.
+    """
+    limit = csv.field_size_limit(sys.maxsize)  # images in base64 are longer than the default of 131,072
+    try:
+        # What is not UTF-8 is looked for cell by cell: a decoder that stops at it has read ahead of the row.
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            records = _csv_records(file, delimiter, path)
+            columns = next(records, [])
+            if error := _not_utf8(columns, columns):
+                raise SourceError(f"{path}: the header cannot be read; found {error.found}, expected UTF-8")
+            for cells in records:
+                yield _table_row(columns, cells, delimiter)
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _table_row(columns: list[str], cells: list[str], delimiter: str) -> dict[str, str] | RowError:
+    if len(cells) != len(columns):
+        column = columns[len(cells)] if len(cells) < len(columns) else columns[-1]
+        found, expected = f"{len(cells)} cells", f"{len(columns)} cells"
+        return RowError(column, "wrong number of cells", found=found, expected=expected)
+    if delimiter == "\t" and (swallowed := _swallowed_rows(cells)):
+        expected = "no tabs and lines in it as of whole rows (is there a stray quote?)"
+        return RowError("row", "rows within a cell", found=shown(swallowed), expected=expected)
+    return _not_utf8(columns, cells) or dict(zip(columns, cells, strict=True))
+
+
+def _not_utf8(columns: list[str], cells: list[str]) -> RowError | None:
+    for column, cell in zip(columns, cells, strict=True):
+        try:
+            cell.encode()
+        except UnicodeEncodeError as error:
+            byte = ord(cell[error.start]) - 0xDC00  # as `surrogateescape` keeps it
+            return RowError(column, "not UTF-8", found=f"the byte 0x{byte:02x}", expected="UTF-8")
+    return None
 
 
 def _csv_records(file: TextIO, delimiter: str, path: Path) -> Iterator[list[str]]:
