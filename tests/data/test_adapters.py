@@ -58,6 +58,18 @@ GOLDS = {
     ],
     "r1-vl": [("number", "8"), ("choice", "A")],
     "mulberry": [("number", "2"), ("number", "4")],
+    "video-r1": [
+        ("choice", "A"),
+        ("number", "1"),
+        ("text", "nothing"),
+        ("text", "It turns red"),
+        ("number", "1.0"),
+        ("number", "4"),
+    ],
+    "temporal-grounding": [
+        ("span", '[{"start": 1.0, "end": 3.0}]'),
+        ("span", '[{"start": 0.0, "end": 1.0}, {"start": 3.0, "end": 4.2}]'),
+    ],
     "text-math": [("number", "42"), ("math", "\\frac{1}{2}"), ("math", "x = 2")],
 }
 
@@ -103,15 +115,17 @@ def test_golds_are_read(name):
 def test_golds_score_the_maximum(name):
     from trl_onevision.rewards.accuracy import accuracy_reward
     from trl_onevision.rewards.boxes import iou_reward
+    from trl_onevision.rewards.spans import span_reward
 
     rows = converted(name, "grpo")
     columns = {column: [row[column] for row in rows] for column in ("solution", "task", "choices", "images", "id")}
+    columns["duration"] = [row.get("duration") for row in rows]
     completions = [
         [{"role": "assistant", "content": f"<think>So.</think><answer>{row['solution']}</answer>"}] for row in rows
     ]
-    scores = zip(accuracy_reward(completions, **columns), iou_reward(completions, **columns), strict=True)
-    for row, score in zip(rows, scores, strict=True):
-        assert score == ((None, 1.0) if row["task"] == "boxes" else (1.0, None)), row["solution"]
+    for reward, tasks in ((iou_reward, ["boxes"]), (span_reward, ["span"]), (accuracy_reward, [*_JUDGES])):
+        for row, score in zip(rows, reward(completions, **columns), strict=True):
+            assert score == (1.0 if row["task"] in tasks else None), row["solution"]
 
 
 @pytest.mark.parametrize(("name", "purpose"), [pair for pair in SERVED if pair[1] == "sft"])
@@ -135,6 +149,24 @@ def test_hints_and_template_reach_the_prompt_and_the_missing_mark_is_made_up_for
 
 def test_key_steps_keep_their_wordings():
     assert converted("r1-vl", "grpo")[0]["key_steps"] == [["four squares"], ["2 * 4 = 8", "2 times 4 equals 8"]]
+
+
+def test_video_r1_rows_end_with_the_hint_of_their_kind_under_its_own_prompt():
+    first, *_, last = converted("video-r1", "grpo")
+    text = first["prompt"][0]["content"][-1]["text"]
+    assert text.startswith("Which colour does it turn to?\nOptions:\nA. red\nB. green\nPlease think about this")
+    assert text.endswith(
+        "</answer> tags. Please provide only the single option letter (e.g., A, B, C, D, etc.) within "
+        "the <answer> </answer> tags."
+    )
+    assert [block["type"] for block in first["prompt"][0]["content"]] == ["text", "image"] * 8 + ["text"]
+    assert (len(last["images"]), last.get("duration")) == (1, None)
+    plain = convert_row(
+        next(iter(open_source(str(fixture("video-r1"))).rows())).example,
+        find("video-r1"),
+        Conversion(prompt="plain", image_root=FIXTURES),
+    )
+    assert plain["prompt"][0]["content"][-1]["text"].endswith("B. green")
 
 
 @pytest.mark.parametrize(
@@ -320,6 +352,11 @@ def test_a_run_length_code_cannot_follow():
         (["images", "problem", "answer"], "geometry3k"),
         (["image_path", "problem", "solution", "key_steps"], "r1-vl"),
         (["problem", "solution", "answer"], "text-math"),
+        (["qid", "query", "vid", "duration", "relevant_windows"], "temporal-grounding"),
+        (
+            ["problem_id", "problem", "data_type", "problem_type", "options", "solution", "path", "data_source"],
+            "video-r1",
+        ),
         (["prompt", "images", "solution", "task"], None),
         (["messages", "images"], None),
         (["text"], None),
@@ -346,6 +383,11 @@ RAW = (
     "solution",
     "answer",
     "key_steps",
+    "vid",
+    "query",
+    "relevant_windows",
+    "path",
+    "options",
 )
 TURNS = st.lists(
     st.fixed_dictionaries({"from": st.sampled_from(["human", "gpt"]), "value": ODD, "role": st.just("user")}),

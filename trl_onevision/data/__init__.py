@@ -4,6 +4,7 @@ from trl_onevision.data.adapters import adapter_for
 from trl_onevision.data.convert import Conversion, convert_row
 from trl_onevision.data.images import PixelGrid, decode_image, store_image
 from trl_onevision.data.schema import GRPORow, RowError, SFTRow, features, validate_row
+from trl_onevision.data.videos import Sampling, Video, store_video
 from trl_onevision.data.writer import OutputExists, write_dataset
 
 __all__ = [
@@ -13,11 +14,14 @@ __all__ = [
     "PixelGrid",
     "RowError",
     "SFTRow",
+    "Sampling",
+    "Video",
     "adapter_for",
     "convert_row",
     "decode_image",
     "features",
     "store_image",
+    "store_video",
     "validate_row",
     "write_dataset",
 ]

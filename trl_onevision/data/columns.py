@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +15,12 @@ from trl_onevision.data.prompts import IMAGE, Prompt, with_choices
 from trl_onevision.data.questions import bare_choices
 from trl_onevision.data.rows import gold_row, grpo_row, labelled_boxes, row_id, sft_row
 from trl_onevision.data.schema import JSON_TASKS, LETTERS, NUMBERS, TASKS, Purpose, RowError, naming, read, shown
+from trl_onevision.data.videos import Video
 
-_NUMBERED_IMAGE = re.compile(r"<image[ _]?\d{1,2}>")
-FIELDS = ("prompt", "solution", "image", "completion", "choices", "task", "id", *NUMBERS, "visual_facts")
+VIDEO = "<video>"
+_NUMBERED = re.compile(r"<(image|video)[ _]?\d{1,2}>")
+_MARK = re.compile(f"{IMAGE}|{VIDEO}")
+FIELDS = ("prompt", "solution", "image", "video", "completion", "choices", "task", "id", *NUMBERS, "visual_facts")
 
 
 @dataclass(frozen=True)
@@ -29,13 +33,13 @@ class ColumnsAdapter:
     >>> row["solution"], row["task"]
     ('yes', 'text')
 
-    Fields: `prompt` (required), `solution` (GRPO), `completion` (SFT), `image` (one, or a list), `choices` (a list, or
-    an object with the keys A, B, …), `task`, `id`. A solution that is a list holds several accepted answers, or all
-    right options; under the task `list` or `set`, the items of the answer. A `task` column with `boxes` makes the
-    solution a box or a list of boxes; without one the task is read from the gold. A column may be a path into a nested
-    one (`solution=reward_model.ground_truth`), `prompt` may hold messages, and `image` several columns
-    (`image=image_1+image_2`). What rewards read besides goes through as it is (`difficulty`, `uncertainty`,
-    `duration`, `visual_facts`).
+    Fields: `prompt` (required), `solution` (GRPO), `completion` (SFT), `image` and `video` (one, or a list), `choices`
+    (a list, or an object with the keys A, B, …), `task`, `id`. A solution that is a list holds several accepted
+    answers, or all right options; under the task `list` or `set`, the items of the answer. A `task` column with
+    `boxes` makes the solution a box or a list of boxes; without one the task is read from the gold. A column may be a
+    path into a nested one (`solution=reward_model.ground_truth`), `prompt` may hold messages, and `image` and `video`
+    several columns (`image=image_1+image_2`); `<image>` and `<video>` in the prompt say where each stands. What
+    rewards read besides goes through as it is (`difficulty`, `uncertainty`, `duration`, `visual_facts`).
 
     `task` is the task of all rows, where no column says it. With `choice_base` the gold of a row with options is the
     number of one, counted from there: 0 is the first, or 1.
@@ -97,8 +101,7 @@ class ColumnsAdapter:
         self, example: Mapping[str, Any], raw: Mapping[str, Any], purpose: Purpose, prompt: Prompt
     ) -> dict[str, Any]:
         choices = self._choices(example)
-        question = with_choices(self._question(example), choices)
-        images = self._images(example)
+        question, images = self._shown(example, with_choices(self._question(example), choices))
         if purpose == "sft":
             completion = read(example, self.columns["completion"], str, "the completion as text")
             return sft_row(raw, prompt, source=self.NAME, question=question, images=images, completion=completion)
@@ -164,19 +167,44 @@ class ColumnsAdapter:
             asked = [turn for turn in question if isinstance(turn, Mapping) and turn.get("role") == "user"]
             content = asked[-1].get("content") if asked else None
             parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
-            texts = [str(part.get("text") or "") if part.get("type") == "text" else IMAGE for part in parts]
+            mark = {"video": VIDEO}
+            texts = [
+                str(part.get("text") or "") if part.get("type") == "text" else mark.get(str(part.get("type")), IMAGE)
+                for part in parts
+            ]
             question = "".join(texts) or None
         if not isinstance(question, str):
             raise RowError(
                 self.columns["prompt"], "no question", found=shown(question), expected="text, or messages of a user"
             )
-        return _NUMBERED_IMAGE.sub(IMAGE, question)
+        return _NUMBERED.sub(r"<\1>", question)
 
-    def _images(self, example: Mapping[str, Any]) -> list[Any]:
+    def _shown(self, example: Mapping[str, Any], question: str) -> tuple[str, list[Any]]:
+        """What the question shows, in the order of its marks, and the question with one kind of mark."""
+        images = self._listed(example, "image")
+        videos = [Video(value) for value in self._listed(example, "video")]
+        if "video" not in self.columns:
+            if question.lstrip().startswith(VIDEO):  # elsewhere it may be a word of HTML
+                expected = "video=NAME_OF_ITS_COLUMN in --columns"
+                raise RowError("prompt", "a video that no column holds", found=shown(question), expected=expected)
+            return question, images
+        first: list[Any] = []  # what has no mark
+        marked: dict[str, deque[Any]] = {}
+        for mark, values in ((IMAGE, images), (VIDEO, videos)):
+            unmarked = len(values) - question.count(mark)
+            if unmarked < 0:
+                found = f"{question.count(mark)} {mark} and {len(values)} in the columns"
+                raise RowError("prompt", "more image marks than images", found=found, expected="one mark each at most")
+            first += values[:unmarked]
+            marked[mark] = deque(values[unmarked:])
+        in_order = [marked[mark].popleft() for mark in _MARK.findall(question)]
+        return _MARK.sub(IMAGE, question), first + in_order
+
+    def _listed(self, example: Mapping[str, Any], field: str) -> list[Any]:
         found = []
-        for column in self.columns.get("image", "").split("+"):
-            image = _column(example, column, "image") if column else None
-            found += image if isinstance(image, list) else [] if image is None or image == "" else [image]
+        for column in self.columns.get(field, "").split("+"):
+            value = _column(example, column, field) if column else None
+            found += value if isinstance(value, list) else [] if value is None or value == "" else [value]
         return found
 
     def _choices(self, example: Mapping[str, Any]) -> list[str] | None:

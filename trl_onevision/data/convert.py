@@ -23,6 +23,8 @@ from trl_onevision.data.schema import (
     shown,
     validate_row,
 )
+from trl_onevision.data.spans import SpanFrame, in_seconds
+from trl_onevision.data.videos import Sampling, StoredVideo, Video, store_video, with_frames
 
 BoxFrame = Literal["pixel", "norm1000", "norm1"]
 BoxFormat = Literal["xyxy", "xywh"]
@@ -37,10 +39,11 @@ _AXIS_OF_KEY = dict.fromkeys(("x", "x1", "x2", "xmin", "xmax", "x_min", "x_max",
 
 @dataclass(frozen=True)
 class Conversion:
-    """How raw rows become rows: for which stage, with which prompt, on which grid, from which frame of boxes.
+    """How raw rows become rows: for which stage, with which prompt, on which grid, from which frames.
 
     `prompt=None` takes the adapter's own. `box_frame` and `box_format` say how the *raw* boxes are written; stored
-    boxes are always `x1, y1, x2, y2` in pixels of the stored image.
+    boxes are always `x1, y1, x2, y2` in pixels of the stored image. `span_frame` says so of the raw spans of videos,
+    which are stored in seconds, and `sampling` how many frames of a video a row holds.
     """
 
     purpose: Purpose = "grpo"
@@ -49,9 +52,16 @@ class Conversion:
     image_root: str | Path | None = None
     box_frame: BoxFrame = "pixel"
     box_format: BoxFormat = "xyxy"
+    span_frame: SpanFrame = "second"
+    sampling: Sampling = field(default_factory=Sampling)
 
     def __post_init__(self) -> None:
-        known = {"purpose": PURPOSES, "box_frame": get_args(BoxFrame), "box_format": get_args(BoxFormat)}
+        known = {
+            "purpose": PURPOSES,
+            "box_frame": get_args(BoxFrame),
+            "box_format": get_args(BoxFormat),
+            "span_frame": get_args(SpanFrame),
+        }
         for name, values in known.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"{name}: found {getattr(self, name)!r}, expected one of {', '.join(values)}")
@@ -89,12 +99,35 @@ def convert_row(example: Mapping[str, Any], adapter: Adapter, conversion: Conver
     with naming(row_id(example)):
         row = adapter.to_row(example, conversion.purpose, prompt)
     with naming(row["id"]):
-        stored = [store_image(image, conversion.grid, conversion.image_root) for image in row["images"]]
+        stored = _stored(row, conversion)
         if row.get("task") in PLACE_TASKS:
             row["solution"] = _on_stored_image(row["solution"], row["task"], stored, conversion)
     row["images"] = [{"bytes": image.data, "path": None} for image in stored]
     validate_row(row, conversion.purpose)
     return row
+
+
+def _stored(row: dict[str, Any], conversion: Conversion) -> list[StoredImage]:
+    """The images of a row on the grid; a video is its frames, and what the row says of it follows."""
+    grid, root = conversion.grid, conversion.image_root
+    visuals: list[StoredImage | StoredVideo] = [
+        store_video(value.value, grid, root, conversion.sampling)
+        if isinstance(value, Video)
+        else store_image(value, grid, root)
+        for value in row["images"]
+    ]
+    videos = [visual for visual in visuals if isinstance(visual, StoredVideo)]
+    if videos:
+        row["prompt"] = with_frames(row["prompt"], visuals)
+    if len(videos) == 1 and conversion.purpose == "grpo":
+        (video,) = videos
+        if row.get("duration") is None:
+            row["duration"] = round(video.duration, 3)
+        if row["task"] == "span":
+            known = isinstance(row["duration"], int | float)  # what is none is named with the row's other columns
+            seconds = row["duration"] if known else video.duration
+            row["solution"] = in_seconds(row["solution"], seconds, conversion.span_frame)
+    return [image for v in visuals for image in (v.frames if isinstance(v, StoredVideo) else [v])]
 
 
 def _on_stored_image(solution: str, task: str, stored: list[StoredImage], conversion: Conversion) -> str:

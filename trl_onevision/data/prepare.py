@@ -31,6 +31,8 @@ from trl_onevision.data.prompts import PROMPTS
 from trl_onevision.data.rows import row_id
 from trl_onevision.data.schema import Purpose, RowError, shown
 from trl_onevision.data.sources import RawRow, Source, SourceError, open_source
+from trl_onevision.data.spans import SpanFrame
+from trl_onevision.data.videos import Sampling
 from trl_onevision.data.writer import OutputExists, ShardWriter, output_folder, publish, refuse_used, shard_path
 from trl_onevision.json_file import write_json
 
@@ -196,6 +198,8 @@ def _convert(raw: RawRow, adapter: Adapter, conversion: Conversion) -> tuple[Raw
         return raw, convert_row(raw.example, adapter, conversion)
     except RowError as error:
         return raw, error
+    except ImportError:  # of what decodes videos: every such row would be lost, and none is broken
+        raise
     except Exception as error:  # raw rows hold anything: one that no check foresaw must not end the run
         found = f"{type(error).__name__}: {shown(str(error))}"
         name = row_id(raw.example)
@@ -414,7 +418,8 @@ def prepare_command(
         str | None, typer.Option(help="File, folder, or hub id. Default: the dataset's home on the hub.")
     ] = None,
     columns: Annotated[
-        str | None, typer.Option(help="For any other dataset: prompt=…,solution=…,image=…,choices=…,task=…,id=…")
+        str | None,
+        typer.Option(help="For any other dataset: prompt=…,solution=…,image=…,video=…,choices=…,task=…,id=…"),
     ] = None,
     task: Annotated[
         str | None,
@@ -432,10 +437,15 @@ def prepare_command(
     min_pixels: Annotated[int | None, typer.Option(help="Smaller images are enlarged. Default: by grid.")] = None,
     max_pixels: Annotated[int | None, typer.Option(help="Larger images are reduced. Default: 1280 tokens.")] = None,
     images: Annotated[
-        Path | None, typer.Option(help="The folder that image paths start from. Default: the source's.")
+        Path | None, typer.Option(help="The folder that paths of images and videos start from. Default: the source's.")
     ] = None,
     box_frame: Annotated[BoxFrame, typer.Option(help="The frame of the raw boxes.")] = "pixel",
     box_format: Annotated[BoxFormat, typer.Option(help="The corners of the raw boxes.")] = "xyxy",
+    span_frame: Annotated[SpanFrame, typer.Option(help="The frame of the raw spans of videos.")] = "second",
+    fps: Annotated[float, typer.Option(help="Frames that are kept of a second of video.")] = Sampling.fps,
+    max_frames: Annotated[
+        int, typer.Option(help="The most frames of a video; of more, as many evenly.")
+    ] = Sampling.max_frames,
     split: Annotated[str, typer.Option(help="The split to read and to write.")] = "train",
     config: Annotated[str | None, typer.Option(help="The configuration of a dataset on the hub.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Read at most this many rows.")] = None,
@@ -455,6 +465,8 @@ def prepare_command(
             image_root=images,
             box_frame=box_frame,
             box_format=box_format,
+            span_frame=span_frame,
+            sampling=Sampling(fps, max_frames),
         )
         summary = prepare(
             dataset,
@@ -471,7 +483,7 @@ def prepare_command(
             resume=resume,
             workers=workers,
         )
-    except (ValueError, OSError, Interrupted) as error:
+    except (ValueError, OSError, ImportError, Interrupted) as error:
         fail(error)
     rows = f"{summary.kept:,} rows"
     did = f"Found {output} complete already, with {rows}" if summary.found else f"Wrote {rows} to {output}"

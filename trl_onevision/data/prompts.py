@@ -47,6 +47,24 @@ PROMPTS: dict[str, Prompt] = {
         "<answer> </answer> tags. Output the final answer in JSON format.",
         source="VLM-R1, referring expressions",
     ),
+    "video-r1": Prompt(
+        "{question}\nPlease think about this question as if you were a human pondering deeply. Engage in an internal "
+        "dialogue using expressions such as 'let me think', 'wait', 'Hmm', 'oh, I see', 'let's break it down', etc, "
+        "or other natural language thought expressions It's encouraged to include self-reflection or verification in "
+        "the reasoning process. Provide your detailed reasoning between the <think> </think> tags, and then give your "
+        "final answer between the <answer> </answer> tags.",
+        source="Video-R1; the missing full stop is in the original",
+    ),
+    "time-r1": Prompt(
+        'To accurately pinpoint the event "{question}" in the video, determine the precise time period of the event.\n'
+        "\n"
+        "Output your thought process within the <think> </think> tags, including analysis with either specific "
+        "timestamps (xx.xx) or time ranges (xx.xx to xx.xx) in <timestep> </timestep> tags.\n"
+        "\n"
+        "Then, provide the start and end times (in seconds, precise to two decimal places) in the format "
+        '"start time to end time" within the <answer> </answer> tags. For example: "12.54 to 17.83".',
+        source="Time-R1 (TimeZero), temporal grounding",
+    ),
     "r1-vl": Prompt(
         "Generate an image description based on the question.\n"
         "Then, provide a rationale to analyze the question.\n"

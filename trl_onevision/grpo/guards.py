@@ -12,7 +12,10 @@ from typing import Any
 import pyarrow as pa
 from datasets import Dataset
 
-_FRAMES = "Give frames of it as images: a block {'type': 'image'} for each, and the frames in the column 'images'."
+_FRAMES = (
+    "Give frames of it as images: a block {'type': 'image'} for each, and the frames in the column 'images'. "
+    "`trl-onevision prepare NAME --columns prompt=…,solution=…,video=COLUMN` makes such rows of files (docs/video.md)."
+)
 _LEAVE_OUT = "Leave such rows out."
 _AS_IMAGE = "Write it as a block {'type': 'image'}, with the image (or its URL) in the column 'images'."
 

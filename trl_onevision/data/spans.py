@@ -1,0 +1,65 @@
+"""Spans of time in golds: any of the raw forms, in seconds of the clip that they are about."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from trl_onevision.data.schema import RowError, read_json, shown
+
+SpanFrame = Literal["second", "norm1000", "norm1"]
+
+LONGEST = 10**9  # seconds; no clip is thirty years long
+_ENDS = (("start", "end"), ("start_time", "end_time"))
+
+
+def in_seconds(solution: str, duration: float, frame: SpanFrame = "second") -> str:
+    """The gold of a `span` row in seconds, as `[{"start": …, "end": …}, …]`.
+
+    >>> in_seconds("[0.25, 0.5]", duration=8.0, frame="norm1")
+    '[{"start": 2.0, "end": 4.0}]'
+    >>> in_seconds('{"start": 30, "end": 34}', duration=8.0)
+    Traceback (most recent call last):
+    trl_onevision.data.schema.RowError: column 'solution': span outside the video; found 30.0 to 34.0 s of 8.0 s, ...
+
+    A raw gold is a pair of numbers, an object with `start` and `end`, or a list of either. `frame` is its own:
+    seconds, thousandths of the clip, or shares of it. A span may end after the clip, as annotations do, but not begin
+    there. `[]` says that there is nothing to find.
+    """
+    scale = {"second": 1.0, "norm1000": duration / 1000, "norm1": duration}[frame]
+    spans = []
+    for start, end in _spans(read_json(solution)):
+        start, end = round(start * scale, 3), round(end * scale, 3)
+        if not 0 <= start < min(end, duration):
+            problem = "span outside the video" if start < end else "empty span"
+            expected = "start < end, and a start within the video (is it in another frame? --span-frame)"
+            raise RowError("solution", problem, found=f"{start} to {end} s of {duration:.1f} s", expected=expected)
+        spans.append({"start": start, "end": end})
+    return json.dumps(spans)
+
+
+def _spans(gold: Any) -> list[tuple[float, float]]:
+    items = [gold] if isinstance(gold, Mapping) or _is_pair(gold) else gold
+    if not isinstance(items, list):
+        raise _no_span(gold)
+    return [_span(item) for item in items]
+
+
+def _span(item: Any) -> tuple[float, float]:
+    pair = item
+    if isinstance(item, Mapping):
+        pair = next(([item[start], item[end]] for start, end in _ENDS if start in item and end in item), None)
+    if not _is_pair(pair):
+        raise _no_span(item)
+    return float(pair[0]), float(pair[1])
+
+
+def _is_pair(value: Any) -> bool:
+    known = isinstance(value, list) and len(value) == 2 and all(isinstance(end, int | float) for end in value)
+    return known and all(abs(end) < LONGEST for end in value)
+
+
+def _no_span(found: Any) -> RowError:
+    expected = '[start, end], {"start": …, "end": …}, or a list of such, in numbers'
+    return RowError("solution", "not a span", found=shown(found), expected=expected)
