@@ -29,6 +29,7 @@ DATA = {
     "mulberry-sft": ("mulberry", "mulberry.json"),
     "r1-vl": ("r1-vl", "r1_vl.json"),
     "geometry3k": ("geometry3k", "geometry3k.parquet"),
+    "video-r1": ("video-r1", "video_r1.json"),
     "deepscaler": ("text-math", "text_math.jsonl"),
     "sft": ("r1-onevision", "r1_onevision.parquet"),  # the quickstart's, which has its own data in its own tests
     "grpo": ("clevr", "clevr.parquet"),

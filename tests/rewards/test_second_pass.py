@@ -8,11 +8,11 @@ from trl_onevision.rewards.second_pass import (
     BlindReward,
     CaptionAnswerReward,
     ConsistencyReward,
-    _moved,
     _replaced,
     blind_reward,
     caption_answer_reward,
     consistency_reward,
+    moved,
 )
 
 PROMPT = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "How many?"}]}]
@@ -119,10 +119,10 @@ def test_rows_that_cannot_be_shuffled_are_none():
 def test_every_option_moves_and_the_order_follows_from_the_text():
     for count in range(2, 11):
         for seed in "abcdefgh":
-            order = _moved(count, seed)
+            order = moved(count, seed)
             assert sorted(order) == list(range(count))
             assert all(place != old for place, old in enumerate(order))
-            assert order == _moved(count, seed)
+            assert order == moved(count, seed)
 
 
 def test_options_are_replaced_where_they_stand():

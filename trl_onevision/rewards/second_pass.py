@@ -65,7 +65,7 @@ class CaptionAnswerReward(NamedReward):
             caption = self.caption(completion)
             filled = self.prompt.replace("{question}", question(prompt)).replace("{caption}", caption or "")
             asked.append(None if caption is None else [{"role": "user", "content": filled}])
-        replies = [reply or "" for reply in _asker(self, ask_policy, completions)(asked, None)]
+        replies = [reply or "" for reply in asker(self, ask_policy, completions)(asked, None)]
         if log_extra is not None:
             log_extra(f"{self.__name__}/reply", replies)
         return list(self.accuracy(completions=replies, prompts=prompts, **columns))
@@ -129,14 +129,14 @@ class ConsistencyReward(NamedReward):
             gold = self._picked([f"<answer>{solution[i]}</answer>"], given)[0] if tasks[i] == "choice" else None
             if gold is None or not 2 <= len(given) <= 10:
                 continue
-            order = _moved(len(given), full_text(completion))
+            order = moved(len(given), full_text(completion))
             shuffled = _with_options(prompt, given, [given[place] for place in order])
             if shuffled is None:
                 warn_once(f"{self.__name__}: a prompt does not show its options by letter", f": {question(prompt)!r}")
                 continue
             orders[i], golds[i], starts[i] = order, gold, _trace(completion)
             asked[i] = shuffled if starts[i] else None
-        replies = [reply or "" for reply in _asker(self, ask_policy, completions)(asked, starts)]
+        replies = [reply or "" for reply in asker(self, ask_policy, completions)(asked, starts)]
         if log_extra is not None:
             log_extra(f"{self.__name__}/reply", replies)
         return [
@@ -192,12 +192,12 @@ class BlindReward(NamedReward):
     ) -> list[float | None]:
         first = {i: group[0] for group in groups(solution, prompts=prompts, id=columns.get("id")) for i in group}
         asked = [_without_images(prompt) if first[i] == i else None for i, prompt in enumerate(prompts)]
-        replies = _asker(self, ask_policy, completions)(asked, None)
+        replies = asker(self, ask_policy, completions)(asked, None)
         shared = [replies[first[i]] or "" for i in range(len(completions))]
         return list(self.accuracy(completions=shared, prompts=prompts, solution=solution, **columns))
 
 
-def _asker(reward: Any, ask_policy: Sequence[Ask] | None, completions: Sequence[Any]) -> Ask:
+def asker(reward: Any, ask_policy: Sequence[Ask] | None, completions: Sequence[Any]) -> Ask:
     if reward.ask is not None:
         return reward.ask
     if ask_policy:
@@ -225,10 +225,10 @@ def _trace(completion: Any) -> str:
     return text[: text.rfind("</think>") + len("</think>")] if "</think>" in text else ""
 
 
-def _moved(count: int, seed: str) -> list[int]:
+def moved(count: int, seed: str) -> list[int]:
     """An order in which nothing stands where it stood (Sattolo's), the same for the same text.
 
-    >>> sorted(_moved(4, "a")), any(place == old for place, old in enumerate(_moved(4, "a")))
+    >>> sorted(moved(4, "a")), any(place == old for place, old in enumerate(moved(4, "a")))
     ([0, 1, 2, 3], False)
     """
     random = Random(blake2b(seed.encode(errors="surrogatepass")).digest())
