@@ -10,7 +10,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -63,9 +63,10 @@ class Source:
         """The number of rows where parquet footers, a saved dataset or a folder of images tell it, else 0."""
         if not self.files:
             return 0
-        if all(path.suffix.lower() == ".parquet" or path.is_dir() for path in self.files):
-            return sum(_row_count(path) for path in self.files)
-        return len(self.files) if _is_image(self.files[0]) else 0
+        if _is_image(self.files[0]):
+            return len(self.files)
+        counts = [_row_count(path) for path in self.files]
+        return sum(count or 0 for count in counts) if None not in counts else 0
 
     def stamps(self) -> dict[str, list[int]]:
         """What tells that local files have changed: size and time of each; of images, one number by folder."""
@@ -92,16 +93,17 @@ class Source:
             yield from self._hub_rows(skip)
             return
         for path in self.files:
-            rows_in_file = _row_count(path) if skip else 0
-            if skip and rows_in_file <= skip:
-                skip -= rows_in_file
+            if skip and (known := _row_count(path)) is not None and known <= skip:
+                skip -= known
                 continue
-            yield from self._file_rows(path, skip)
-            skip = 0
+            for row in self._file_rows(path):
+                if not skip:
+                    yield row
+                skip = max(0, skip - 1)
 
-    def _file_rows(self, path: Path, skip: int) -> Iterator[RawRow]:
+    def _file_rows(self, path: Path) -> Iterator[RawRow]:
         try:
-            for number, row in _reader(path)(path, skip):
+            for number, row in enumerate(_reader(path)(path)):
                 yield _raw_row(f"{self._named(path)}:{number}", row)
         except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
             raise _unreadable(path, error) from error
@@ -256,48 +258,37 @@ def _raw_row(place: str, row: Any) -> RawRow:
     return RawRow(place, row)
 
 
-def _row_count(path: Path) -> int:
-    """How many rows a file has, for going on behind it."""
-    if path.suffix.lower() == ".parquet":
-        try:
-            return int(pq.read_metadata(path).num_rows)
-        except (OSError, pa.ArrowException) as error:
-            raise _unreadable(path, error) from error
+def _row_count(path: Path) -> int | None:
+    """How many rows a file has, where it says so itself."""
     if path.is_dir():
         return _saved_dataset(path).num_rows
-    return sum(1 for _ in _reader(path)(path, 0))
+    if path.suffix.lower() != ".parquet":
+        return None
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
 
 
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in image_suffixes()
 
 
-def _reader(path: Path) -> Callable[[Path, int], Iterator[tuple[int, Any]]]:
+def _reader(path: Path) -> Callable[[Path], Iterator[Any]]:
     if path.is_dir():
         return _saved_rows
     return _READERS.get(path.suffix.lower(), _image_rows)
 
 
-def _parquet_rows(path: Path, skip: int) -> Iterator[tuple[int, Any]]:
-    file = pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20)
-    number = 0
-    for group in range(file.num_row_groups):
-        rows_in_group = file.metadata.row_group(group).num_rows
-        if number + rows_in_group <= skip:
-            number += rows_in_group
-            continue
-        for batch in file.iter_batches(batch_size=16, row_groups=[group]):
-            for row in batch.to_pylist():
-                if number >= skip:
-                    yield number, row
-                number += 1
+def _parquet_rows(path: Path) -> Iterator[Any]:
+    for batch in pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20).iter_batches(batch_size=16):
+        yield from batch.to_pylist()
 
 
-def _saved_rows(path: Path, skip: int) -> Iterator[tuple[int, Any]]:
+def _saved_rows(path: Path) -> Iterator[Any]:
     # As Arrow, images are the bytes or the path that they were saved as, not decoded.
-    dataset = _saved_dataset(path).with_format("arrow")
-    rows = (row for batch in dataset.skip(skip).iter(batch_size=16) for row in batch.to_pylist())
-    yield from enumerate(rows, start=skip)
+    for batch in _saved_dataset(path).with_format("arrow").iter(batch_size=16):
+        yield from batch.to_pylist()
 
 
 def _saved_dataset(path: Path) -> Dataset:
@@ -309,25 +300,24 @@ def _saved_dataset(path: Path) -> Dataset:
         raise _unreadable(path, error) from error
 
 
-def _jsonl_rows(path: Path, skip: int) -> Iterator[tuple[int, Any]]:
+def _jsonl_rows(path: Path) -> Iterator[Any]:
     with path.open("rb") as lines:
-        filled = (line for line in lines if line.strip())
-        for number, line in enumerate(islice(filled, skip, None), start=skip):
+        for line in filter(bytes.strip, lines):
             try:
-                yield number, json.loads(line)
+                yield json.loads(line)
             except (ValueError, RecursionError) as error:
                 found = shown(line.decode(errors="replace"))
-                yield number, RowError("row", "not JSON", found=found, expected=f"one JSON object ({error})")
+                yield RowError("row", "not JSON", found=found, expected=f"one JSON object ({error})")
 
 
-def _json_rows(path: Path, skip: int) -> Iterator[tuple[int, Any]]:
+def _json_rows(path: Path) -> Iterator[Any]:
     """A JSON array, one element at a time; a file of JSON lines under this name is read as such."""
     with path.open(encoding="utf-8-sig") as file:
         text = _GrowingText(file)
         if text.next_char() == "[":
-            yield from islice(enumerate(_array_elements(text, path)), skip, None)
+            yield from _array_elements(text, path)
             return
-    yield from _jsonl_rows(path, skip)
+    yield from _jsonl_rows(path)
 
 
 def _array_elements(text: _GrowingText, path: Path) -> Iterator[Any]:
@@ -402,11 +392,6 @@ class _GrowingText:
         return bool(chunk)
 
 
-def _csv_rows(path: Path, skip: int) -> Iterator[tuple[int, Any]]:
-    rows = table_rows(path, "\t" if path.suffix.lower() == ".tsv" else ",")
-    yield from islice(enumerate(rows), skip, None)
-
-
 def table_rows(path: Path, delimiter: str) -> Iterator[dict[str, str] | RowError]:
     """The rows of a CSV or TSV as texts by column, without empty lines; for what is no row the error that says why.
 
@@ -469,16 +454,16 @@ def _swallowed_rows(cells: list[str]) -> str | None:
     return next((cell for cell in cells if cell.count("\t") == tabs * cell.count("\n") > 0), None)
 
 
-def _image_rows(path: Path, skip: int) -> Iterator[tuple[int, Any]]:
-    yield from islice([(0, {"image": str(path.absolute()), "label": path.parent.name})], skip, None)
+def _image_rows(path: Path) -> Iterator[Any]:
+    yield {"image": str(path.absolute()), "label": path.parent.name}
 
 
-_READERS = {
+_READERS: dict[str, Callable[[Path], Iterator[Any]]] = {
     ".parquet": _parquet_rows,
     ".jsonl": _jsonl_rows,
     ".json": _json_rows,
-    ".csv": _csv_rows,
-    ".tsv": _csv_rows,
+    ".csv": partial(table_rows, delimiter=","),
+    ".tsv": partial(table_rows, delimiter="\t"),
 }
 
 

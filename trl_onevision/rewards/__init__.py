@@ -70,21 +70,14 @@ __all__ = [
     "step_validity_reward",
 ]
 
-_GROUNDING = {
-    "actions": ("ActionReward", "action_reward"),
-    "boxes": ("DetectionReward", "IoUReward", "detection_reward", "iou_reward"),
-    "masks": ("MaskReward", "mask_reward"),
-    "points": ("PointReward", "point_reward"),
-    "render": ("RenderReward", "render_reward"),
-    "spans": ("SpanReward", "span_reward"),
-}
+_LATER = ("actions", "boxes", "masks", "points", "render", "spans")  # need numpy, which no other reward waits for
 
 
 def __getattr__(name: str) -> Any:
-    # These need numpy, scipy and Pillow, which no other reward has to wait for.
-    for module, names in _GROUNDING.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
+    modules = (import_module(f"{__name__}.{module}") for module in _LATER if name in __all__)
+    for module in modules:
+        if name in vars(module):
+            return getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

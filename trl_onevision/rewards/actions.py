@@ -169,6 +169,7 @@ class ActionReward(GroundingReward[Action, Action]):
     """
 
     task_name = "action"
+    read_answer = staticmethod(read_actions)
     type_weight: float = 0.5
     radius: float = 30.0
     name: str = "action_reward"
@@ -179,9 +180,6 @@ class ActionReward(GroundingReward[Action, Action]):
             raise ValueError(f"type_weight={self.type_weight} is not in [0, 1]")
         if not self.radius > 0:
             raise ValueError(f"radius={self.radius} is not positive")
-
-    def read_answer(self, text: str) -> list[Action]:
-        return read_actions(text)
 
     def read_gold(self, gold: Any, row: dict[str, Any]) -> list[Action]:
         actions = gold_items(gold, _gold_actions_of, 'an action like {"action": "click", "bbox_2d": [...]}')

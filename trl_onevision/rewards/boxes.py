@@ -182,15 +182,13 @@ class _BoxReward(GroundingReward[Box, Box]):
     """What the two box rewards share: reading, and how alike each answer is to each gold."""
 
     task_name = "boxes"
+    read_answer = staticmethod(read_boxes)
     box_format: BoxFormat = "xyxy"
     labels: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_option("box_format", self.box_format, get_args(BoxFormat))
-
-    def read_answer(self, text: str) -> list[Box]:
-        return read_boxes(text)
 
     def read_gold(self, gold: Any, row: dict[str, Any]) -> list[Box]:
         boxes = gold_items(gold, boxes_of, 'boxes like [{"bbox_2d": [x1, y1, x2, y2], "label": "..."}]')

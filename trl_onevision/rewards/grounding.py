@@ -26,9 +26,9 @@ Answer = TypeVar("Answer")
 class GroundingReward(NamedReward, Generic[Answer, Gold]):
     """A reward that reads coordinates: which rows are its own, what a broken gold gets, and whose frame is whose.
 
-    A subclass says which `task_name` it scores and gives three functions: `read_gold`, which raises `Unscorable` on a
-    gold that cannot be scored, `read_answer`, and `score`, which is asked where both hold something. It is handed the
-    factors that turn the answer's frame into the gold's. See `IoUReward` for one in use.
+    A subclass says which `task_name` it scores and gives three functions: `read_answer`, `read_gold`, which raises
+    `Unscorable` on a gold that cannot be scored, and `score`, which is asked where both hold something. It is handed
+    the factors that turn the answer's frame into the gold's. See `IoUReward` for one in use.
     """
 
     task_name: ClassVar[str]
@@ -44,10 +44,11 @@ class GroundingReward(NamedReward, Generic[Answer, Gold]):
         for value in (self.frame, self.gold_frame):
             check_option("frame", value, self.frames)
 
-    def read_gold(self, gold: Any, row: dict[str, Any]) -> list[Gold]:
+    @staticmethod
+    def read_answer(text: str) -> list[Any]:
         raise NotImplementedError
 
-    def read_answer(self, text: str) -> list[Answer]:
+    def read_gold(self, gold: Any, row: dict[str, Any]) -> list[Gold]:
         raise NotImplementedError
 
     def score(self, answer: list[Answer], gold: list[Gold], scale: FloatArray) -> float:

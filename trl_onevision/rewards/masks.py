@@ -98,15 +98,13 @@ class MaskReward(GroundingReward[Mask, Code]):
     """
 
     task_name = "masks"
+    read_answer = staticmethod(read_masks)
     threshold: float | None = None
     name: str = "mask_reward"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_threshold(self.threshold)
-
-    def read_answer(self, text: str) -> list[Mask]:
-        return read_masks(text)
 
     def read_gold(self, gold: Any, row: dict[str, Any]) -> list[Code]:
         masks = gold_items(gold, _gold_masks_of, 'masks like [{"polygon": [[x, y], ...]}]')

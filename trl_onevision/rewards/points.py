@@ -98,6 +98,7 @@ class PointReward(GroundingReward[Point, Box]):
     """
 
     task_name = "points"
+    read_answer = staticmethod(read_points)
     radius: float = 30.0
     soft: bool = True
     labels: bool = False
@@ -107,9 +108,6 @@ class PointReward(GroundingReward[Point, Box]):
         super().__post_init__()
         if not self.radius > 0:
             raise ValueError(f"radius={self.radius} is not positive")
-
-    def read_answer(self, text: str) -> list[Point]:
-        return read_points(text)
 
     def read_gold(self, gold: Any, row: dict[str, Any]) -> list[Box]:
         return read_places(gold)

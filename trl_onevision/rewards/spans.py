@@ -148,6 +148,7 @@ class SpanReward(GroundingReward[Span, Span]):
     """
 
     task_name = "span"
+    read_answer = staticmethod(read_spans)
     columns = ("task", "id", "duration")
     frames = get_args(TimeFrame)
     frame: TimeFrame = "second"
@@ -158,9 +159,6 @@ class SpanReward(GroundingReward[Span, Span]):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_threshold(self.threshold)
-
-    def read_answer(self, text: str) -> list[Span]:
-        return read_spans(text)
 
     def read_gold(self, gold: Any, row: dict[str, Any]) -> list[Span]:
         spans = gold_items(gold, spans_of, 'spans like [{"start": 3.5, "end": 7}]')
