@@ -33,12 +33,14 @@ NUMERAL = re.compile(
 )
 
 
-def numeral(match: re.Match[str]) -> Numeral | None:
-    """Return the value of a match of `NUMERAL`; `None` where its exponent is too large to be meant.
+def numeral(text: str) -> Numeral | None:
+    """Return the value of a text that `NUMERAL` matches; `None` where its exponent is too large to be meant.
 
-    >>> numeral(NUMERAL.match("1.234,50")), numeral(NUMERAL.match("2.5e3"))
+    >>> numeral("1.234,50"), numeral("2.5e3")
     (Numeral(value=Decimal('1234.50'), step=Decimal('0.01')), Numeral(value=Decimal('2.5E+3'), step=Decimal('1E+2')))
     """
+    match = NUMERAL.fullmatch(text)
+    assert match, text
     exponent = int((match["exponent"] or match["power"] or "0").replace(" ", ""))
     if abs(exponent) > LARGEST_EXPONENT:
         return None
