@@ -59,27 +59,8 @@ _OPENERS = (
     "The|This|That|These|Those|There|Here|It|Its|He|She|They|We|You|My|Our|Because|Since|As|So|Therefore|Thus|Hence|"
     "However|But|And|If|In|On|At|By|For|From|With|To|Of|An|Let|Note|Wait|When|While|Both|All|Only|Each|Other"
 )
-_TITLES = (
-    "St",
-    "Dr",
-    "Mr",
-    "Ms",
-    "Mt",
-    "Ft",
-    "Lt",
-    "Jr",
-    "Sr",
-    "vs",
-    "No",
-    "Mrs",
-    "Gen",
-    "Col",
-    "Rev",
-    "Vol",
-    "Prof",
-    "Capt",
-)
-_BEHIND_NO_TITLE = "".join(rf"(?<!\b{title})" for title in ("[A-Z]", *_TITLES))
+_TITLES = "[A-Z] St Dr Mr Ms Mt Ft Lt Jr Sr vs No Mrs Gen Col Rev Vol Prof Capt"
+_BEHIND_NO_TITLE = "".join(rf"(?<!\b{title})" for title in _TITLES.split())
 _SENTENCE_END = re.compile(
     rf"[.!?]\s(?=\s{{0,4}}(?:(?:{_OPENERS})\b|[A-J](?:\)|\s[a-z])))"
     rf"|(?:[!?]|{_BEHIND_NO_TITLE}(?<!\.m)\.)\s(?=\s{{0,4}}[A-Z])|[。！？]"
@@ -192,7 +173,7 @@ def answers(completion: Any, *, opened: bool = False) -> list[str]:
         last = re.split(r"[.!?]\s|\n", block[-300:].strip())[-1]
         found += [last[match.end() :] for match in [_CONCLUSION.match(last)] if match]
     if not found:
-        found = [text for text in [_stated(content, match.end()).text for match in _last(_SOLUTION, content, 1)]]
+        found = [_stated(content, match.end()).text for match in _last(_SOLUTION, content, 1)]
     found = [unwrapped(_END_OF_TURN.sub("", text).strip()) for text in found]
     return [text for text in found if text]
 

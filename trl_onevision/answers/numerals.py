@@ -67,17 +67,8 @@ _TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen
 _SMALL = {word: n for n, word in enumerate(f"zero one two three four five six seven eight nine {_TEENS}".split())}
 _TENS = {"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-_PARTS = {
-    "half": 2,
-    "halves": 2,
-    "third": 3,
-    "quarter": 4,
-    "fourth": 4,
-    "fifth": 5,
-    "sixth": 6,
-    "eighth": 8,
-    "tenth": 10,
-}
+_PARTS = {"half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "eighth": 8}
+_PARTS["tenth"] = 10
 _PART = rf"(?:halves|(?:{'|'.join([part for part in _PARTS if part != 'halves'])})s?)\b"
 _CARDINAL = rf"(?:{'|'.join([*_SMALL, *_TENS, *_SCALES, 'hundred', 'dozen'])})\b"
 _FIGURE = r"(?<![\d.,/^])\d+(?:,\d{3})*(?:\.\d+)?(?![\d.,/^]*\d)"
@@ -89,17 +80,7 @@ _RUN = re.compile(
     re.IGNORECASE,
 )
 _CHINESE_FIGURES = {**{figure: n for n, figure in enumerate("零一二三四五六七八九")}, "〇": 0, "两": 2, "兩": 2}
-_CHINESE_SCALES = {
-    "十": 10,
-    "百": 100,
-    "千": 1000,
-    "万": 10**4,
-    "萬": 10**4,
-    "亿": 10**8,
-    "億": 10**8,
-    "만": 10**4,
-    "억": 10**8,
-}
+_CHINESE_SCALES = {"十": 10, "百": 100, "千": 1000, **dict.fromkeys("万萬만", 10**4), **dict.fromkeys("亿億억", 10**8)}
 _CHINESE = re.compile(
     rf"(?:(?<![{CJK}\d])|(?<=[为是有约得共:])|(?<=等于))负?(?:[{''.join(_CHINESE_FIGURES)}十百千万亿]+)"
     r"(?:点([零一二三四五六七八九]+))?半?(?![共般起样些定切直])|(\d+(?:\.\d+)?)\s?([百千万萬亿億만억]+)(?![克米瓦卡焦帕升伏安])"

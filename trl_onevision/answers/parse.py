@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from decimal import Decimal
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from trl_onevision.answers import expression
@@ -30,13 +30,16 @@ class Quantity(NamedTuple):
     @property
     def is_numeral(self) -> bool:
         """Whether it is written as one number, and not computed."""
-        return (self.tree[1] if self.tree[0] == "-" else self.tree)[0] == "num"
+        return self._unsigned[0] == "num"
 
     @property
     def step(self) -> Decimal | None:
         """The step of the last decimal of a number; `None` of an integer and of an expression."""
-        tree = self.tree[1] if self.tree[0] == "-" else self.tree
-        return tree[2] if tree[0] == "num" else None
+        return self._unsigned[2] if self.is_numeral else None
+
+    @property
+    def _unsigned(self) -> Tree:
+        return self.tree[1] if self.tree[0] == "-" else self.tree
 
 
 class Sequence(NamedTuple):
@@ -56,20 +59,7 @@ class Relation(NamedTuple):
 
 Value = Quantity | Sequence | Relation
 
-_SIGNS = {
-    "=": "=",
-    "<": "<",
-    ">": ">",
-    "≤": "≤",
-    "≥": "≥",
-    "≠": "≠",
-    "≈": "≈",
-    "≃": "≈",
-    "≅": "≈",
-    "∼": "≈",
-    "⩽": "≤",
-    "⩾": "≥",
-}
+_SIGNS = dict(zip("=<>≤≥≠≈≃≅∼⩽⩾", "=<>≤≥≠≈≈≈≈≤≥", strict=True))
 _SIGN_COMMANDS = {"le": "≤", "leq": "≤", "leqslant": "≤", "ge": "≥", "geq": "≥", "geqslant": "≥", "lt": "<", "gt": ">"}
 _SIGN_COMMANDS |= {"ne": "≠", "neq": "≠", "approx": "≈", "equiv": "=", "simeq": "≈", "sim": "≈", "doteq": "≈"}
 _JOINTS = ("or", "and", "或", "和", "与", "或者", "及", "以及")
@@ -188,12 +178,7 @@ def _value(text: str, number: bool) -> Value:
     money = _MONEY.match(text)
     if money:
         text = f"{money[1]}{text[money.end() :]} {money[2].replace('US', '')}"
-    brackets = _brackets_of(text)
-    tokens = tokenize(text, groups=not brackets, decimal_comma=number)
-    if brackets:
-        inside = _split(tokens[1:-1], (",", ";"))
-        if len(inside) > 1:
-            return Sequence(brackets, tuple(_plain_value(text, part, number) for part in inside))
+    tokens = tokenize(text, groups=not _brackets_of(text), decimal_comma=number)
     parts = _split(tokens, (",", ";", *_JOINTS))
     if len(parts) > 1:
         return Sequence("", tuple(_related(text, part, number) for part in parts if part))
@@ -231,13 +216,7 @@ def _related(text: str, tokens: list[Token], number: bool) -> Value:
     sides: list[list[Token]] = [[]]
     signs: list[str] = []
     for token in tokens:
-        sign = (
-            _SIGNS.get(token.text)
-            if token.kind == "op"
-            else _SIGN_COMMANDS.get(token.text)
-            if token.kind == "command"
-            else None
-        )
+        sign = {"op": _SIGNS, "command": _SIGN_COMMANDS}.get(token.kind, {}).get(token.text)
         if sign:
             signs.append(sign)
             sides.append([])
@@ -247,53 +226,54 @@ def _related(text: str, tokens: list[Token], number: bool) -> Value:
         return _signed(text, tokens, number)
     if not all(sides[1:]):
         raise Unreadable("a side is missing")
-    if set(signs) - {"=", "≈"}:
-        if len(signs) > 1 or not sides[0]:
-            if not sides[0]:
-                raise Unreadable("a bound")
-            raise Unknown("a chain of inequalities")
-        left, right = (_plain_value(text, side, False) for side in sides)
-        if isinstance(left, Quantity) and isinstance(right, Quantity):
-            return Relation(signs[0], left.tree, right.tree)
-        raise Unreadable(signs[0])
-    return _chain(text, sides, number)
+    if {"=", "≈"}.issuperset(signs):
+        return _chain(text, sides, number)
+    if not sides[0]:
+        raise Unreadable("a bound")
+    if len(signs) > 1:
+        raise Unknown("a chain of inequalities")
+    left, right = (_plain_value(text, side, False) for side in sides)
+    if isinstance(left, Quantity) and isinstance(right, Quantity):
+        return Relation(signs[0], left.tree, right.tree)
+    raise Unreadable(signs[0])
 
 
 def _chain(text: str, sides: list[list[Token]], number: bool) -> Value:
-    name = ""
-    if sides[0]:
-        first = text[sides[0][0].start : sides[0][-1].end]
-        try:
-            lone = _plain_value(text, sides[0], False)
-        except (Unreadable, Unknown, Undefined):
-            lone = None
-        is_name = lone is None or (
-            isinstance(lone, Quantity) and lone.tree[0] == "sym" and lone.tree[1] not in ("pi", "e")
-        )
-        if is_name or (_NAME.fullmatch(first) and not (isinstance(lone, Quantity) and _is_term(lone))):
-            if not _NAME.fullmatch(first):
-                raise Unreadable(first)
-            name, sides = re.sub(r"\s", "", first), sides[1:]
-    else:
-        sides = sides[1:]
-    values = [_signed(text, side, number) for side in sides]
+    """The end of a chain of equations: of "A = πr² = 78.5" its exact value; an equation in variables is a relation."""
+    name = _name(text, sides[0])
+    values = [_signed(text, side, number) for side in (sides if name is None else sides[1:])]
+    last = values[-1]
     if len(values) == 1:
-        (value,) = values
-        return value._replace(name=name) if isinstance(value, Quantity) else value
-    if not all(isinstance(value, Quantity) for value in values):
-        raise Unreadable("a chain")
+        return last._replace(name=name or "") if isinstance(last, Quantity) else last
     quantities = [value for value in values if isinstance(value, Quantity)]
+    if len(quantities) < len(values):
+        raise Unreadable("a chain")
     if any(symbols(value.tree) for value in quantities):
-        if len(quantities) == 2 and not name:
-            return Relation("=", quantities[0].tree, quantities[1].tree)
-        if not name:
+        if name:
+            return quantities[-1]._replace(name=name)
+        if len(quantities) > 2:
             raise Unknown("a chain of equations")
-        return quantities[-1]._replace(name=name)
+        return Relation("=", quantities[0].tree, quantities[1].tree)
     _check_equal(quantities)
-    exact = [value for value in quantities if value.step is None]
+    chosen = next((value for value in reversed(quantities) if value.step is None), quantities[-1])
     unit = next((value for value in reversed(quantities) if value.units or value.word), quantities[-1])
-    chosen = exact[-1] if exact else quantities[-1]
-    return Quantity(chosen.tree, chosen.units or unit.units, chosen.word or unit.word, name)
+    return Quantity(chosen.tree, chosen.units or unit.units, chosen.word or unit.word, name or "")
+
+
+def _name(text: str, tokens: list[Token]) -> str | None:
+    """What the head of a chain names, nothing where the chain begins with its sign; `None` where it is a value."""
+    if not tokens:
+        return ""
+    first = text[tokens[0].start : tokens[-1].end]
+    try:
+        value = _plain_value(text, tokens, False)
+    except (Unreadable, Unknown, Undefined):
+        value = None
+    if _NAME.fullmatch(first) and not (isinstance(value, Quantity) and _is_term(value)):
+        return re.sub(r"\s", "", first)
+    if value is None or (isinstance(value, Quantity) and value.tree[0] == "sym" and symbols(value.tree)):
+        raise Unreadable(first)
+    return None
 
 
 def _is_term(value: Quantity) -> bool:
@@ -333,22 +313,16 @@ def _plain_value(text: str, tokens: list[Token], number: bool) -> Value:
     if brackets and len(inside := _split(tokens[1:-1], (",", ";"))) > 1:
         return Sequence(brackets, tuple(_plain_value(text, part, number) for part in inside))
 
-    def unit_at(
-        rest: str, token: Token, first: bool, tree: Tree, previous: Token
-    ) -> tuple[tuple[Unit, ...], str] | None:
-        return _unit_at(rest, token, first, tree, previous, number)
-
-    parser = Parser(text, list(tokens), unit_at)
+    parser = Parser(text, list(tokens), partial(_unit_at, number=number))
     tree = parser.parse()
-    units: tuple[Unit, ...] = parser.unit[0] if parser.unit else ()
-    word = parser.unit[1] if parser.unit else ""
-    if word.startswith("+"):  # 2 h 30 min
-        more = _value(word[1:], True)
-        if not isinstance(more, Quantity) or not more.units or more.units[0].dimension != units[0].dimension:
-            raise Unreadable(word)
-        factor = more.units[0].size / units[0].size
-        tree = ("+", tree, ("/", ("*", more.tree, _integer(factor.numerator)), _integer(factor.denominator)))
-        word = ""
+    found: tuple[tuple[Unit, ...], str, str] = parser.unit or ((), "", "")
+    units, word, more = found
+    if more:  # 2 h 30 min
+        rest = _value(more, True)
+        if not isinstance(rest, Quantity) or not rest.units or rest.units[0].dimension != units[0].dimension:
+            raise Unreadable(more)
+        factor = rest.units[0].size / units[0].size
+        tree = ("+", tree, ("/", ("*", rest.tree, _integer(factor.numerator)), _integer(factor.denominator)))
     return Quantity(tree, units, word)
 
 
@@ -358,15 +332,18 @@ def _integer(value: int) -> Tree:
 
 def _unit_at(
     rest: str, token: Token, first: bool, tree: Tree, previous: Token, number: bool
-) -> tuple[tuple[Unit, ...], str] | None:
-    """Read a unit that takes all the rest of a text; `None` where what starts there is mathematics."""
-    if token.kind == "number" or token.text in ("*", "/", "(", "{", "[", "^", "-", "+", "|", "√", ":", "!"):
+) -> tuple[tuple[Unit, ...], str, str] | None:
+    """Read a unit that takes all the rest of a text; `None` where what starts there is mathematics.
+
+    A unit that is known, the words of one that is not, and a second quantity behind the unit: "2 h 30 min".
+    """
+    if token.text in ("*", "/", "(", "{", "[", "^", "-", "+", "|", "√", ":", "!"):
         return None
-    if token.kind == "command" and token.text not in ("Omega", "mu", "$", "%"):
+    if token.kind == "number" or (token.kind == "command" and token.text not in ("Omega", "mu", "$")):
         return None
     compound = re.match(r"([^\W\d_]+)\s?(?:,|and)?\s?(?=\d)", rest)
     if compound and tree[0] == "num" and (units := read_unit(compound[1])):
-        return units, "+" + rest[compound.end() :]
+        return units, "", rest[compound.end() :]
     units = read_unit(rest)
     is_word = token.kind == "word" or (token.kind == "letters" and len(token.text) > 2)
     if units:
@@ -378,11 +355,9 @@ def _unit_at(
                 return None
         if symbols(tree) and not (token.spaced or is_word):
             return None
-        return (units, "") if not symbols(tree) or len(token.text) > 1 else None
-    if not is_word or symbols(tree):
-        return None
-    word = noun(rest)
-    return None if word is None else ((), word)
+        return (units, "", "") if not symbols(tree) or len(token.text) > 1 else None
+    word = noun(rest) if is_word and not symbols(tree) else None
+    return None if word is None else ((), word, "")
 
 
 def noun(text: str) -> str | None:

@@ -24,14 +24,9 @@ class Unit(NamedTuple):
         return Unit(self.size**power, tuple((base, one * power) for base, one in self.dimension if power))
 
 
-_PREFIXES = {
-    **{"p": "1e-12", "n": "1e-9", "μ": "1e-6", "u": "1e-6", "m": "1e-3", "c": "1e-2", "d": "1e-1", "h": "1e2"},
-    **{"k": "1e3", "M": "1e6", "G": "1e9", "T": "1e12"},
-}
-_PREFIX_WORDS = {
-    **{"pico": "p", "nano": "n", "micro": "μ", "milli": "m", "centi": "c", "deci": "d", "hecto": "h", "kilo": "k"},
-    **{"mega": "M", "giga": "G", "tera": "T"},
-}
+_PREFIXES = {"p": -12, "n": -9, "μ": -6, "u": -6, "m": -3, "c": -2, "d": -1, "h": 2, "k": 3, "M": 6, "G": 9, "T": 12}
+_PREFIX_WORD_WORDS = "pico nano micro milli centi deci hecto kilo mega giga tera"
+_PREFIX_WORDS = dict(zip(_PREFIX_WORD_WORDS.split(), "pnμmcdhkMGT", strict=True))
 _BASES = "m g s A K mol cd ° bit celsius fahrenheit % $ € £ ¥ ₹ ₩ ₽ 元"
 # symbol -> its definition in what stands above it. What stands before the bar takes prefixes.
 _DEFINITIONS = """
@@ -43,69 +38,19 @@ lb=453.59237g oz=1/16lb ha=10000m^2 acre=4840yd^2 gal=3.785411784L atm=101325Pa 
 mph=mi/h kph=1000m/h kmh=kph knot=nmi/h kgf=9.80665N dyn=1/100000N
 cent=1/100$ 分钱=1/100元 USD=$ EUR=€ GBP=£ RMB=元 CNY=元 rad=57.295779513082320876798154814105170332405472466564°
 """
-_WORDS = {
-    "m": "meter metre 米 メートル 미터",
-    "g": "gram gramme 克 グラム",
-    "s": "second sec 秒",
-    "min": "minute 分钟 分鐘",
-    "h": "hour 小时 小時 时 時間 시간",
-    "d": "days 天 日",
-    "yr": "年",
-    "in": "inch inche 英寸",
-    "ft": "foot feet 英尺",
-    "yd": "yard",
-    "mi": "mile 英里",
-    "nmi": "海里",
-    "lb": "lbs pound",
-    "oz": "ounce",
-    "L": "liter litre 升",
-    "t": "ton tonne 吨",
-    "gal": "gallon",
-    "km": "千米 公里",
-    "cm": "厘米",
-    "mm": "毫米",
-    "dm": "分米",
-    "kg": "千克 公斤",
-    "mL": "毫升 cc",
-    "ha": "hectare 公顷",
-    "°": "deg degree 度",
-    "rad": "radian 弧度",
-    "celsius": "°C ℃ 摄氏度",
-    "fahrenheit": "°F ℉ 华氏度",
-    "K": "kelvin",
-    "N": "newton 牛 牛顿",
-    "J": "joule 焦耳 焦",
-    "W": "watt 瓦 瓦特",
-    "V": "volt 伏 伏特",
-    "A": "ampere amp 安 安培",
-    "Ω": "ohm 欧 欧姆",
-    "Pa": "pascal 帕",
-    "C": "coulomb 库仑",
-    "F": "farad",
-    "H": "henry",
-    "T": "tesla",
-    "Hz": "hertz 赫兹",
-    "mol": "mole 摩尔",
-    "cal": "calorie 卡路里",
-    "eV": "electronvolt",
-    "atm": "atmosphere",
-    "%": "percent pct",
-    "$": "dollar 美元",
-    "€": "euro 欧元",
-    "£": "quid 英镑",
-    "元": "yuan renminbi 块",
-    "¥": "yen 日元 円",
-    "₹": "rupee",
-    "cent": "美分",
-    "knot": "kn 节",
-}
-_AMBIGUOUS = {
-    "C": ("C", "celsius"),
-    "F": ("F", "fahrenheit"),
-    "pound": ("lb", "£"),
-    "pounds": ("lb", "£"),
-    "¥": ("¥", "元"),
-}
+# symbol=the words for it
+_WORDS = """
+m=meter,metre,米,メートル,미터 g=gram,gramme,克,グラム s=second,sec,秒 min=minute,分钟,分鐘 h=hour,小时,小時,时,時間
+h=시간 d=days,天,日 day=day week=week month=month yr=year,年 in=inch,inche,英寸 ft=foot,feet,英尺 yd=yard mi=mile,英里
+nmi=海里 lb=lbs,pound oz=ounce L=liter,litre,升 t=ton,tonne,吨 gal=gallon km=千米,公里 cm=厘米 mm=毫米 dm=分米
+kg=千克,公斤 mL=毫升,cc ha=hectare,公顷 acre=acre °=deg,degree,度 rad=radian,弧度 celsius=°C,℃,摄氏度 fahrenheit=°F,℉,华氏度
+K=kelvin N=newton,牛,牛顿 J=joule,焦耳,焦 W=watt,瓦,瓦特 V=volt,伏,伏特 A=ampere,amp,安,安培 Ω=ohm,欧,欧姆
+Pa=pascal,帕 C=coulomb,库仑 F=farad H=henry T=tesla Hz=hertz,赫兹 mol=mole,摩尔 cal=calorie,卡路里 eV=electronvolt
+atm=atmosphere bar=bar byte=byte bit=bit %=percent,pct $=dollar,美元 €=euro,欧元 £=quid,英镑 元=yuan,renminbi,块
+¥=yen,日元,円 ₹=rupee cent=cent,美分 knot=knot,kn,节
+"""
+_AMBIGUOUS = {"C": ("C", "celsius"), "F": ("F", "fahrenheit"), "¥": ("¥", "元")}
+_AMBIGUOUS |= dict.fromkeys(("pound", "pounds"), ("lb", "£"))
 _TOKEN = re.compile(
     r"\s*(°\s?[CF](?![A-Za-z])|[%°$€£¥₹₩₽]|\\\$|\\(?:Omega|mu|AA)(?![a-zA-Z])|[^\W\d_]+|\^\s?[{(]?[-+]?\d{1,2}[)}]?(?!\d)|(?<=[^\W\d_)])-?\d{1,2}(?!\d)"
     r"|[·*×/()\-]|\\(?:cdot|times)(?![a-zA-Z]))"
@@ -130,16 +75,14 @@ def read_unit(text: str) -> tuple[Unit, ...]:
     if len(text) > LONGEST:
         return ()
     text = text.replace("平方", " square ").replace("立方", " cubic ").translate(_CJK)
-    tokens, at = [], 0
-    text = text.rstrip()
-    while at < len(text):
-        match = _TOKEN.match(text, at)
-        if match is None:
-            return ()
-        tokens.append(_LATEX.get(match[1], match[1]))
-        at = match.end()
-    found, rest = _product(tokens)
+    if _TOKEN.sub("", text).strip():
+        return ()
+    found, rest = _product(_tokens(text))
     return found if not rest else ()
+
+
+def _tokens(text: str) -> list[str]:
+    return [_LATEX.get(token, token) for token in _TOKEN.findall(text)]
 
 
 def _product(tokens: list[str]) -> tuple[tuple[Unit, ...], list[str]]:
@@ -213,32 +156,25 @@ def _in_any_case(unit: str) -> str:
 
 
 def _define() -> None:
-    prefixed = True
-    for entry in _DEFINITIONS.split():
-        if entry == "|":
-            prefixed = False
-            continue
+    """Fill the tables, in the order of the definitions: each stands on the ones above it."""
+    prefixed, _, bare = _DEFINITIONS.partition("|")
+    for entry in [*prefixed.split(), *bare.split()]:
         name, _, meaning = entry.partition("=")
         if meaning:
-            factor = re.match(r"(\d[\d.]*(?:e-?\d+)?(?:/\d+(?=[^\W\d_]|\$))?)?(.*)", meaning)
+            factor = re.match(r"(\d[\d.]*(?:e-?\d+)?(?:/\d+(?=[^\W\d_]|\$))?)?(/?)(.*)", meaning)
             assert factor is not None
-            size, rest = Fraction(factor[1] or 1), factor[2]
-            tokens = [_LATEX.get(token, token) for token in _TOKEN.findall(rest.removeprefix("/"))]
-            (unit, *_), _ = _product(tokens)
-            _known[name] = Unit(size, ()) * (unit**-1 if rest.startswith("/") else unit)
-        if prefixed:
-            only = "kMGT" if name in ("bit", "byte", "B", "t", "bar") else "".join(_PREFIXES)
-            for prefix in only:
-                if prefix + name not in _known:
-                    _known[prefix + name] = Unit(Fraction(_PREFIXES[prefix]), ()) * _known[name]
+            (unit, *_), _ = _product(_tokens(factor[3]))
+            _known[name] = Unit(Fraction(factor[1] or 1), ()) * (unit**-1 if factor[2] else unit)
+        if entry in prefixed.split():
+            for prefix in "kMGT" if name in ("bit", "byte", "B", "t", "bar") else _PREFIXES:
+                _known.setdefault(prefix + name, Unit(Fraction(10) ** _PREFIXES[prefix], ()) * _known[name])
+    for entry in _WORDS.split():
+        name, _, words = entry.partition("=")
+        _spelled.update(dict.fromkeys(words.casefold().split(","), name))
 
 
 _spelled: dict[str, str] = {}
 _folded: dict[str, str] = {}
 _define()
-_spelled.update({word.casefold(): unit for unit, words in _WORDS.items() for word in words.split()})
-_spelled.update(
-    {name: name for name in ("day", "week", "month", "year", "acre", "cent", "knot", "byte", "bit", "bar")}
-)
 lookup.cache_clear()
 _folded.update({_in_any_case(name): name for name in reversed(_known) if len(name) > 1 and name[0] not in "%$"})

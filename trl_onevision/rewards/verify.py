@@ -66,19 +66,11 @@ def _expense(pair: Pair) -> int:
     return len(pair[1]) + 20 * (pair[1].count("^") + pair[1].count("!"))
 
 
+_NAMES = "π=pi ∞=infty ≤=le ≥=ge ≠=ne ∪=cup ∩=cap ×=times ·=cdot ÷=div ±=pm θ=theta ∈=in ∅=emptyset"
 _TO_LATEX = str.maketrans(
-    {"π": r"\pi ", "°": r"^\circ ", "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "∪": r"\cup "}
-    | {
-        "∩": r"\cap ",
-        "×": r"\times ",
-        "·": r"\cdot ",
-        "÷": r"\div ",
-        "−": "-",
-        "–": "-",
-        "±": r"\pm ",
-        "θ": r"\theta ",
-    }
-    | {"∈": r"\in ", "⁰": "^{0}", "¹": "^{1}", "²": "^{2}", "³": "^{3}", "⁴": "^{4}", "∅": r"\emptyset ", "$": ""}
+    {entry[0]: rf"\{entry[2:]} " for entry in _NAMES.split()}
+    | {"°": r"^\circ ", "−": "-", "–": "-", "$": ""}
+    | {power: f"^{{{index}}}" for index, power in enumerate("⁰¹²³⁴")}
 )
 _ROOT = re.compile(r"√\s{0,2}(?:\{([^{}]{0,100})\}|\(([^()]{0,100})\)|(\d{1,20}|[a-zA-Z]))")
 _FUNCTIONS = "pi|arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|sec|csc|cot|ln|log|exp"

@@ -24,31 +24,12 @@ POLL_SECONDS = 1.0
 WARM_UP = ((r"\frac{1}{2}", r"\sqrt{2}+x^{2}"), (r"[1,2)", r"\{1,2\}"), ("(x+1)^2", "x^2+2x+3"))
 
 # What arithmetic never does. A completion that reached any of it would have found a way to run as code.
-FORBIDDEN_EVENTS = (
-    *(
-        "os.system",
-        "os.exec",
-        "os.posix_spawn",
-        "os.spawn",
-        "os.fork",
-        "os.forkpty",
-        "os.kill",
-        "os.killpg",
-        "pty.spawn",
-    ),
-    *(
-        "os.remove",
-        "os.rename",
-        "os.rmdir",
-        "os.mkdir",
-        "os.link",
-        "os.symlink",
-        "os.truncate",
-        "os.chmod",
-        "os.chown",
-    ),
-    *("os.putenv", "os.unsetenv", "subprocess.Popen", "shutil.", "socket.", "ctypes.", "urllib.", "http.", "ftplib."),
-)
+_FORBIDDEN = """
+os.system os.exec os.posix_spawn os.spawn os.fork os.forkpty os.kill os.killpg pty.spawn os.remove os.rename os.rmdir
+os.mkdir os.link os.symlink os.truncate os.chmod os.chown os.putenv os.unsetenv subprocess.Popen shutil. socket.
+ctypes. urllib. http. ftplib.
+"""
+FORBIDDEN_EVENTS = tuple(_FORBIDDEN.split())
 
 
 def main(parent: int) -> None:
