@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from trl_onevision.answers.extract import answers
 from trl_onevision.answers.markup import plain
 from trl_onevision.answers.parse import Quantity
 from trl_onevision.answers.task import read_golds, read_list_golds, task_of
-from trl_onevision.rewards.rows import Unscorable, score_rows
+from trl_onevision.rewards.rows import NamedReward, Unscorable, score_rows
 from trl_onevision.rewards.verify import Pair, equal
 
 TextMeasure = Literal["exact", "anls", "wer"]
@@ -29,7 +30,8 @@ MRA_THRESHOLDS = [Decimal(percent) / 100 for percent in range(50, 100, 5)]
 DECAY_ERRORS = (0.05, 0.20)
 
 
-class AccuracyReward:
+@dataclass(eq=False, kw_only=True)
+class AccuracyReward(NamedReward):
     r"""Pay 1 for the gold answer and 0 for any other: mathematics, multiple choice, numbers and text.
 
     >>> reward = AccuracyReward()
@@ -67,37 +69,26 @@ class AccuracyReward:
     Returns one value a completion: 0 or 1; between them with anls, wer, mra and decay. `None` where the task is
     another reward's (`boxes`, `points`, `span`, any unknown one) or the gold is empty or not of its task, which is
     logged once with the row's `id`. No answer is 0, and so is one of over 10,000 characters and four times the
-    gold. A time-out is 0, and counted as the metric
-    `accuracy_reward/timeouts`. TRL's table of completions gets the answers
-    as the column `accuracy_reward/answer`, after `name`.
+    gold. A time-out is 0, and counted as the metric `accuracy_reward/timeouts`. TRL's table of completions gets the
+    answers as the column `accuracy_reward/answer`. Both are called after `name`.
     """
 
-    def __init__(
-        self,
-        *,
-        task: str | None = None,
-        text: TextMeasure = "exact",
-        number: NumberMeasure = "tolerance",
-        tolerance: float | None = None,
-        opened: bool = False,
-        seconds: float = 1.0,
-        budget: float = 30.0,
-        name: str = "accuracy_reward",
-    ) -> None:
-        if text not in _TEXT_MEASURES:
-            raise ValueError(f"text={text!r}: expected one of {', '.join(_TEXT_MEASURES)}")
-        if number not in _NUMBER_MEASURES:
-            raise ValueError(f"number={number!r}: expected one of {', '.join(_NUMBER_MEASURES)}")
-        if tolerance is not None and tolerance < 0:
-            raise ValueError(f"tolerance={tolerance}: expected a relative tolerance of at least 0, or None")
-        self.__name__ = name
-        self.task = task
-        self.text: TextMeasure = text
-        self.number: NumberMeasure = number
-        self.tolerance = tolerance
-        self.opened = opened
-        self.seconds = seconds
-        self.budget = budget
+    task: str | None = None
+    text: TextMeasure = "exact"
+    number: NumberMeasure = "tolerance"
+    tolerance: float | None = None
+    opened: bool = False
+    seconds: float = 1.0
+    budget: float = 30.0
+    name: str = "accuracy_reward"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for option, known in (("text", tuple(_TEXT_MEASURES)), ("number", _NUMBER_MEASURES)):
+            if getattr(self, option) not in known:
+                raise ValueError(f"{option}={getattr(self, option)!r}: expected one of {', '.join(known)}")
+        if self.tolerance is not None and self.tolerance < 0:
+            raise ValueError(f"tolerance={self.tolerance}: expected a relative tolerance of at least 0, or None")
 
     def __call__(
         self,
@@ -112,20 +103,14 @@ class AccuracyReward:
     ) -> list[float | None]:
         said = [answers(completion, opened=self.opened) for completion in completions]
         chosen = [one[0] if one else "" for one in said]
-        columns = {
-            "said": said,
-            "index": range(len(said)),
-            "solution": solution,
-            "task": task,
-            "choices": choices,
-            "id": id,
-        }
 
         def judge(row: dict[str, Any]) -> Any:
             judgements, chosen[row["index"]] = self._judge_row(row)
             return judgements
 
-        scores, timeouts = self._settle(score_rows(self.__name__, judge, **columns))
+        columns = {"solution": solution, "task": task, "choices": choices, "id": id}
+        rows = score_rows(self.__name__, judge, said=said, index=range(len(said)), **columns)
+        scores, timeouts = self._settle(rows)
         if log_extra is not None:
             log_extra(f"{self.__name__}/answer", chosen)
         if log_metric is not None:
