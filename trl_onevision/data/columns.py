@@ -13,7 +13,7 @@ from trl_onevision.answers.task import is_boxes
 from trl_onevision.answers.words import listed
 from trl_onevision.data.prompts import IMAGE, Prompt, with_choices
 from trl_onevision.data.questions import bare_choices
-from trl_onevision.data.rows import gold_row, grpo_row, labelled_boxes, row_id, sft_row
+from trl_onevision.data.rows import Asked, labelled_boxes, row_id
 from trl_onevision.data.schema import JSON_TASKS, LETTERS, NUMBERS, TASKS, Purpose, RowError, naming, read, shown
 from trl_onevision.data.videos import Video
 
@@ -93,32 +93,17 @@ class ColumnsAdapter:
 
     def to_row(self, example: Mapping[str, Any], purpose: Purpose, prompt: Prompt) -> dict[str, Any]:
         """A raw row as a row of the contract."""
-        raw = {"id": self._get(example, "id") if "id" in self.columns else example.get("id")}
-        with naming(row_id(raw)):
-            return self._named_row(example, raw, purpose, prompt)
+        name = row_id({"id": self._get(example, "id")} if "id" in self.columns else example)
+        with naming(name):
+            choices = self._choices(example)
+            question, images = self._shown(example, with_choices(self._question(example), choices))
+            asked = Asked(name, prompt, self.NAME, question, images)
+            if purpose == "sft":
+                return asked.sft(read(example, self.columns["completion"], str, "the completion as text"))
+            given = [field for field in (*NUMBERS, "visual_facts") if field in self.columns]
+            return self._grpo_row(example, asked, choices) | {field: self._get(example, field) for field in given}
 
-    def _named_row(
-        self, example: Mapping[str, Any], raw: Mapping[str, Any], purpose: Purpose, prompt: Prompt
-    ) -> dict[str, Any]:
-        choices = self._choices(example)
-        question, images = self._shown(example, with_choices(self._question(example), choices))
-        if purpose == "sft":
-            completion = read(example, self.columns["completion"], str, "the completion as text")
-            return sft_row(raw, prompt, source=self.NAME, question=question, images=images, completion=completion)
-        row = self._grpo_row(example, raw, prompt, question, images, choices)
-        return row | {
-            field: self._get(example, field) for field in (*NUMBERS, "visual_facts") if field in self.columns
-        }
-
-    def _grpo_row(
-        self,
-        example: Mapping[str, Any],
-        raw: Mapping[str, Any],
-        prompt: Prompt,
-        question: str,
-        images: list[Any],
-        choices: list[str] | None,
-    ) -> dict[str, Any]:
+    def _grpo_row(self, example: Mapping[str, Any], asked: Asked, choices: list[str] | None) -> dict[str, Any]:
         gold: Any = self._get(example, "solution")
         task: Any = self._get(example, "task") or self.task
         if self.choice_base is not None and choices:  # an index, before it can be taken for a value
@@ -130,13 +115,8 @@ class ColumnsAdapter:
         if task is not None and task not in TASKS:
             raise RowError(self.columns["task"], "unknown task", found=shown(task), expected=", ".join(TASKS))
         if task in JSON_TASKS:
-            solution = self._json_gold(gold, task)
-            return grpo_row(
-                raw, prompt, source=self.NAME, question=question, images=images, solution=solution, task=task
-            )
-        return gold_row(
-            raw, prompt, source=self.NAME, question=question, images=images, gold=gold, choices=choices, task=task
-        )
+            return asked.grpo(self._json_gold(gold, task), task)
+        return asked.gold(gold, task, choices)
 
     def _letter(self, gold: Any, choices: list[str]) -> str:
         """The letter of an option that the gold names by its number."""

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from trl_onevision.data.prompts import Prompt, assistant_messages, user_messages
@@ -17,74 +18,61 @@ UNNAMED = "unnamed"
 MOST_WORDS = 6  # a longer closing is a sentence: exact comparison would never pay
 
 
-def grpo_row(
-    example: Mapping[str, Any],
-    prompt: Prompt,
-    *,
-    source: str,
-    question: str,
-    images: list[Any],
-    solution: str,
-    task: Task,
-    choices: list[str] | None = None,
-) -> dict[str, Any]:
-    """A GRPO row around a gold answer whose task is known."""
-    return {
-        "prompt": user_messages(question, prompt, len(images)),
-        "images": images,
-        "solution": solution,
-        "task": task,
-        "choices": choices,
-        "key_steps": None,
-        "id": row_id(example),
-        "source": source,
-    }
+@dataclass(frozen=True)
+class Asked:
+    """A question of a dataset, and the rows of the contract that answers make of it.
 
-
-def sft_row(
-    example: Mapping[str, Any], prompt: Prompt, *, source: str, question: str, images: list[Any], completion: str
-) -> dict[str, Any]:
-    """An SFT row."""
-    return {
-        "prompt": user_messages(question, prompt, len(images)),
-        "completion": assistant_messages(completion),
-        "images": images,
-        "id": row_id(example),
-        "source": source,
-    }
-
-
-def gold_row(
-    example: Mapping[str, Any],
-    prompt: Prompt,
-    *,
-    source: str,
-    question: str,
-    images: list[Any],
-    gold: object,
-    choices: list[str] | None = None,
-    task: Task | None = None,
-) -> dict[str, Any]:
-    """A GRPO row around a short gold answer; what is not given, options and task, is read from question and answer.
-
-    A list is several accepted answers, or of a question with options all that are right.
+    >>> from trl_onevision.data.prompts import PROMPTS
+    >>> asked = Asked("7", PROMPTS["plain"], "clevr", "How many cubes?", images=[])
+    >>> row = asked.gold("<answer> 3 </answer>")
+    >>> row["solution"], row["task"], row["id"]
+    ('3', 'number', '7')
     """
-    choices = choices or read_choices(question) if task in (None, "choice") else None
-    golds = gold if isinstance(gold, list) and gold else [gold]
-    classified = [classify(_short_answer(one), question, choices) for one in golds]
-    solution, likely_task = classified[0]
-    if len(classified) > 1:
-        solution = json.dumps([answer for answer, _ in classified], ensure_ascii=False)
-    return grpo_row(
-        example,
-        prompt,
-        source=source,
-        question=question,
-        images=images,
-        solution=solution,
-        task=task or likely_task,
-        choices=choices,
-    )
+
+    id: str
+    prompt: Prompt
+    source: str
+    question: str
+    images: list[Any]
+
+    def _row(self) -> dict[str, Any]:
+        messages = user_messages(self.question, self.prompt, len(self.images))
+        return {"prompt": messages, "images": self.images, "id": self.id, "source": self.source}
+
+    def sft(self, completion: str) -> dict[str, Any]:
+        """An SFT row."""
+        return self._row() | {"completion": assistant_messages(completion)}
+
+    def grpo(self, solution: str, task: Task, choices: list[str] | None = None) -> dict[str, Any]:
+        """A GRPO row around a gold answer whose task is known."""
+        return self._row() | {"solution": solution, "task": task, "choices": choices, "key_steps": None}
+
+    def gold(self, gold: object, task: Task | None = None, choices: list[str] | None = None) -> dict[str, Any]:
+        """A GRPO row around a short gold; task and options that are not given are read from it and the question.
+
+        A list is several accepted answers, or of a question with options all that are right.
+        """
+        choices = choices or read_choices(self.question) if task in (None, "choice") else None
+        golds = gold if isinstance(gold, list) and gold else [gold]
+        classified = [classify(_short_answer(one), self.question, choices) for one in golds]
+        solution, likely_task = classified[0]
+        if len(classified) > 1:
+            solution = json.dumps([answer for answer, _ in classified], ensure_ascii=False)
+        return self.grpo(solution, task or likely_task, choices)
+
+    def solved(self, solution: str, purpose: Purpose) -> dict[str, Any]:
+        """A row around a worked solution: to learn from (SFT), or for the answer that it closes with (GRPO)."""
+        if purpose == "sft":
+            return self.sft(tagged_completion(solution))
+        closing = closing_answer(solution)
+        if closing is None or len(closing.answer.split()) > MOST_WORDS:
+            raise RowError(
+                "solution",
+                "no closing answer",
+                found=f"a solution that ends with {shown(solution[-60:])}",
+                expected="'Answer: …', 'the answer is …', <answer>…</answer> or \\boxed{…}, and a short answer",
+            )
+        return self.gold(closing.answer)
 
 
 def _short_answer(gold: object) -> str:
@@ -96,31 +84,6 @@ def _short_answer(gold: object) -> str:
             "solution", "no gold answer", found=shown(gold), expected="a short answer as text, or a list of such"
         )
     return answer
-
-
-def solved_row(
-    example: Mapping[str, Any],
-    purpose: Purpose,
-    prompt: Prompt,
-    *,
-    source: str,
-    question: str,
-    solution: str,
-    images: list[Any],
-) -> dict[str, Any]:
-    """A row around a worked solution: to learn from (SFT), or for the answer that it closes with (GRPO)."""
-    if purpose == "sft":
-        completion = tagged_completion(solution)
-        return sft_row(example, prompt, source=source, question=question, images=images, completion=completion)
-    closing = closing_answer(solution)
-    if closing is None or len(closing.answer.split()) > MOST_WORDS:
-        raise RowError(
-            "solution",
-            "no closing answer",
-            found=f"a solution that ends with {shown(solution[-60:])}",
-            expected="'Answer: …', 'the answer is …', <answer>…</answer> or \\boxed{…}, and a short answer",
-        )
-    return gold_row(example, prompt, source=source, question=question, gold=closing.answer, images=images)
 
 
 def conversation_turns(example: Mapping[str, Any]) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from PIL import Image
 from trl_onevision.chat import FAIR_TRIAL, BudgetSpent, Chat, Line, NoReply, Reply, Request
 from trl_onevision.data.convert import BoxFrame
 from trl_onevision.data.prompts import PROMPTS
-from trl_onevision.data.rows import solved_row
+from trl_onevision.data.rows import Asked
 from trl_onevision.data.schema import RowError
 from trl_onevision.formalize import execute, prompts, stages
 from trl_onevision.formalize.check import check
@@ -195,15 +195,7 @@ class Pipeline:
     def _voted(self, row: Row, least: int) -> Row:
         for draft in row.drafts:
             try:
-                gold = solved_row(
-                    {"id": row.id},
-                    "grpo",
-                    PROMPTS["plain"],
-                    source="",
-                    question=row.question,
-                    solution=draft,
-                    images=[],
-                )
+                gold = Asked(row.id, PROMPTS["plain"], "", row.question, images=[]).solved(draft, "grpo")
             except RowError:
                 continue
             voted = replace(row, solution=gold["solution"], task=gold["task"], choices=gold["choices"])

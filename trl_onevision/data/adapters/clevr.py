@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trl_onevision.data.prompts import Prompt
-from trl_onevision.data.rows import gold_row
+from trl_onevision.data.rows import Asked, row_id
 from trl_onevision.data.schema import Purpose, read
 
 NAME = "clevr"
@@ -29,4 +29,4 @@ def to_row(example: Mapping[str, Any], purpose: Purpose, prompt: Prompt) -> dict
     """
     question = read(example, "problem", str, "the question as text")
     gold = read(example, "solution", (str, int, float), "the gold answer, as in '<answer> 3 </answer>'")
-    return gold_row(example, prompt, source=NAME, question=question, gold=gold, images=[example.get("image")])
+    return Asked(row_id(example), prompt, NAME, question, [example.get("image")]).gold(gold)

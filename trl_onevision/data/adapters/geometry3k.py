@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trl_onevision.data.prompts import Prompt
-from trl_onevision.data.rows import gold_row
+from trl_onevision.data.rows import Asked, row_id
 from trl_onevision.data.schema import Purpose, read
 
 NAME = "geometry3k"
@@ -30,4 +30,4 @@ def to_row(example: Mapping[str, Any], purpose: Purpose, prompt: Prompt) -> dict
     question = read(example, "problem", str, "the question as text")
     gold = read(example, "answer", (str, int, float), "the gold answer as text")
     images = read(example, "images", list, "a list of images")
-    return gold_row(example, prompt, source=NAME, question=question, gold=gold, images=images)
+    return Asked(row_id(example), prompt, NAME, question, images).gold(gold)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trl_onevision.data.prompts import Prompt
-from trl_onevision.data.rows import gold_row, sft_row
+from trl_onevision.data.rows import Asked, row_id
 from trl_onevision.data.schema import Purpose, RowError, read, shown
 from trl_onevision.data.solutions import closing_answer
 
@@ -37,7 +37,8 @@ def to_row(example: Mapping[str, Any], purpose: Purpose, prompt: Prompt) -> dict
             "messages", "not one question and one solution", found=shown(messages), expected="user, assistant"
         )
     question, solution = (turn["content"] for turn in turns)
+    asked = Asked(row_id(example), prompt, NAME, question, images)
     if purpose == "sft":
-        return sft_row(example, prompt, source=NAME, question=question, images=images, completion=solution)
+        return asked.sft(solution)
     gold = closing_answer(solution)
-    return gold_row(example, prompt, source=NAME, question=question, gold=gold.answer if gold else None, images=images)
+    return asked.gold(gold.answer if gold else None)

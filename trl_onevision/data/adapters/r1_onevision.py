@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trl_onevision.data.prompts import Prompt
-from trl_onevision.data.rows import conversation_turns, solved_row
+from trl_onevision.data.rows import Asked, conversation_turns, row_id
 from trl_onevision.data.schema import Purpose, read
 
 NAME = "r1-onevision"
@@ -31,4 +31,4 @@ def to_row(example: Mapping[str, Any], purpose: Purpose, prompt: Prompt) -> dict
     """
     question, solution = conversation_turns(example)
     image = read(example, "image", (str, bytes, dict), "an image in base64")
-    return solved_row(example, purpose, prompt, source=NAME, question=question, solution=solution, images=[image])
+    return Asked(row_id(example), prompt, NAME, question, [image]).solved(solution, purpose)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trl_onevision.data.prompts import Prompt
-from trl_onevision.data.rows import gold_row
+from trl_onevision.data.rows import Asked, row_id
 from trl_onevision.data.schema import Purpose, RowError, read, shown
 
 NAME = "r1-vl"
@@ -30,7 +30,7 @@ def to_row(example: Mapping[str, Any], purpose: Purpose, prompt: Prompt) -> dict
     """
     question = read(example, "problem", str, "the question as text")
     gold = read(example, "solution", (str, int, float), "the gold answer as text")
-    row = gold_row(example, prompt, source=NAME, question=question, gold=gold, images=[example.get("image_path")])
+    row = Asked(row_id(example), prompt, NAME, question, [example.get("image_path")]).gold(gold)
     return row | {"key_steps": _key_steps(read(example, "key_steps", Mapping, "{'Steps': [wordings]}").get("Steps"))}
 
 

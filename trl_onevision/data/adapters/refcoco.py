@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trl_onevision.data.prompts import Prompt
-from trl_onevision.data.rows import conversation_turns, grpo_row, labelled_boxes
+from trl_onevision.data.rows import Asked, conversation_turns, labelled_boxes, row_id
 from trl_onevision.data.schema import Purpose, read
 
 NAME = "refcoco"
@@ -40,12 +40,5 @@ def to_row(example: Mapping[str, Any], purpose: Purpose, prompt: Prompt) -> dict
         boxes = read(example, "solution", (str, list), "a box [x1, y1, x2, y2] or a list of boxes")
     described = _DESCRIBED.search(question)
     label = " ".join(described.group(1).split()) if described else "object"
-    return grpo_row(
-        example,
-        prompt,
-        source=NAME,
-        question=question,
-        images=[example.get("image")],
-        solution=json.dumps(labelled_boxes(boxes, label)),
-        task="boxes",
-    )
+    asked = Asked(row_id(example), prompt, NAME, question, [example.get("image")])
+    return asked.grpo(json.dumps(labelled_boxes(boxes, label)), "boxes")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trl_onevision.data.prompts import Prompt
-from trl_onevision.data.rows import grpo_row
+from trl_onevision.data.rows import Asked, row_id
 from trl_onevision.data.schema import Purpose, RowError, read, shown
 from trl_onevision.data.videos import Video
 
@@ -39,15 +39,9 @@ def to_row(example: Mapping[str, Any], purpose: Purpose, prompt: Prompt) -> dict
     if not windows:
         raise RowError(column, "no gold answer", found=shown(windows), expected="[[start, end], …] in seconds")
     qid = example.get("qid")
-    return grpo_row(
-        {"id": example.get("id") if qid is None else str(qid)},
-        prompt,
-        source=NAME,
-        question=query.strip().removesuffix("."),
-        images=[Video(video)],
-        solution=json.dumps(windows, default=str),
-        task="span",
-    )
+    name = row_id(example) if qid is None else str(qid)
+    asked = Asked(name, prompt, NAME, query.strip().removesuffix("."), [Video(video)])
+    return asked.grpo(json.dumps(windows, default=str), "span")
 
 
 def _given(example: Mapping[str, Any], *columns: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trl_onevision.data.prompts import Prompt
-from trl_onevision.data.rows import gold_row, solved_row
+from trl_onevision.data.rows import Asked, row_id
 from trl_onevision.data.schema import Purpose, read
 
 NAME = "text-math"
@@ -30,6 +30,7 @@ def to_row(example: Mapping[str, Any], purpose: Purpose, prompt: Prompt) -> dict
     """
     question = read(example, "problem", str, "the problem as text")
     solution = read(example, "solution", str, "the solution as text")
+    asked = Asked(row_id(example), prompt, NAME, question, images=[])
     if purpose == "grpo" and example.get("answer") is not None:
-        return gold_row(example, prompt, source=NAME, question=question, gold=example["answer"], images=[])
-    return solved_row(example, purpose, prompt, source=NAME, question=question, solution=solution, images=[])
+        return asked.gold(example["answer"])
+    return asked.solved(solution, purpose)

@@ -12,7 +12,7 @@ from typing import Any
 
 from trl_onevision.data.prompts import PROMPTS, Prompt
 from trl_onevision.data.questions import bare_choices
-from trl_onevision.data.rows import gold_row, sft_row
+from trl_onevision.data.rows import Asked, row_id
 from trl_onevision.data.schema import Purpose, RowError, Task, read, shown
 from trl_onevision.data.solutions import tagged_completion
 from trl_onevision.data.videos import Video
@@ -62,23 +62,13 @@ def to_row(example: Mapping[str, Any], purpose: Purpose, prompt: Prompt) -> dict
         question = "\n".join([f"{question.rstrip()}\nOptions:", *map(str, options)])
     if prompt is PROMPTS["video-r1"]:
         prompt = replace(prompt, template=prompt.template + HINTS[kind])
-    named = {"id": str(example["problem_id"]) if "problem_id" in example else example.get("id")}
+    name = str(example["problem_id"]) if "problem_id" in example else row_id(example)
+    asked = Asked(name, prompt, NAME, question, [visual])
     gold = read(example, "solution", str, "the gold answer, as in '<answer>A</answer>'")
     if purpose == "sft":
         process = read(example, "process", str, "the reasoning, as in '<think>…</think>'")
-        completion = tagged_completion(f"{process}\n{gold}")
-        return sft_row(named, prompt, source=NAME, question=question, images=[visual], completion=completion)
-    choices = bare_choices([str(option) for option in options]) or None
-    return gold_row(
-        named,
-        prompt,
-        source=NAME,
-        question=question,
-        images=[visual],
-        gold=gold,
-        choices=choices,
-        task=TASKS[kind],
-    )
+        return asked.sft(tagged_completion(f"{process}\n{gold}"))
+    return asked.gold(gold, TASKS[kind], bare_choices([str(option) for option in options]) or None)
 
 
 def _one_of(example: Mapping[str, Any], column: str, known: Any) -> str:

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from trl_onevision.data.prompts import Prompt
-from trl_onevision.data.rows import conversation_turns, gold_row, grpo_row, labelled_boxes
-from trl_onevision.data.schema import Purpose, Task, read
+from trl_onevision.data.rows import Asked, conversation_turns, labelled_boxes, row_id
+from trl_onevision.data.schema import Purpose, read
 
 NAME = "vlm-r1"
 SOURCE = None
@@ -33,9 +33,7 @@ def to_row(example: Mapping[str, Any], purpose: Purpose, prompt: Prompt) -> dict
     """
     question, gold = conversation_turns(example)
     image = read(example, "image", (str, list, bytes, dict), "a path or a list of paths")
-    images = image if isinstance(image, list) else [image]
+    asked = Asked(row_id(example), prompt, NAME, question, image if isinstance(image, list) else [image])
     if '"bbox_2d"' in gold:
-        boxes = json.dumps(labelled_boxes(gold, "object"))
-        return grpo_row(example, prompt, source=NAME, question=question, images=images, solution=boxes, task="boxes")
-    task: Task | None = "choice" if example.get("accu_reward_method") == "mcq" else None
-    return gold_row(example, prompt, source=NAME, question=question, gold=gold, images=images, task=task)
+        return asked.grpo(json.dumps(labelled_boxes(gold, "object")), "boxes")
+    return asked.gold(gold, "choice" if example.get("accu_reward_method") == "mcq" else None)

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from trl_onevision.data.prompts import PROMPTS, Prompt, with_choices
-from trl_onevision.data.rows import grpo_row
+from trl_onevision.data.rows import Asked
 from trl_onevision.data.schema import Task
 
 # Where a task takes its pictures from: a folder of photographs, or scenes that are drawn.
@@ -42,16 +42,8 @@ def row(puzzle: Puzzle, name: str, source: str, prompt: Prompt = PROMPTS["think-
     >>> made["task"], made["id"], made["choices"]
     ('choice', 'jigsaw-1', ['up', 'down'])
     """
-    return grpo_row(
-        {"id": name},
-        prompt,
-        source=source,
-        question=with_choices(puzzle.question, puzzle.choices),
-        images=puzzle.images,
-        solution=puzzle.solution,
-        task=puzzle.task,
-        choices=puzzle.choices,
-    )
+    asked = Asked(name, prompt, source, with_choices(puzzle.question, puzzle.choices), puzzle.images)
+    return asked.grpo(puzzle.solution, puzzle.task, puzzle.choices)
 
 
 def differ(first: Image.Image, second: Image.Image) -> bool:
