@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -111,10 +111,10 @@ def answer_locally(model: str, rows: Sequence[BenchRow], settings: Generation, d
                 yield Answer(row.index, one.text, one.finished)
 
 
-def answer_by_server(
-    server: str, model: str, rows: Sequence[BenchRow], settings: Generation, done: Set[str]
-) -> Iterator[Answer]:
-    """Answers of a server that speaks OpenAI's chat completions (vLLM, SGLang, a hosted one), as they arrive.
+async def answer_by_server(
+    server: str, model: str, rows: Sequence[BenchRow], settings: Generation, keep: Callable[[Answer], None]
+) -> None:
+    """Answers of a server that speaks OpenAI's chat completions (vLLM, SGLang, a hosted one), kept as they arrive.
 
     `batch_size` requests run at a time; a failed one is retried by the client and then left for the next run.
     Where the first ones all fail, the others are not sent.
@@ -123,45 +123,29 @@ def answer_by_server(
     if settings.repetition_penalty != 1.0:  # beyond OpenAI's own parameters; vLLM and SGLang read it
         options["extra_body"] = {"repetition_penalty": settings.repetition_penalty}
     chat = Chat(model, server, max_concurrency=settings.batch_size, timeout=600.0, options=options)
-    todo = [row for row in rows if row.index not in done]
-    with asyncio.Runner() as runner:
-        answers = _ask_all(chat, todo, settings)
-        try:
-            while (answer := runner.run(_next(answers))) is not None:
-                yield answer
-        finally:
-            runner.run(answers.aclose())
-
-
-async def _next(answers: Any) -> Answer | None:
-    return await anext(answers, None)
-
-
-async def _ask_all(chat: Chat, rows: Sequence[BenchRow], settings: Generation) -> AsyncGenerator[Answer, None]:
-    ready = asyncio.Semaphore(chat.max_concurrency)  # requests with their images: not those of the whole file
+    ready = asyncio.Semaphore(settings.batch_size)  # requests with their images: not those of the whole file
     failures: list[str] = []
 
-    async def ask(line: Line, row: BenchRow) -> Answer | None:
+    async def ask(line: Line, row: BenchRow) -> bool:
         async with ready:
             try:
                 text, image = _asked(row, settings)
                 reply = await line.ask(Request(text, (image,)))
             except NoReply as error:
                 failures.append(f"row {row.index}: {str(error).rstrip('.')}")
-                return None
+                return False
         # With the reasoning that a server splits off.
         completion = full_text({"reasoning": reply.reasoning, "content": reply.text})
-        return Answer(row.index, completion, not reply.cut)
+        keep(Answer(row.index, completion, not reply.cut))
+        return True
 
+    answered = 0
     async with chat.open() as line:
         tasks = [asyncio.create_task(ask(line, row)) for row in rows]
-        answered = 0
         try:
             for task in asyncio.as_completed(tasks):
-                if (answer := await task) is not None:
-                    answered += 1
-                    yield answer
-                elif not answered and len(failures) >= max(chat.max_concurrency, FAIR_TRIAL):
+                answered += await task
+                if not answered and len(failures) >= max(settings.batch_size, FAIR_TRIAL):
                     break
         finally:
             for task in tasks:
@@ -172,12 +156,12 @@ async def _ask_all(chat: Chat, rows: Sequence[BenchRow], settings: Generation) -
     asked = f"{len(failures)} of {len(rows)} requests"
     if answered:
         raise BenchError(
-            f"{chat.base_url}: {asked} failed, the first: {failures[0]}. What was answered is kept; the same command "
+            f"{server}: {asked} failed, the first: {failures[0]}. What was answered is kept; the same command "
             "asks for the rest."
         )
     raise BenchError(
-        f"{chat.base_url}: no answer to the first {asked}, the first: {failures[0]}. Check that the server is up and "
-        f"has a model named {chat.model!r}; the same command asks again."
+        f"{server}: no answer to the first {asked}, the first: {failures[0]}. Check that the server is up and "
+        f"has a model named {model!r}; the same command asks again."
     )
 
 

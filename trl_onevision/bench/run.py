@@ -99,17 +99,20 @@ def _answer(
     console: Console,
 ) -> None:
     done = set(kept.answers)
-    answers = (
-        answer_locally(model, rows, settings, done)
-        if server is None
-        else answer_by_server(server, model, rows, settings, done)
-    )
     with progress(console) as bars:
         task = bars.add_task("answering", total=len(rows), completed=len(done))
+
+        def keep(answer: Answer) -> None:
+            kept.add(answer)
+            bars.advance(task)
+
         try:
-            for answer in answers:
-                kept.add(answer)
-                bars.advance(task)
+            if server is None:
+                for answer in answer_locally(model, rows, settings, done):
+                    keep(answer)
+            else:
+                todo = [row for row in rows if row.index not in done]
+                asyncio.run(answer_by_server(server, model, todo, settings, keep))
         except KeyboardInterrupt:
             raise BenchError(
                 f"Stopped after {len(kept.answers)} of {len(rows)} rows; they are kept in {kept.path}. "
