@@ -27,12 +27,13 @@ import transformers
 import trl
 from rich.console import Console
 from rich.table import Table
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessor
 from trl import GRPOConfig, GRPOTrainer
 
 sys.path.append(str(Path(__file__).parents[1] / "grpo"))
 
 import tiny
+import zoo
 
 from trl_onevision import OneVisionGRPOConfig, OneVisionGRPOTrainer
 
@@ -69,7 +70,7 @@ def build(shape: str, device: str, dtype: torch.dtype) -> tuple[Any, Any]:
         text_config={**text, "pad_token_id": small.config.text_config.pad_token_id, "bos_token_id": None},
         vision_config={**TOWER, "out_hidden_size": text["hidden_size"]},
         tie_word_embeddings=shape == "3b",
-        **tiny._qwen_ids(processor.tokenizer),
+        **zoo.qwen_ids(processor.tokenizer),
     )
     torch.manual_seed(0)
     with torch.device(device):
@@ -234,7 +235,7 @@ def _peaks(peaks: list[float]) -> list[str]:
 def count(options: argparse.Namespace, folder: str) -> list[list[str]]:
     """Decodes and preprocesses of one optimizer step: 8 prompts, G=8, 8 rows a micro-batch, 8 micro-batches."""
     seen = {"decoded": 0, "preprocessed": 0}
-    decode, preprocess = datasets.Image.decode_example, tiny.Qwen2VLImageProcessor.preprocess
+    decode, preprocess = datasets.Image.decode_example, Qwen2VLImageProcessor.preprocess
 
     def counted_decode(self: Any, *args: Any, **kwargs: Any) -> Any:
         seen["decoded"] += 1
@@ -244,7 +245,7 @@ def count(options: argparse.Namespace, folder: str) -> list[list[str]]:
         seen["preprocessed"] += sum(len(row) if isinstance(row, list) else 1 for row in images)
         return preprocess(self, images, *args, **kwargs)
 
-    datasets.Image.decode_example, tiny.Qwen2VLImageProcessor.preprocess = counted_decode, counted_preprocess
+    datasets.Image.decode_example, Qwen2VLImageProcessor.preprocess = counted_decode, counted_preprocess
     table = []
     for kind in (GRPOTrainer, OneVisionGRPOTrainer):
         ours = kind is OneVisionGRPOTrainer
@@ -263,7 +264,7 @@ def count(options: argparse.Namespace, folder: str) -> list[list[str]]:
         ).train()
         seconds = time.perf_counter() - start
         table.append(["ours" if ours else "TRL", str(seen["decoded"]), str(seen["preprocessed"]), f"{seconds:.1f}"])
-    datasets.Image.decode_example, tiny.Qwen2VLImageProcessor.preprocess = decode, preprocess
+    datasets.Image.decode_example, Qwen2VLImageProcessor.preprocess = decode, preprocess
     return table
 
 

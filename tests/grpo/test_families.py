@@ -11,6 +11,7 @@ import pytest
 import tiny
 import torch
 import transformers
+import zoo
 from compare import ONE_BATCH, OURS, assert_same, logps, update
 from packaging.version import Version
 from tiny import completions
@@ -63,7 +64,7 @@ def language_model(family: str, slides: bool = False) -> Any:
     except (KeyError, ValueError):
         pytest.skip(f"this transformers has no {family}")
     own = {key: value for key, value in SMALL.items() if vars(default).get(key) is not None}
-    text = {**tiny._text(32, 2, 384, tiny.tokenizer()), **own, **OWN.get(family, {})}
+    text = {**zoo.text(32, 2, 384, tiny.tokenizer()), **own, **OWN.get(family, {})}
     if slides:
         text |= {"layer_types": [KINDS.get(family, "sliding_attention"), "full_attention"], "sliding_window": 8}
     elif getattr(default, "sliding_window", None):

@@ -20,6 +20,7 @@ from PIL import Image
 from tiny import completions
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from transformers import Qwen2VLImageProcessor
 from trl import GRPOTrainer
 
 from trl_onevision.data.schema import RowError
@@ -30,7 +31,7 @@ from trl_onevision.grpo.collator import GroupCollator, decode_rows, keep_encoded
 def counts(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """Counts every image that is decoded and every image that is preprocessed."""
     seen = {"decoded": 0, "preprocessed": 0}
-    decode, preprocess = datasets.Image.decode_example, tiny.Qwen2VLImageProcessor.preprocess
+    decode, preprocess = datasets.Image.decode_example, Qwen2VLImageProcessor.preprocess
 
     def counted_decode(self: Any, *args: Any, **kwargs: Any) -> Any:
         seen["decoded"] += 1
@@ -41,7 +42,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         return preprocess(self, images, *args, **kwargs)
 
     monkeypatch.setattr(datasets.Image, "decode_example", counted_decode)
-    monkeypatch.setattr(tiny.Qwen2VLImageProcessor, "preprocess", counted_preprocess)
+    monkeypatch.setattr(Qwen2VLImageProcessor, "preprocess", counted_preprocess)
     return seen
 
 

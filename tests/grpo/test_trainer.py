@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+import zoo
 from compare import ONE_BATCH, OURS, assert_same, update
 from peft import LoraConfig
 from tiny import completions
@@ -128,7 +129,7 @@ def test_rows_that_are_not_packed_update_as_under_trl(make: Callable[..., Any], 
 
 def test_a_family_not_known_takes_trls_path(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
     tokens = tiny.tokenizer()
-    model = StableLmForCausalLM(StableLmConfig(**tiny._text(32, 2, 384, tokens)))
+    model = StableLmForCausalLM(StableLmConfig(**zoo.text(32, 2, 384, tokens)))
     data = tiny.dataset(2, text_rows=(0, 1)).remove_columns("images")
     arguments = OneVisionGRPOConfig(
         output_dir=str(tmp_path),
@@ -141,7 +142,7 @@ def test_a_family_not_known_takes_trls_path(tmp_path: Any, caplog: pytest.LogCap
         max_completion_length=4,
         save_strategy="no",
     )
-    tokens.chat_template = tiny.TEMPLATE
+    tokens.chat_template = zoo.TEMPLATE
     with caplog.at_level(logging.WARNING, logger="trl_onevision"):
         trainer = OneVisionGRPOTrainer(model, first_group_only, arguments, data, processing_class=tokens)
     assert "prefill and scoring ('stablelm' is not among the language models tested for it)" in caplog.text

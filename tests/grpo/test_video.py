@@ -15,6 +15,7 @@ import tiny
 import torch
 from compare import ONE_BATCH, OURS, assert_same, logps, update
 from datasets import load_dataset
+from transformers import Qwen2VLImageProcessor
 
 sys.path.append(str(Path(__file__).parents[1]))
 
@@ -54,7 +55,7 @@ def clip_rows(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def counted(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """Counts the frames that are decoded, preprocessed and encoded by the vision tower."""
     seen = {"decoded": 0, "preprocessed": 0, "encoded": 0, "passes": 0}
-    decode, preprocess = datasets.Image.decode_example, tiny.Qwen2VLImageProcessor.preprocess
+    decode, preprocess = datasets.Image.decode_example, Qwen2VLImageProcessor.preprocess
 
     def decoded(self: Any, *args: Any, **kwargs: Any) -> Any:
         seen["decoded"] += 1
@@ -70,7 +71,7 @@ def counted(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         seen["passes"] += 1
 
     monkeypatch.setattr(datasets.Image, "decode_example", decoded)
-    monkeypatch.setattr(tiny.Qwen2VLImageProcessor, "preprocess", preprocessed)
+    monkeypatch.setattr(Qwen2VLImageProcessor, "preprocess", preprocessed)
     trainer.model.base_model.visual.register_forward_pre_hook(encoded, with_kwargs=True)
     return seen
 

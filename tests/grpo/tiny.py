@@ -1,4 +1,4 @@
-"""Small models of real architectures with their real processors and a tokenizer built here; nothing is downloaded."""
+"""Small models of real architectures (`zoo.py`), their tokenizer, and rows for them; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -12,34 +12,7 @@ from datasets import Dataset, Features, List, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import (
-    GotOcr2ImageProcessor,
-    InternVLConfig,
-    InternVLForConditionalGeneration,
-    InternVLProcessor,
-    InternVLVideoProcessor,
-    InternVLVisionConfig,
-    LlavaOnevisionConfig,
-    LlavaOnevisionForConditionalGeneration,
-    LlavaOnevisionImageProcessor,
-    LlavaOnevisionProcessor,
-    LlavaOnevisionVideoProcessor,
-    PreTrainedTokenizerFast,
-    Qwen2_5_VLConfig,
-    Qwen2_5_VLForConditionalGeneration,
-    Qwen2_5_VLProcessor,
-    Qwen2Config,
-    Qwen2VLConfig,
-    Qwen2VLForConditionalGeneration,
-    Qwen2VLImageProcessor,
-    Qwen2VLProcessor,
-    Qwen2VLVideoProcessor,
-    Qwen3VLConfig,
-    Qwen3VLForConditionalGeneration,
-    Qwen3VLProcessor,
-    Qwen3VLVideoProcessor,
-    SiglipVisionConfig,
-)
+from transformers import PreTrainedTokenizerFast
 
 SPECIAL = [
     "<|endoftext|>",
@@ -55,15 +28,7 @@ SPECIAL = [
     "</img>",
     "<IMG_CONTEXT>",
 ]
-TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
-    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
-    "{% for part in message['content'] %}{% if part['type'] == 'image' %}IMAGE{% else %}{{ part['text'] }}{% endif %}"
-    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 FAMILIES = ("qwen2_5_vl", "qwen2_vl", "qwen3_vl", "llava_onevision", "internvl")
-TEXT = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 8192}
 
 
 def tokenizer(vocabulary: int = 384, special: tuple[str, ...] = (), **extra: str) -> PreTrainedTokenizerFast:
@@ -86,8 +51,7 @@ def tokenizer(vocabulary: int = 384, special: tuple[str, ...] = (), **extra: str
 def build(family: str, hidden: int = 32, layers: int = 2, vocabulary: int = 384, std: float = 0.08) -> tuple[Any, Any]:
     """A random model of `family` and its processor, in fp32 and the same for the same arguments."""
     torch.manual_seed(0)
-    builder = globals().get(f"_{family}") or getattr(importlib.import_module("zoo"), family)
-    model, processor = builder(hidden, layers, vocabulary)
+    model, processor = getattr(importlib.import_module("zoo"), family)(hidden, layers, vocabulary)
     with torch.no_grad():
         # transformers' 0.02 leaves a small model nearly constant: nothing would tell one token from another.
         for name, parameter in model.named_parameters():
@@ -110,156 +74,6 @@ def incline(model: Any, token: int, weight: float) -> None:
         head[:, 0] = 0.0
         states[:, 0] = 1.0
         head[token, 0] = weight
-
-
-def _ids(tokens: PreTrainedTokenizerFast, **names: str) -> dict[str, int]:
-    return {key: tokens.convert_tokens_to_ids(word) for key, word in names.items()}
-
-
-def _text(hidden: int, layers: int, vocabulary: int, tokens: PreTrainedTokenizerFast) -> dict[str, Any]:
-    return {
-        **TEXT,
-        "num_hidden_layers": layers,
-        "hidden_size": hidden,
-        "intermediate_size": 2 * hidden,
-        "vocab_size": vocabulary,
-        "bos_token_id": None,
-        "eos_token_id": tokens.eos_token_id,
-        "pad_token_id": tokens.pad_token_id,
-    }
-
-
-def _qwen_ids(tokens: PreTrainedTokenizerFast) -> dict[str, int]:
-    return _ids(
-        tokens,
-        image_token_id="<|image_pad|>",
-        video_token_id="<|video_pad|>",
-        vision_start_token_id="<|vision_start|>",
-        vision_end_token_id="<|vision_end|>",
-    )
-
-
-def _qwen_rope(hidden: int) -> dict[str, Any]:
-    pairs = hidden // 8  # of a head of hidden / 4
-    section = [pairs - 2 * (pairs // 3), pairs // 3, pairs // 3]
-    return {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": section}
-
-
-def _qwen_processor(processor: type, video: type, tokens: PreTrainedTokenizerFast, patch: int = 14) -> Any:
-    pixels = {
-        "patch_size": patch,
-        "size": {"shortest_edge": (2 * patch) ** 2, "longest_edge": 4096 * (2 * patch) ** 2},
-    }
-    template = TEMPLATE.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>")
-    return processor(Qwen2VLImageProcessor(**pixels), tokens, video(), chat_template=template)
-
-
-def _qwen2_5_vl(hidden: int, layers: int, vocabulary: int) -> tuple[Any, Any]:
-    tokens = tokenizer(vocabulary)
-    vision = {
-        "depth": 2,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_heads": 2,
-        "out_hidden_size": hidden,
-        "fullatt_block_indexes": [1],
-    }
-    text = {**_text(hidden, layers, vocabulary, tokens), "rope_parameters": _qwen_rope(hidden)}
-    config = Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=False, **_qwen_ids(tokens))
-    return Qwen2_5_VLForConditionalGeneration(config), _qwen_processor(
-        Qwen2_5_VLProcessor, Qwen2VLVideoProcessor, tokens
-    )
-
-
-def _qwen2_vl(hidden: int, layers: int, vocabulary: int) -> tuple[Any, Any]:
-    tokens = tokenizer(vocabulary)
-    vision = {"depth": 2, "embed_dim": 32, "hidden_size": hidden, "num_heads": 2, "mlp_ratio": 2}
-    text = {**_text(hidden, layers, vocabulary, tokens), "rope_parameters": _qwen_rope(hidden)}
-    config = Qwen2VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, **_qwen_ids(tokens))
-    return Qwen2VLForConditionalGeneration(config), _qwen_processor(Qwen2VLProcessor, Qwen2VLVideoProcessor, tokens)
-
-
-def _qwen3_vl(hidden: int, layers: int, vocabulary: int) -> tuple[Any, Any]:
-    tokens = tokenizer(vocabulary)
-    vision = {
-        "depth": 3,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_heads": 2,
-        "out_hidden_size": hidden,
-        "num_position_embeddings": 64,
-        "deepstack_visual_indexes": [0, 1],
-    }
-    text = {
-        **_text(hidden, layers, vocabulary, tokens),
-        "head_dim": hidden // 4,
-        "rope_parameters": {**_qwen_rope(hidden), "mrope_interleaved": True},
-    }
-    config = Qwen3VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=False, **_qwen_ids(tokens))
-    return Qwen3VLForConditionalGeneration(config), _qwen_processor(
-        Qwen3VLProcessor, Qwen3VLVideoProcessor, tokens, patch=16
-    )
-
-
-def _llava_onevision(hidden: int, layers: int, vocabulary: int) -> tuple[Any, Any]:
-    tokens = tokenizer(vocabulary)
-    size, pinpoints = 28, [[28, 56], [56, 28], [56, 56]]
-    vision = SiglipVisionConfig(
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        image_size=size,
-        patch_size=14,
-        vision_use_head=False,
-    )
-    config = LlavaOnevisionConfig(
-        vision_config=vision,
-        text_config=Qwen2Config(**_text(hidden, layers, vocabulary, tokens)),
-        image_grid_pinpoints=pinpoints,
-        **_ids(tokens, image_token_index="<image>", video_token_index="<video>"),
-    )
-    processor = LlavaOnevisionProcessor(
-        LlavaOnevisionImageProcessor(size={"height": size, "width": size}, image_grid_pinpoints=pinpoints),
-        tokens,
-        LlavaOnevisionVideoProcessor(),
-        num_image_tokens=4,
-        vision_feature_select_strategy="full",
-        chat_template=TEMPLATE.replace("IMAGE", "<image>"),
-    )
-    return LlavaOnevisionForConditionalGeneration(config), processor
-
-
-def _internvl(hidden: int, layers: int, vocabulary: int) -> tuple[Any, Any]:
-    tokens = tokenizer(
-        vocabulary,
-        start_image_token="<img>",
-        end_image_token="</img>",
-        context_image_token="<IMG_CONTEXT>",
-        video_token="<video>",
-    )
-    vision = InternVLVisionConfig(
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        image_size=[28, 28],
-        patch_size=[7, 7],
-    )
-    config = InternVLConfig(
-        vision_config=vision,
-        text_config=Qwen2Config(**_text(hidden, layers, vocabulary, tokens)),
-        image_seq_length=4,
-        **_ids(tokens, image_token_id="<IMG_CONTEXT>"),
-    )
-    processor = InternVLProcessor(
-        GotOcr2ImageProcessor(size={"height": 28, "width": 28}, crop_to_patches=True, max_patches=4),
-        tokens,
-        InternVLVideoProcessor(),
-        image_seq_length=4,
-        chat_template=TEMPLATE.replace("IMAGE", "<IMG_CONTEXT>"),
-    )
-    return InternVLForConditionalGeneration(config), processor
 
 
 class Given:
