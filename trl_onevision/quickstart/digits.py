@@ -104,6 +104,23 @@ def draw(rng: np.random.Generator, split: str, count: int) -> tuple[Image.Image,
     return Image.fromarray(255 - canvas).convert("RGB"), labels, boxes
 
 
+def sample(
+    rng: np.random.Generator, split: str, index: int
+) -> tuple[str, Image.Image, list[int], list[list[int]], int]:
+    """What row `index` of a split is about: its task, and a canvas as `draw` gives it; and which digit is asked for.
+
+    >>> task, image, labels, boxes, place = sample(np.random.default_rng(0), "grpo", 1)
+    >>> task, len(labels), place
+    ('choice', 1, 0)
+    """
+    task = TASKS[index % len(TASKS)]
+    count = 1 if task == "choice" else int(rng.choice([1, 2, 3], p=[0.75, 0.2, 0.05]))
+    image, labels, boxes = draw(rng, split, count)
+    while (count > 1 and labels[0] == 0) or (task == "boxes" and len(set(labels)) < count):
+        image, labels, boxes = draw(rng, split, count)  # a number does not start with zero; "the digit 4" is one
+    return task, image, labels, boxes, int(rng.integers(0, count))
+
+
 def row(rng: np.random.Generator, split: str, index: int) -> dict[str, Any]:
     """One row of the GRPO contract, with the worked `completion` that supervised training shows.
 
@@ -111,21 +128,16 @@ def row(rng: np.random.Generator, split: str, index: int) -> dict[str, Any]:
     >>> example["task"], example["prompt"][0]["content"], example["id"]
     ('number', 'Which number is written here?', 'digits-grpo-0')
     """
-    task = TASKS[index % len(TASKS)]
-    count = 1 if task == "choice" else int(rng.choice([1, 2, 3], p=[0.75, 0.2, 0.05]))
-    image, labels, boxes = draw(rng, split, count)
-    while (count > 1 and labels[0] == 0) or (task == "boxes" and len(set(labels)) < count):
-        image, labels, boxes = draw(rng, split, count)  # a number does not start with zero; "the digit 4" is one
-    label, choices = labels[int(rng.integers(0, count))], None
+    task, image, labels, boxes, place = sample(rng, split, index)
+    label, choices = labels[place], None
     if task == "number":
         solution = answer = "".join(map(str, labels))
     elif task == "choice":
-        solution = answer = "AB"[labels[0] % 2 == 0]
+        solution = answer = "AB"[label % 2 == 0]
         choices = CHOICES
     else:
-        box = boxes[labels.index(label)]
-        solution = json.dumps([{"bbox_2d": box, "label": str(label)}])
-        answer = json.dumps(box, separators=(",", ":"))  # a space is a token
+        solution = json.dumps([{"bbox_2d": boxes[place], "label": str(label)}])
+        answer = json.dumps(boxes[place], separators=(",", ":"))  # a space is a token
     prompt, thought = PROMPTS[task].format(label=label), THOUGHTS[task].format(label=label)
     return {
         "prompt": [{"role": "user", "content": prompt}],
