@@ -20,6 +20,7 @@ def check(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.fspath(recipe_folder().parent))
     (tmp_path / "my_rewards.py").write_text("import json\n\ndef length(completions, **kwargs): ...\n\nnumber = 3\n")
     (tmp_path / "ours_too.py").write_text("from trl_onevision.rewards import Gate\n\ndef paid(completions): ...\n")
+    (tmp_path / "boards.py").write_text("class Board:\n    def __init__(self, size=3): ...\n")
     (tmp_path / "broken.py").write_text("import no_such_module\n")
 
     def check(**settings):
@@ -65,11 +66,25 @@ def test_the_package_without_the_variable_is_said_too(check, env):
         ({"reward_funcs": ["my_rewards.number"]}, "my_rewards.number cannot be used (it cannot be called)"),
         ({"reward_funcs": ["broken.reward"]}, "broken.reward cannot be used (ModuleNotFoundError: No module named"),
         ({"reward_funcs": [OURS], "env": {"TRL_ONEVISION": {"los": "trl"}}}, "env: Unknown option 'los'"),
+        (
+            {"reward_funcs": [OURS], "env": {"TRL_ONEVISION": {"environment": "boards.Chess"}}},
+            "has no attribute 'Chess'",
+        ),
+        (
+            {"reward_funcs": [OURS], "env": {"TRL_ONEVISION": {"environment": {"boards.Board": {"width": 8}}}}},
+            "env: environment: boards.Board got an unexpected keyword argument 'width'; it takes size.",
+        ),
     ],
 )
 def test_what_stops_a_run_at_its_start_is_named(check, settings, expected):
     (error,) = check(**settings).errors
     assert expected in error
+
+
+@pytest.mark.parametrize("given", ["boards.Board", {"boards.Board": {"size": 8}}, "trl_onevision.environments.Zoom"])
+def test_an_environment_is_looked_for_where_trl_looks_for_rewards(check, given):
+    verdict = check(reward_funcs=[OURS], env={"TRL_ONEVISION": {"environment": given}})
+    assert not verdict.errors and f"environment={given!r}" in verdict.trainer
 
 
 def test_options_of_accelerate_may_stand_in_a_recipe(check):

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -69,7 +71,8 @@ def check_recipe(recipe: Path, folder: Path | None = None) -> Verdict:
         from trl_onevision.grpo.options import Options
 
         try:
-            trainer = f"OneVisionGRPOTrainer, with {Options.parse(text).describe()}"
+            with _importable(folder or Path()):
+                trainer = f"OneVisionGRPOTrainer, with {Options.parse(text).describe()}"
         except ValueError as error:
             errors.append(f"env: {error}")
     elif asked:
@@ -80,6 +83,16 @@ def check_recipe(recipe: Path, folder: Path | None = None) -> Verdict:
     elif brings_us_in:
         notes.append("env: {TRL_ONEVISION: {share_prompt: auto}} would train with OneVisionGRPOTrainer.")
     return Verdict(trainer, errors, notes)
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """While active, modules of the folder are found, as `trl grpo` finds what an option names."""
+    sys.path.insert(0, str(folder.resolve()))
+    try:
+        yield
+    finally:
+        sys.path.pop(0)
 
 
 def _read(recipe: Path) -> dict[str, Any]:

@@ -749,3 +749,20 @@ def test_the_grid_of_qwen3(tmp_path):
     rows = load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
     ((width, height),) = {row["images"][0].size for row in rows}
     assert width % 32 == height % 32 == 0 and width * height >= 65_536
+
+
+def test_originals_are_kept_as_they_came_where_the_grid_reduced_an_image(tmp_path):
+    whole, small = Image.effect_noise((640, 480), 50).convert("RGB"), Image.new("RGB", (56, 56))
+    for name, image in (("whole.png", whole), ("small.png", small)):
+        image.save(tmp_path / name)
+    lines = [{"problem": "How many?", "solution": "3", "image": name} for name in ("whole.png", "small.png")]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    arguments = ("clevr", "--source", tmp_path / "rows.jsonl", "--for", "grpo", "--max-pixels", 50_000)
+    assert command(*arguments, "--output", tmp_path / "out", "--originals").exit_code == 0
+    rows = load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert rows[0]["images"][0].size == (252, 168)
+    assert rows[0]["originals"][0].tobytes() == whole.tobytes()
+    assert rows[1]["originals"] is None
+    assert command(*arguments, "--output", tmp_path / "plain").exit_code == 0
+    plain = load_dataset(str(tmp_path / "plain"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert plain["originals"] == [None, None]

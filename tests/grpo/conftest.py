@@ -32,9 +32,12 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
         peft_config: Any = None,
         rewards: Any = reward,
         build: dict[str, Any] | None = None,
+        template: str | None = None,
+        environment_factory: Any = None,
         **args: Any,
     ) -> Any:
         model, processor = tiny.build(family, **(build or {}))
+        processor.chat_template = template or processor.chat_template
         if args.get("beta"):
             model.save_pretrained(tmp_path / family)
             model.config._name_or_path = str(tmp_path / family)
@@ -63,6 +66,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
             train_dataset=data if data is not None else tiny.dataset(2),
             processing_class=processor,
             peft_config=peft_config,
+            environment_factory=environment_factory,
         )
 
     return make

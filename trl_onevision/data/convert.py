@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from trl_onevision.data.adapters import Adapter
-from trl_onevision.data.images import PixelGrid, StoredImage, store_image
+from trl_onevision.data.images import AS_IT_IS, PixelGrid, StoredImage, store_image
 from trl_onevision.data.prompts import find_prompt
 from trl_onevision.data.rows import row_id
 from trl_onevision.data.schema import (
@@ -43,7 +43,8 @@ class Conversion:
 
     `prompt=None` takes the adapter's own. `box_frame` and `box_format` say how the *raw* boxes are written; stored
     boxes are always `x1, y1, x2, y2` in pixels of the stored image. `span_frame` says so of the raw spans of videos,
-    which are stored in seconds, and `sampling` how many frames of a video a row holds.
+    which are stored in seconds, and `sampling` how many frames of a video a row holds. `originals` keeps the images of
+    a row as they came too, where the grid reduces one.
     """
 
     purpose: Purpose = "grpo"
@@ -54,6 +55,7 @@ class Conversion:
     box_format: BoxFormat = "xyxy"
     span_frame: SpanFrame = "second"
     sampling: Sampling = field(default_factory=Sampling)
+    originals: bool = False
 
     def __post_init__(self) -> None:
         known = {
@@ -102,6 +104,8 @@ def convert_row(example: Mapping[str, Any], adapter: Adapter, conversion: Conver
         stored = _stored(row, conversion)
         if row.get("task") in PLACE_TASKS:
             row["solution"] = _on_stored_image(row["solution"], row["task"], stored, conversion)
+        if conversion.originals and any(image.was_larger for image in stored):
+            row["originals"] = _originals(row["images"], conversion)
     row["images"] = [{"bytes": image.data, "path": None} for image in stored]
     validate_row(row, conversion.purpose)
     return row
@@ -128,6 +132,14 @@ def _stored(row: dict[str, Any], conversion: Conversion) -> list[StoredImage]:
             seconds = row["duration"] if known else video.duration
             row["solution"] = in_seconds(row["solution"], seconds, conversion.span_frame)
     return [image for v in visuals for image in (v.frames if isinstance(v, StoredVideo) else [v])]
+
+
+def _originals(images: list[Any], conversion: Conversion) -> list[dict[str, Any]] | None:
+    """The images of a row as they came; a video has none."""
+    if any(isinstance(image, Video) for image in images):
+        return None
+    whole = (store_image(image, AS_IT_IS, conversion.image_root) for image in images)
+    return [{"bytes": image.data, "path": None} for image in whole]
 
 
 def _on_stored_image(solution: str, task: str, stored: list[StoredImage], conversion: Conversion) -> str:

@@ -104,6 +104,10 @@ class PixelGrid:
         return new_width, new_height
 
 
+# Every size that is read at all, as it is
+AS_IT_IS = PixelGrid(factor=1, min_pixels=1, max_pixels=MAX_SOURCE_PIXELS)
+
+
 @dataclass(frozen=True)
 class StoredImage:
     """An image file on the grid, its size, and the size that it had: boxes scale by the two."""
@@ -111,6 +115,11 @@ class StoredImage:
     data: bytes
     size: tuple[int, int]
     original_size: tuple[int, int]
+
+    @property
+    def was_larger(self) -> bool:
+        """Whether the grid has taken pixels away."""
+        return self.size[0] * self.size[1] < self.original_size[0] * self.original_size[1]
 
 
 def decode_image(value: Any, root: str | Path | None = None) -> Image.Image:

@@ -436,6 +436,9 @@ def prepare_command(
     ] = 28,
     min_pixels: Annotated[int | None, typer.Option(help="Smaller images are enlarged. Default: by grid.")] = None,
     max_pixels: Annotated[int | None, typer.Option(help="Larger images are reduced. Default: 1280 tokens.")] = None,
+    originals: Annotated[
+        bool, typer.Option("--originals", help="Keep reduced images as they came too, for environments.Zoom.")
+    ] = False,
     images: Annotated[
         Path | None, typer.Option(help="The folder that paths of images and videos start from. Default: the source's.")
     ] = None,
@@ -467,6 +470,7 @@ def prepare_command(
             box_format=box_format,
             span_frame=span_frame,
             sampling=Sampling(fps, max_frames),
+            originals=originals,
         )
         summary = prepare(
             dataset,

@@ -31,6 +31,7 @@ class GRPORow(TypedDict):
 
     prompt: list[dict[str, Any]]
     images: list[Any]
+    originals: list[Any] | None
     solution: str
     task: Task
     choices: list[str] | None
@@ -57,6 +58,7 @@ MEANING: dict[str, str] = {
     "prompt": "messages; an image block stands where each image belongs",
     "completion": "the assistant message to learn (SFT)",
     "images": "list of images, 0 to n; a text-only row has `[]`",
+    "originals": "the images as they came, where those of `images` were reduced and `--originals` asked for it (GRPO)",
     "solution": "the gold answer as text; JSON for " + ", ".join(f"`{task}`" for task in JSON_TASKS) + " (GRPO)",
     "task": ", ".join(f"`{task}`" for task in TASKS) + "; routes the row to its reward (GRPO)",
     "choices": "the option texts of a `choice` row, or null (GRPO)",
@@ -69,7 +71,7 @@ MEANING: dict[str, str] = {
     "source": "the dataset that the row came from",
 }
 NUMBERS = ("difficulty", "uncertainty", "duration")
-OPTIONAL = ("choices", "key_steps", *NUMBERS, "visual_facts")
+OPTIONAL = ("originals", "choices", "key_steps", *NUMBERS, "visual_facts")
 COLUMNS: dict[str, tuple[str, ...]] = {
     "grpo": tuple(GRPORow.__annotations__),
     "sft": tuple(SFTRow.__annotations__),
@@ -151,6 +153,7 @@ def features(purpose: Purpose) -> Features:
         "prompt": messages,
         "completion": messages,
         "images": List(Image()),
+        "originals": List(Image()),
         "choices": List(text),
         "key_steps": List(List(text)),
         "visual_facts": List(text),
@@ -227,10 +230,13 @@ def _check_names(row: Mapping[str, Any], purpose: Purpose) -> None:
         raise RowError(
             "images", "wrong type", found=shown(row["images"]), expected="a list of images, [] for a text-only row"
         )
-    for image in row["images"]:
+    originals = row.get("originals")
+    if originals is not None and not (isinstance(originals, list) and len(originals) == len(row["images"])):
+        raise RowError("originals", "not one an image", found=shown(originals), expected="as many as images, or null")
+    for column, image in [("images", image) for image in row["images"]] + [("originals", o) for o in originals or []]:
         if image_size(image) is None:
             raise RowError(
-                "images", "not an image", found=shown(image), expected="a PIL image, bytes, or {'bytes': …, 'path': …}"
+                column, "not an image", found=shown(image), expected="a PIL image, bytes, or {'bytes': …, 'path': …}"
             )
 
 

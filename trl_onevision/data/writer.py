@@ -127,7 +127,7 @@ class ShardWriter:
     def write(self, row: Mapping[str, Any]) -> None:
         """Add one row that keeps the contract."""
         stored = _stored(row, self._schema.names)
-        size = sum(len(image["bytes"]) for image in stored["images"])
+        size = sum(len(image["bytes"]) for image in [*stored["images"], *(stored.get("originals") or [])])
         self._rows.append(stored)
         self._buffered += size
         self.shard_rows += 1
@@ -183,6 +183,8 @@ def publish(work: Path, output: Path, split: str) -> Path:
 def _stored(row: Mapping[str, Any], columns: Iterable[str]) -> dict[str, Any]:
     images = [{"bytes": _image_bytes(image), "path": None} for image in row["images"]]
     stored = {column: row.get(column) for column in columns} | {"images": images}
+    if stored.get("originals") is not None:
+        stored["originals"] = [{"bytes": _image_bytes(image), "path": None} for image in row["originals"]]
     stored["prompt"] = _structured(row["prompt"], n_images=len(images))
     if "completion" in stored:
         stored["completion"] = _structured(row["completion"], n_images=0)

@@ -16,6 +16,7 @@ from trl_onevision.data.images import decode_image
 from trl_onevision.data.schema import RowError, shown
 
 IMAGE_COLUMNS = ("image", "images")
+ORIGINALS = "originals"  # which whoever looks at one decodes
 
 
 class GroupCollator:
@@ -49,7 +50,7 @@ def keep_encoded(dataset: Any) -> Any:
         return dataset
     if isinstance(dataset, Dataset) and dataset.format["type"] == "custom":
         return dataset  # a transform of the user's own, which expects decoded images
-    for column in IMAGE_COLUMNS:
+    for column in (*IMAGE_COLUMNS, ORIGINALS):
         feature = dataset.features.get(column)
         if _decodes(feature):
             dataset = dataset.cast_column(column, Image(decode=False))

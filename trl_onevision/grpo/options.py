@@ -12,7 +12,7 @@ import yaml
 from trl.trainer.grpo_config import GRPOConfig
 
 from trl_onevision import requested
-from trl_onevision.grpo import shaping, terms
+from trl_onevision.grpo import environment, shaping, terms
 from trl_onevision.grpo.freeze import PARTS
 
 VARIABLE = "TRL_ONEVISION"
@@ -36,17 +36,19 @@ class Options:
         resample: In how many rounds a group whose rewards do not differ is replaced by a group of a fresh row.
         terms: What is added to the loss, by name: `papo`, `dads`, or a mapping of them to their settings
             (`trl_onevision.grpo.terms`).
+        environment: What TRL takes as `environment_factory`: a dotted path, such as
+            `trl_onevision.environments.Zoom`, or a mapping of one to its settings.
 
     Example:
 
     ```python
     >>> Options.parse("{share_prompt: true, loss: trl}")
     Options(share_prompt='true', loss='trl', skip_zero_advantages=True, freeze=None, advantage=None, correct=None,
-        resample=0, terms=None)
+        resample=0, terms=None, environment=None)
     >>> Options.parse("{share_promt: true}")
     Traceback (most recent call last):
     ValueError: Unknown option 'share_promt' of TRL_ONEVISION. Known options: share_prompt, loss, skip_zero_advantages,
-        freeze, advantage, correct, resample, terms.
+        freeze, advantage, correct, resample, terms, environment.
 
     ```
     """
@@ -72,6 +74,10 @@ class Options:
     terms: dict[str, Any] | str | None = field(
         default=None, metadata={"help": "What is added to the loss: papo, dads, or a mapping of them to settings."}
     )
+    environment: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": "TRL's environment_factory: a dotted path, or a mapping of one to its settings."},
+    )
 
     def __post_init__(self) -> None:
         given, self.share_prompt = self.share_prompt, str(self.share_prompt).lower()
@@ -88,6 +94,7 @@ class Options:
         if isinstance(self.resample, bool) or not isinstance(self.resample, int) or self.resample < 0:
             raise ValueError(f"resample must be a number of rounds, 0 for none, not {self.resample!r}.")
         terms.read(self.terms)
+        environment.read(self.environment)
 
     @property
     def advantages(self) -> list[str]:

@@ -10,12 +10,12 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from trl_onevision.grpo import dotted
 from trl_onevision.grpo.credit import key_step_credit
 from trl_onevision.grpo.groups import Groups, check_correct
 
@@ -147,16 +147,12 @@ def find(name: str) -> Shape:
     if name in SHAPES:
         shape = SHAPES[name]
         return shape() if isinstance(shape, type) else shape
-    module, _, attribute = name.rpartition(".")
-    if not module:
+    if "." not in name:
         raise ValueError(
             f"advantage: {name!r} is neither one of {', '.join([*SHAPES, STEPS])} nor a dotted path such as "
             "my_module.my_function."
         )
-    try:
-        return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"advantage: {name!r} cannot be imported: {error}") from error
+    return dotted.find("advantage", name)
 
 
 class Shaping:

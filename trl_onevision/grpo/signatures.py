@@ -40,6 +40,7 @@ SIGNATURES = {
         "num_generations",
         "has_tool_images",
     ),
+    "_get_tool_suffix_ids": ("self", "tool_messages"),
     "_get_per_token_logps_and_entropies": (
         "self",
         "model",

@@ -18,7 +18,7 @@ from trl.extras.profiling import profiling_decorator
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from trl_onevision.grpo import checkpoint, layer_kernels, shared_prompt
+from trl_onevision.grpo import checkpoint, environment, layer_kernels, shared_prompt
 from trl_onevision.grpo.ask import COLUMN, AskPolicy, wants_policy
 from trl_onevision.grpo.breakdown import Breakdown
 from trl_onevision.grpo.collator import GroupCollator, decode_rows, keep_encoded
@@ -50,6 +50,8 @@ from trl_onevision.grpo.signatures import check_fields, check_signatures
 from trl_onevision.grpo.terms import Terms
 from trl_onevision.grpo.vllm_correction import VLLMCorrection
 from trl_onevision.grpo.vllm_prompts import make_exact
+
+_FIRST = ("model", "reward_funcs", "args", "train_dataset", "eval_dataset")
 
 logger = logging.getLogger(__name__)
 
@@ -99,8 +101,10 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         given = inspect.signature(GRPOTrainer.__init__).bind_partial(
             self, model, None, None, None, None, *others, **kwargs
         )
+        more = {name: value for name, value in given.arguments.items() if name not in ("self", *_FIRST)}
+        more = environment.prepare(self.options.environment, model, args, more)
         # What an environment makes of its rows, and reads in their columns, is its own
-        self._rows_are_owned = given.arguments.get("environment_factory") is not None
+        self._rows_are_owned = more.get("environment_factory") is not None
         if not self._rows_are_owned:
             train_dataset, eval_dataset = adapt(train_dataset), adapt(eval_dataset)
         refuse_unseen(train_dataset, "train_dataset", self._rows_are_owned)
@@ -111,8 +115,7 @@ class OneVisionGRPOTrainer(GRPOTrainer):
             args,
             keep_encoded(train_dataset),
             keep_encoded(eval_dataset),
-            *others,
-            **kwargs,
+            **more,
         )
         checkpoint.accept_published_names(self._base_model(self.model))
         self.data_collator = GroupCollator()
@@ -225,6 +228,7 @@ class OneVisionGRPOTrainer(GRPOTrainer):
     def _generate(self, prompts: list[Any], **more: Any) -> tuple[Any, ...]:
         if self._rows_are_owned:  # an environment has added to the prompts
             refuse_unseen_rows([{"prompt": prompt} for prompt in prompts], owned=True)
+            environment.refuse_unequal(self, prompts)
         generate: Callable[..., tuple[Any, ...]] = functools.partial(super()._generate, **more)
         if self._resampler is not None and self.model.training:
             generate = functools.partial(self._resampler.generate, generate)
@@ -321,6 +325,9 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         has_copies = self._generates_sharded or len(prompts.unique_ids) < len(prompts.ids)
         return has_copies and can_expand(config, max(map(len, prompts.ids)))
 
+    def _get_tool_suffix_ids(self, tool_messages: list[dict[str, Any]], **more: Any) -> list[int]:
+        return super()._get_tool_suffix_ids(environment.plain(tool_messages, self._tokenizer), **more)
+
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
         in_training = self.model.training
         generate_every = self.args.steps_per_generation * self.num_iterations
@@ -346,6 +353,7 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         completion_ids_list: list[Any],
         **more: Any,
     ) -> torch.Tensor:
+        inputs = environment.with_columns(inputs, self.environments)
         rewards_NF = None if self._resampler is None else self._resampler.known_rewards
         if rewards_NF is None:
             asking = [{**row, COLUMN: self._ask_policy} for row in inputs] if self._ask_policy else inputs

@@ -64,7 +64,12 @@ def make(name: str, pictures: Pictures, level: int, seed: int, index: int) -> Pu
     >>> make("count", picture, 2, seed=0, index=7).solution == make("count", picture, 2, seed=0, index=7).solution
     True
     """
-    task = find(name)
-    if not 1 <= level <= len(task.LEVELS):
-        raise ValueError(f"--level {level}: {name} has levels 1 to {len(task.LEVELS)}: {'; '.join(task.LEVELS)}")
-    return task.make(np.random.default_rng([seed, zlib.crc32(name.encode()), level, index]), pictures, level)
+    check_level(name, level)
+    return find(name).make(np.random.default_rng([seed, zlib.crc32(name.encode()), level, index]), pictures, level)
+
+
+def check_level(name: str, level: int) -> None:
+    """Raise `ValueError` where a task is unknown, or has no such level."""
+    levels = find(name).LEVELS
+    if not 1 <= level <= len(levels):
+        raise ValueError(f"--level {level}: {name} has levels 1 to {len(levels)}: {'; '.join(levels)}")

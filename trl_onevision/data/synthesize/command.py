@@ -11,18 +11,20 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import typer
 from rich.console import Console
 
 from trl_onevision.console import fail, progress
 from trl_onevision.data.images import encode_image
 from trl_onevision.data.prompts import PROMPTS, find_prompt
-from trl_onevision.data.synthesize import find, make, names
+from trl_onevision.data.synthesize import check_level, find, make, names
 from trl_onevision.data.synthesize.pictures import from_folder
 from trl_onevision.data.synthesize.puzzle import Pictures, row
 from trl_onevision.data.synthesize.scene import picture
 from trl_onevision.data.synthesize.sheet import SHOWN, draw_sheet
-from trl_onevision.data.writer import output_folder, refuse_used, write_dataset
+from trl_onevision.data.writer import output_folder, publish, refuse_used, shard_path, write_dataset
 
 FACTS = "facts.jsonl"
 ALONE = 100  # rows up to which no further process is started: that takes as long
@@ -70,6 +72,29 @@ def synthesize(
     return path
 
 
+def write_seeds(
+    task: str, output: str | Path, *, number: int, level: int = 1, seed: int = 0, split: str = "train"
+) -> Path:
+    """Write what `synthesize` makes its rows from, for `environments.Synthesize` to draw them while training.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = write_seeds("count", f"{folder}/count", number=2, level=3)
+    ...     pq.read_table(path / "data" / "train-00000-of-00001.parquet").to_pylist()
+    [{'task': 'count', 'level': 3, 'seed': 0, 'index': 0}, {'task': 'count', 'level': 3, 'seed': 0, 'index': 1}]
+
+    Raises `ValueError` on an unknown task or level, `OutputExists`.
+    """
+    folder = output_folder(output, split)
+    refuse_used(folder)
+    check_level(task, level)
+    work = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    work.mkdir(parents=True)
+    rows = [{"task": task, "level": level, "seed": seed, "index": index} for index in range(number)]
+    pq.write_table(pa.Table.from_pylist(rows), shard_path(work, 0))
+    return publish(work, folder, split)
+
+
 def _mapped(draw: Any, number: int, workers: int | None) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     workers = min(workers or os.cpu_count() or 1, -(-number // ALONE))
     if workers == 1:
@@ -107,10 +132,20 @@ def synthesize_command(
     prompt: Annotated[str, typer.Option(help=f"One of {', '.join(sorted(PROMPTS))}.")] = "think-answer",
     split: Annotated[str, typer.Option(help="The split to write.")] = "train",
     sheet: Annotated[Path | None, typer.Option(help="Draw the first dozen rows into this image file.")] = None,
+    online: Annotated[
+        bool, typer.Option("--online", help="Write seeds alone: environments.Synthesize draws while training.")
+    ] = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes that draw. Default: one a core.")] = None,
 ) -> None:
     """Make rows of a task whose answer is known because the question was made from it."""
     try:
+        if online:
+            path = write_seeds(task, output, number=number, level=level, seed=seed, split=split)
+            typer.echo(
+                f"Wrote {number:,} seeds of {task}, level {level}, to {path}. A recipe with "
+                "`environment: trl_onevision.environments.Synthesize` draws their rows."
+            )
+            return
         path = synthesize(
             task,
             output,
