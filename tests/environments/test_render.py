@@ -20,7 +20,7 @@ SQUARE = '<svg viewBox="0 0 90 90"><rect x="40" y="40" width="30" height="30"/><
 
 
 def begun(solution: str | None = None, **settings: Any) -> Render:
-    environment = Render(**settings)
+    environment = Render(**{"seconds": 30, **settings})
     environment.reset(solution=solution or json.dumps({"language": "svg", "source": DISC}), task="render", id="a")
     return environment
 

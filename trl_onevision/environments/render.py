@@ -36,7 +36,7 @@ class Render:
     drawn is an error that the model reads.
     """
 
-    def __init__(self, side: int = 336, calls: int = 4, seconds: float = 2.0) -> None:
+    def __init__(self, side: int = 336, calls: int = 4, seconds: float = 5.0) -> None:
         self.side, self.calls, self.seconds = side, calls, seconds
         self._reward = RenderReward(seconds=seconds)
         self._row: dict[str, Any] = {}
