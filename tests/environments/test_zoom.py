@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
@@ -87,11 +87,11 @@ def test_what_cannot_be_shown_is_said_and_costs_a_call(call: dict[str, Any], mes
 
 
 NUMBERS = st.floats(allow_nan=True) | st.integers() | st.integers(-5, 1200)
-JSON = st.recursive(
-    st.none() | st.booleans() | NUMBERS | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
-)
+LEAF = st.none() | st.booleans() | NUMBERS | st.text(max_size=5)
+JSON = LEAF | st.lists(LEAF, max_size=5) | st.dictionaries(st.text(max_size=5), LEAF, max_size=2)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     box=st.lists(NUMBERS, min_size=4, max_size=4) | JSON,
     image=st.just(1) | JSON,
