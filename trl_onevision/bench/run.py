@@ -91,12 +91,7 @@ def _decisive(settings: Generation, server: str | None) -> dict[str, Any]:
 
 
 def _answer(
-    kept: Predictions,
-    rows: Sequence[BenchRow],
-    model: str,
-    server: str | None,
-    settings: Generation,
-    console: Console,
+    kept: Predictions, rows: Sequence[BenchRow], model: str, server: str | None, settings: Generation, console: Console
 ) -> None:
     done = set(kept.answers)
     with progress(console) as bars:
@@ -121,12 +116,7 @@ def _answer(
 
 
 def _report(
-    rows: Sequence[BenchRow],
-    answers: dict[str, Answer],
-    name: str,
-    judge: Chat | None,
-    output: Path,
-    console: Console,
+    rows: Sequence[BenchRow], answers: dict[str, Answer], name: str, judge: Chat | None, output: Path, console: Console
 ) -> dict[str, Any]:
     scored = score(rows, answers)
     judged = None if judge is None else judge_answers(rows, scored, replace(judge, cache=output / "judge.sqlite"))

@@ -154,9 +154,8 @@ class ColumnsAdapter:
             ]
             question = "".join(texts) or None
         if not isinstance(question, str):
-            raise RowError(
-                self.columns["prompt"], "no question", found=shown(question), expected="text, or messages of a user"
-            )
+            expected = "text, or messages of a user"
+            raise RowError(self.columns["prompt"], "no question", found=shown(question), expected=expected)
         return _NUMBERED.sub(r"<\1>", question)
 
     def _shown(self, example: Mapping[str, Any], question: str) -> tuple[str, list[Any]]:
@@ -189,21 +188,20 @@ class ColumnsAdapter:
 
     def _choices(self, example: Mapping[str, Any]) -> list[str] | None:
         choices = self._get(example, "choices")
+        expected = '["red", "blue"] or {"A": "red"}'
         if isinstance(choices, str):  # a csv cell
             try:
                 choices = (listed(choices) or json.loads(choices)) if choices.strip() else None
             except json.JSONDecodeError as error:
                 raise RowError(
-                    self.columns["choices"], "not a list", found=shown(choices), expected='["red", "blue"]'
+                    self.columns["choices"], "not a list", found=shown(choices), expected=expected
                 ) from error
         if isinstance(choices, Mapping):  # parquet gives every row the keys of all
             given = {label: text for label, text in choices.items() if text is not None}
             in_order = [given.get(chr(ord("A") + index)) for index in range(len(given))]
             choices = choices if None in in_order else in_order
         if choices is not None and not isinstance(choices, list):
-            raise RowError(
-                self.columns["choices"], "not a list", found=shown(choices), expected='["red", "blue"] or {"A": "red"}'
-            )
+            raise RowError(self.columns["choices"], "not a list", found=shown(choices), expected=expected)
         return bare_choices([str(choice) for choice in choices]) if choices else None
 
 

@@ -173,12 +173,9 @@ def scaled(gold: Any, x: float, y: float) -> Any:
     if not isinstance(gold, dict):
         return gold
     if "counts" in gold:
-        raise RowError(
-            "solution",
-            "run-length code of a resized image",
-            found=shown(gold.get("size")),
-            expected="polygons, or an image that is on the grid already",
-        )
+        expected = "polygons, or an image that is on the grid already"
+        problem = "run-length code of a resized image"
+        raise RowError("solution", problem, found=shown(gold.get("size")), expected=expected)
     moved = {}
     for key, value in gold.items():
         if key in _AXIS_OF_KEY and _is_number(value):

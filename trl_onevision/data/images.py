@@ -57,11 +57,7 @@ class PixelGrid:
         """A grid with the bounds that its processor ships with, and at most 1280 visual tokens, unless given."""
         cells = 64 if factor == 32 else 4  # Qwen3-VL's shortest_edge is 65,536 pixels, Qwen2.5-VL's 3,136
         lowest, highest = (1, 1280 * 28 * 28) if factor == 1 else (cells * factor**2, 1280 * factor**2)
-        return cls(
-            factor,
-            lowest if min_pixels is None else min_pixels,
-            highest if max_pixels is None else max_pixels,
-        )
+        return cls(factor, lowest if min_pixels is None else min_pixels, highest if max_pixels is None else max_pixels)
 
     def fit(self, width: int, height: int) -> tuple[int, int]:
         """The width and height on the grid that keep the aspect ratio best, and that the processor leaves alone.
@@ -73,22 +69,14 @@ class PixelGrid:
         while size not in seen:
             seen.add(size)
             if max(size) > MAX_ASPECT_RATIO * min(size):
-                raise RowError(
-                    "images",
-                    "image too elongated",
-                    found=f"{width}x{height}",
-                    expected=f"an aspect ratio of at most {MAX_ASPECT_RATIO} (crop it)",
-                )
+                expected = f"an aspect ratio of at most {MAX_ASPECT_RATIO} (crop it)"
+                raise _refused("image too elongated", f"{width}x{height}", expected)
             resized = self._smart_resize(*size)
             if resized == size:
                 return size
             size = resized
-        raise RowError(
-            "images",
-            "no size on the grid",
-            found=f"{width}x{height}",
-            expected=f"a multiple of {self.factor} within {self.min_pixels} to {self.max_pixels} pixels (widen them)",
-        )
+        expected = f"a multiple of {self.factor} within {self.min_pixels} to {self.max_pixels} pixels (widen them)"
+        raise _refused("no size on the grid", f"{width}x{height}", expected)
 
     def _smart_resize(self, width: int, height: int) -> tuple[int, int]:
         factor = self.factor
@@ -106,6 +94,10 @@ class PixelGrid:
 
 # Every size that is read at all, as it is
 AS_IT_IS = PixelGrid(factor=1, min_pixels=1, max_pixels=MAX_SOURCE_PIXELS)
+
+
+def _refused(problem: str, found: str, expected: str) -> RowError:
+    return RowError("images", problem, found=found, expected=expected)
 
 
 @dataclass(frozen=True)
@@ -175,12 +167,9 @@ def _decode(value: Any, root: str | Path | None) -> _Decoded:
         raise _too_large(str(error)) from error
     except Exception as error:  # on rubbish Pillow's plugins raise anything from struct.error to RecursionError
         found = "a PIL image" if data is None else f"{len(data)} bytes starting with {data[:8]!r}"
-        raise RowError(
-            "images",
-            "truncated image" if "truncated" in str(error).lower() else "cannot be decoded",
-            found=f"{found} ({type(error).__name__}: {shown(str(error))})",
-            expected="a whole image file, one of " + ", ".join(FORMATS),
-        ) from error
+        problem = "truncated image" if "truncated" in str(error).lower() else "cannot be decoded"
+        found = f"{found} ({type(error).__name__}: {shown(str(error))})"
+        raise _refused(problem, found, f"a whole image file, one of {', '.join(FORMATS)}") from error
     as_it_is = image is source and source.format in ("PNG", "JPEG")
     return _Decoded(image, source.format in ("JPEG", "MPO"), data if as_it_is else None)
 
@@ -194,12 +183,9 @@ def _file_bytes(value: Any, root: str | Path | None) -> bytes:
         return _read_path(value, root)
     if isinstance(value, str) and value:
         return _bytes_of_text(value, root)
-    raise RowError(
-        "images",
-        "no image" if value is None or value == "" else "wrong type",
-        found=shown(value),
-        expected="a path, base64, the bytes of an image file, {'bytes': …, 'path': …} or a PIL image",
-    )
+    problem = "no image" if value is None or value == "" else "wrong type"
+    expected = "a path, base64, the bytes of an image file, {'bytes': …, 'path': …} or a PIL image"
+    raise _refused(problem, shown(value), expected)
 
 
 def _bytes_of_text(text: str, root: str | Path | None) -> bytes:
@@ -207,12 +193,7 @@ def _bytes_of_text(text: str, root: str | Path | None) -> bytes:
     if text.startswith("data:"):
         return _from_base64(text.partition(",")[2])
     if text.lower().startswith(("http://", "https://")):
-        raise RowError(
-            "images",
-            "a URL",
-            found=shown(text),
-            expected="a file, since URLs are not fetched (download the images first)",
-        )
+        raise _refused("a URL", shown(text), "a file, since URLs are not fetched (download the images first)")
     may_be_path = len(text) <= LONGEST_PATH and "\n" not in text and "\0" not in text
     # Base64 has no full stop, and a file name has one.
     if may_be_path and ("." in text or _is_file(Path(root or ".", text))):
@@ -245,12 +226,9 @@ def _read_path(path: Path, root: str | Path | None) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise RowError(
-            "images",
-            "missing file",
-            found=f"no file {path}" if isinstance(error, FileNotFoundError) else shown(str(error)),
-            expected=f"a readable image file (paths start from {root or 'the current folder'})",
-        ) from error
+        found = f"no file {path}" if isinstance(error, FileNotFoundError) else shown(str(error))
+        expected = f"a readable image file (paths start from {root or 'the current folder'})"
+        raise _refused("missing file", found, expected) from error
 
 
 def _from_base64(text: str) -> bytes:
@@ -258,9 +236,7 @@ def _from_base64(text: str) -> bytes:
     try:
         return base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise RowError(
-            "images", "not base64", found=shown(text, 24), expected=f"an image file in base64 ({error})"
-        ) from error
+        raise _refused("not base64", shown(text, 24), f"an image file in base64 ({error})") from error
 
 
 @cache
@@ -294,33 +270,25 @@ def _checked(image: Image.Image) -> Image.Image:
     """Refuse by size and frames: what the header tells, before any pixel is decoded."""
     width, height = image.size
     if width < 1 or height < 1:
-        raise RowError("images", "image without pixels", found=f"{width}x{height}", expected="at least 1x1")
+        raise _refused("image without pixels", f"{width}x{height}", "at least 1x1")
     if width * height > MAX_SOURCE_PIXELS:
         raise _too_large(f"{width}x{height}")
     # An MPO is a photograph with previews behind it; several frames anywhere else are an animation or pages.
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-        raise RowError(
-            "images",
-            "animation",
-            found=f"{getattr(image, 'n_frames', 1)} frames ({image.format})",
-            expected="one still image (choose the frame that the question is about)",
-        )
+        found = f"{getattr(image, 'n_frames', 1)} frames ({image.format})"
+        raise _refused("animation", found, "one still image (choose the frame that the question is about)")
     return image
 
 
 def _too_large(found: str) -> RowError:
-    return RowError(
-        "images", "image too large", found=found, expected=f"at most {MAX_SOURCE_PIXELS} pixels (make it smaller)"
-    )
+    return _refused("image too large", found, f"at most {MAX_SOURCE_PIXELS} pixels (make it smaller)")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode == "F":
-        raise RowError(
-            "images", "float pixels", found="32-bit float pixels of unknown range", expected="8 or 16 bits a channel"
-        )
+        raise _refused("float pixels", "32-bit float pixels of unknown range", "8 or 16 bits a channel")
     if image.mode.startswith("I"):  # 16 bits, also where Pillow reads them as 32; convert() would clip, not scale
         return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:

@@ -136,18 +136,12 @@ def _open(adapter: Adapter, dataset: str, source: str | None, split: str, config
 
 
 def _describe(
-    dataset: str,
-    adapter: Adapter,
-    source: Source,
-    conversion: Conversion,
-    limit: int | None,
+    dataset: str, adapter: Adapter, source: Source, conversion: Conversion, limit: int | None
 ) -> dict[str, Any]:
     """Everything that decides what the rows become: written beside them, and compared when a run goes on."""
-    options = asdict(conversion) | {
+    return asdict(conversion) | {
         "prompt": conversion.prompt_name(adapter),
         "image_root": str(conversion.image_root or ""),
-    }
-    return {
         "dataset": dataset,
         "source": source.name,
         "split": source.split,
@@ -156,7 +150,6 @@ def _describe(
         "files": source.stamps(),
         "license": adapter.LICENSE,
         "limit": limit,
-        **options,
     }
 
 
@@ -171,7 +164,12 @@ def _finished(output: Path, description: dict[str, Any]) -> Summary | None:
             f"{output}: found a finished run with other options ({changed}), expected the same. Choose another "
             "--output, or move what is there."
         )
-    return Summary(saved["read"], saved["kept"], Counter(saved["dropped"]), found=True)
+    return Summary(**_counts(saved), found=True)
+
+
+def _counts(saved: dict[str, Any]) -> dict[str, Any]:
+    """The counts of a run as it keeps them of itself."""
+    return {"read": saved["read"], "kept": saved["kept"], "dropped": Counter(saved["dropped"])}
 
 
 def _changes(saved: dict[str, Any], description: dict[str, Any]) -> str:
@@ -269,7 +267,7 @@ class _Run:
                 f"{self.work}: found a run with other options ({changed}), expected the same. Repeat the command "
                 "as it was, or remove the folder to start over."
             )
-        self.summary = Summary(saved["read"], saved["kept"], Counter(saved["dropped"]))
+        self.summary = Summary(**_counts(saved))
         self.shards = saved["shards"]
         self._undo_finish()
         for shard in [*self.work.glob("open-*.part"), *self.work.glob("shard-*.part")]:
@@ -288,15 +286,9 @@ class _Run:
 
     def _save(self) -> None:
         rejected = self.work / REJECTED
-        saved = {
-            "run": self.description,
-            "read": self.summary.read,
-            "kept": self.summary.kept,
-            "dropped": self.summary.dropped,
-            "shards": self.shards,
-            "rejected_bytes": rejected.stat().st_size if rejected.exists() else 0,
-        }
-        write_json(self.work / PROGRESS, saved)
+        size = rejected.stat().st_size if rejected.exists() else 0
+        saved = {"run": self.description, "shards": self.shards, "rejected_bytes": size}
+        write_json(self.work / PROGRESS, saved | _counts(vars(self.summary)))
 
     def write(
         self,
@@ -359,8 +351,7 @@ class _Run:
                 f"{self.description['source']}: none of {self.summary.read:,} rows could be used; the reasons are in "
                 f"{self.work / REJECTED}. Is it another dataset than {self.description['dataset']!r}?"
             )
-        counts = {"read": self.summary.read, "kept": self.summary.kept, "dropped": dict(self.summary.dropped)}
-        write_json(self.work / "prepare.json", self.description | counts)
+        write_json(self.work / "prepare.json", self.description | _counts(vars(self.summary)))
         (self.work / REJECTED).rename(self.work / "rejected.jsonl")
 
 

@@ -78,8 +78,7 @@ PROMPTS: dict[str, Prompt] = {
         source="R1-VL, evaluation; the open quote is in the original",
     ),
     "boxed": Prompt(
-        "{question}\nPlease reason step by step, and put your final answer within \\boxed{}.",
-        source="Qwen2.5-Math",
+        "{question}\nPlease reason step by step, and put your final answer within \\boxed{}.", source="Qwen2.5-Math"
     ),
 }
 
@@ -110,12 +109,8 @@ def user_messages(question: str, prompt: Prompt, n_images: int = 0) -> list[dict
     if not question.replace(IMAGE, "").strip():
         raise RowError("prompt", "no question", found=repr(question), expected="a question in words")
     if (marks := question.count(IMAGE)) > n_images:
-        raise RowError(
-            "prompt",
-            "more image marks than images",
-            found=f"{marks} {IMAGE} and {n_images} images",
-            expected="at most one mark per image",
-        )
+        found = f"{marks} {IMAGE} and {n_images} images"
+        raise RowError("prompt", "more image marks than images", found=found, expected="at most one mark per image")
     body = prompt.template.replace("{question}", _LEADING_IMAGES.sub("", question).strip())
     texts = body.split(IMAGE)
     content: list[dict[str, Any]] = [{"type": "image"}] * (n_images - (len(texts) - 1))

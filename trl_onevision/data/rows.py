@@ -66,12 +66,9 @@ class Asked:
             return self.sft(tagged_completion(solution))
         closing = closing_answer(solution)
         if closing is None or len(closing.answer.split()) > MOST_WORDS:
-            raise RowError(
-                "solution",
-                "no closing answer",
-                found=f"a solution that ends with {shown(solution[-60:])}",
-                expected="'Answer: …', 'the answer is …', <answer>…</answer> or \\boxed{…}, and a short answer",
-            )
+            found = f"a solution that ends with {shown(solution[-60:])}"
+            expected = "'Answer: …', 'the answer is …', <answer>…</answer> or \\boxed{…}, and a short answer"
+            raise RowError("solution", "no closing answer", found=found, expected=expected)
         return self.gold(closing.answer)
 
 
@@ -80,9 +77,8 @@ def _short_answer(gold: object) -> str:
     closing = closing_answer(str(gold)) if known else None
     answer = closing.answer if closing else str(gold).strip()
     if not known or not answer:
-        raise RowError(
-            "solution", "no gold answer", found=shown(gold), expected="a short answer as text, or a list of such"
-        )
+        expected = "a short answer as text, or a list of such"
+        raise RowError("solution", "no gold answer", found=shown(gold), expected=expected)
     return answer
 
 

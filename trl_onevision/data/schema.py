@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
@@ -72,10 +72,7 @@ MEANING: dict[str, str] = {
 }
 NUMBERS = ("difficulty", "uncertainty", "duration")
 OPTIONAL = ("originals", "choices", "key_steps", *NUMBERS, "visual_facts")
-COLUMNS: dict[str, tuple[str, ...]] = {
-    "grpo": tuple(GRPORow.__annotations__),
-    "sft": tuple(SFTRow.__annotations__),
-}
+COLUMNS: dict[str, tuple[str, ...]] = {"grpo": tuple(GRPORow.__annotations__), "sft": tuple(SFTRow.__annotations__)}
 
 
 class RowError(ValueError):
@@ -206,10 +203,9 @@ def _check_texts(column: str, value: Any) -> None:
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            around = value[max(0, error.start - 20) : error.end + 20]
-            raise RowError(
-                column, "not Unicode text", found=shown(around), expected="no half of a surrogate pair"
-            ) from error
+            around = shown(value[max(0, error.start - 20) : error.end + 20])
+            expected = "no half of a surrogate pair"
+            raise RowError(column, "not Unicode text", found=around, expected=expected) from error
     elif isinstance(value, Mapping):
         _check_texts(column, list(value.values()))
     elif isinstance(value, list):
@@ -218,26 +214,23 @@ def _check_texts(column: str, value: Any) -> None:
 
 
 def _check_names(row: Mapping[str, Any], purpose: Purpose) -> None:
+    expected = ", ".join(COLUMNS[purpose])
     for column in COLUMNS[purpose]:
         if column not in row and column not in OPTIONAL:
-            raise RowError(
-                column, "missing column", found=f"columns {sorted(row)}", expected=", ".join(COLUMNS[purpose])
-            )
+            raise RowError(column, "missing column", found=f"columns {sorted(row)}", expected=expected)
     for column in ("id", "source"):
         if not isinstance(row[column], str) or not row[column]:
             raise RowError(column, "no name", found=shown(row[column]), expected="a non-empty string")
     if not isinstance(row["images"], list):
-        raise RowError(
-            "images", "wrong type", found=shown(row["images"]), expected="a list of images, [] for a text-only row"
-        )
+        expected = "a list of images, [] for a text-only row"
+        raise RowError("images", "wrong type", found=shown(row["images"]), expected=expected)
     originals = row.get("originals")
     if originals is not None and not (isinstance(originals, list) and len(originals) == len(row["images"])):
         raise RowError("originals", "not one an image", found=shown(originals), expected="as many as images, or null")
     for column, image in [("images", image) for image in row["images"]] + [("originals", o) for o in originals or []]:
         if image_size(image) is None:
-            raise RowError(
-                column, "not an image", found=shown(image), expected="a PIL image, bytes, or {'bytes': …, 'path': …}"
-            )
+            expected = "a PIL image, bytes, or {'bytes': …, 'path': …}"
+            raise RowError(column, "not an image", found=shown(image), expected=expected)
 
 
 def image_size(image: Any) -> tuple[int, int] | None:
@@ -267,18 +260,13 @@ def _check_prompt(messages: Any, n_images: int) -> None:
         return  # plain text: the images come first
     placeholders = sum(block["type"] == "image" for content in contents for block in blocks(content))
     if placeholders != n_images:
-        raise RowError(
-            "prompt",
-            "image blocks and images differ",
-            found=f"{placeholders} image blocks and {n_images} images",
-            expected="one block per image",
-        )
+        found = f"{placeholders} image blocks and {n_images} images"
+        raise RowError("prompt", "image blocks and images differ", found=found, expected="one block per image")
 
 
 def _check_completion(messages: Any) -> None:
     _check_messages("completion", messages)
-    if [message["role"] for message in messages] != ["assistant"]:
-        roles = [message["role"] for message in messages]
+    if (roles := [message["role"] for message in messages]) != ["assistant"]:
         raise RowError("completion", "wrong roles", found=shown(roles), expected="one message by 'assistant'")
     if not any(block["type"] == "text" and block["text"].strip() for block in blocks(messages[0]["content"])):
         raise RowError("completion", "empty completion", found=shown(messages[0]["content"]), expected="some text")
@@ -308,13 +296,14 @@ def blocks(content: Any) -> list[Any]:
 
 def _check_what_rewards_read(row: Mapping[str, Any]) -> None:
     for column in NUMBERS:
-        value = row.get(column)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if value is not None and not is_number:
+        if (value := row.get(column)) is not None and not _is_number(value):
             raise RowError(column, "no number", found=shown(value), expected="a finite number, or null")
-    facts = row.get("visual_facts")
-    if facts is not None and not (isinstance(facts, list) and all(isinstance(fact, str) for fact in facts)):
+    if (facts := row.get("visual_facts")) is not None and not _is_list_of_str(facts):
         raise RowError("visual_facts", "no list of texts", found=shown(facts), expected="a list of texts, or null")
+    steps = row.get("key_steps")
+    if steps is not None and not (isinstance(steps, list) and all(_is_list_of_str(step) and step for step in steps)):
+        expected = "a list of lists of wordings, or null"
+        raise RowError("key_steps", "not key steps", found=shown(steps), expected=expected)
 
 
 def _check_gold(row: Mapping[str, Any]) -> None:
@@ -324,7 +313,6 @@ def _check_gold(row: Mapping[str, Any]) -> None:
     if not isinstance(solution, str) or not solution.strip():
         raise RowError("solution", "no gold answer", found=shown(solution), expected="a non-empty string")
     _check_choices(solution, task, row.get("choices"))
-    _check_key_steps(row.get("key_steps"))
     _check_what_rewards_read(row)
     if task == "boxes":
         sizes = [size for image in row["images"] if (size := image_size(image))]
@@ -339,31 +327,17 @@ def _check_choices(solution: str, task: str, choices: Any) -> None:
     if not _is_list_of_str(choices) or len(choices) < 2:
         raise RowError("choices", "not options", found=shown(choices), expected="two or more texts, or null")
     if task != "choice":
-        raise RowError(
-            "choices", "options without a choice", found=f"task {task!r}", expected="task 'choice', or null"
-        )
+        expected = "task 'choice', or null"
+        raise RowError("choices", "options without a choice", found=f"task {task!r}", expected=expected)
     letters = LETTERS[: len(choices)]
     if not all(one in [*letters, *choices[: len(LETTERS)]] for one in _right_options(solution)):
-        raise RowError(
-            "solution",
-            "gold is no option",
-            found=shown(solution),
-            expected=f"a letter of {letters}, an option's text, or a JSON list of all that are right",
-        )
+        expected = f"a letter of {letters}, an option's text, or a JSON list of all that are right"
+        raise RowError("solution", "gold is no option", found=shown(solution), expected=expected)
 
 
 def _right_options(solution: str) -> list[Any]:
     value = read_json(solution) if solution.startswith('["') else None
     return value if isinstance(value, list) and value else [solution]
-
-
-def _check_key_steps(key_steps: Any) -> None:
-    if key_steps is None:
-        return
-    if not isinstance(key_steps, list) or not all(_is_list_of_str(step) and step for step in key_steps):
-        raise RowError(
-            "key_steps", "not key steps", found=shown(key_steps), expected="a list of lists of wordings, or null"
-        )
 
 
 def _is_list_of_str(value: Any) -> bool:
@@ -393,24 +367,16 @@ def check_boxes(boxes: Any, size: tuple[int, int] | None = None) -> None:
         raise RowError("solution", "not boxes", found=shown(boxes), expected=expected)
     for box in boxes:
         corners = box.get("bbox_2d")
-        if not _is_numbers(corners, 4):
+        if not (isinstance(corners, list | tuple) and len(corners) == 4 and all(map(_is_number, corners))):
             raise RowError("solution", "not a box", found=shown(corners), expected=expected)
         x1, y1, x2, y2 = corners
         if not (x1 < x2 and y1 < y2):
             raise RowError("solution", "empty box", found=shown(corners), expected="x1 < x2 and y1 < y2")
         if size is not None and not (x1 >= -1 and y1 >= -1 and x2 <= size[0] + 1 and y2 <= size[1] + 1):
-            raise RowError(
-                "solution",
-                "box outside the image",
-                found=f"{shown(corners)} in an image of {size[0]}x{size[1]}",
-                expected="a box in pixels of the image (is it in another frame, or x, y, width, height?)",
-            )
+            found = f"{shown(corners)} in an image of {size[0]}x{size[1]}"
+            expected = "a box in pixels of the image (is it in another frame, or x, y, width, height?)"
+            raise RowError("solution", "box outside the image", found=found, expected=expected)
 
 
-def _is_numbers(value: Any, count: int) -> bool:
-    return (
-        isinstance(value, Iterable)
-        and not isinstance(value, str | Mapping)
-        and len(list(value)) == count
-        and all(isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in value)
-    )
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
