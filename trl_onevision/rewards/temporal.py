@@ -2,18 +2,20 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
 from trl_onevision.rewards.accuracy import AccuracyReward
 from trl_onevision.rewards.length import groups
-from trl_onevision.rewards.rows import take
+from trl_onevision.rewards.rows import NamedReward, take
 from trl_onevision.rewards.second_pass import Accuracy, Ask, Conversation, asker, moved
 
 _TIME = re.compile(r"<\d+(?:\.\d+)? seconds>\s*")  # what stands before a frame
 
 
-class TemporalReward:
+@dataclass(eq=False, kw_only=True)
+class TemporalReward(NamedReward):
     """Pay right answers a bonus where frames in their order serve better than shuffled ones (Video-R1, 2503.21776).
 
     >>> frames = [({"type": "text", "text": f"<{n}.0 seconds>"}, {"type": "image", "image": n}) for n in range(2)]
@@ -38,21 +40,13 @@ class TemporalReward:
     gives `None`. A group of which a process sees a part is compared by that part.
     """
 
-    def __init__(
-        self,
-        *,
-        bonus: float = 0.3,
-        ratio: float = 0.8,
-        share: float = 0.5,
-        above: float = 0.1,
-        ask: Ask | None = None,
-        accuracy: Accuracy | None = None,
-        name: str = "temporal_reward",
-    ) -> None:
-        self.__name__ = name
-        self.bonus, self.ratio, self.share, self.above = bonus, ratio, share, above
-        self.ask = ask
-        self.accuracy = accuracy or AccuracyReward()
+    bonus: float = 0.3
+    ratio: float = 0.8
+    share: float = 0.5
+    above: float = 0.1
+    ask: Ask | None = None
+    accuracy: Accuracy = field(default_factory=AccuracyReward)
+    name: str = "temporal_reward"
 
     def __call__(
         self,
