@@ -359,6 +359,7 @@ def test_a_run_length_code_cannot_follow():
         ),
         (["prompt", "images", "solution", "task"], None),
         (["messages", "images"], None),
+        (["problem", "solution", "video"], None),
         (["text"], None),
     ],
 )

@@ -56,6 +56,13 @@ def test_a_column_that_no_model_is_given_is_refused_where_it_holds_something(col
     refuse_unseen(filled, "train_dataset", owned=True)
 
 
+def test_raw_rows_are_not_adapted_without_their_video(tmp_path: Path) -> None:
+    """As the columns `problem` and `solution`, of a dataset of text, would be."""
+    rows = Dataset.from_list([{"problem": "When is it red?", "solution": "From 1 to 2.", "video": "a.mp4"}])
+    with pytest.raises(ValueError, match=r"train_dataset: the column 'video' holds something.*prepare NAME --columns"):
+        OneVisionGRPOTrainer("no/such-model", tiny.reward, config(tmp_path), rows)
+
+
 def test_text_images_and_other_columns_pass() -> None:
     image = {"type": "image", "text": None}
     rows = [asks(image, role="system", images=[b""], task="video", type="video")]

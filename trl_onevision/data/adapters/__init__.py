@@ -74,10 +74,12 @@ def adapter_for(columns: Iterable[str]) -> Adapter | None:
     >>> adapter_for(["prompt", "images", "solution"]) is None
     True
 
-    The adapter that explains most columns wins. Columns that TRL reads itself (`prompt`, `messages`) are never raw.
+    The adapter that explains most columns wins. Columns that TRL reads itself (`prompt`, `messages`) are never raw,
+    and an adapter that does not know a column of videos or sounds would leave out what its rows ask about.
     """
     columns = set(columns)
     if columns & {"prompt", "messages"}:
         return None
-    matching = [adapter for adapter in map(find, names()) if adapter.COLUMNS and columns >= adapter.COLUMNS]
+    told = columns & {"video", "videos", "audio", "audios"}
+    matching = [adapter for adapter in map(find, names()) if adapter.COLUMNS and told <= adapter.COLUMNS <= columns]
     return max(matching, key=lambda adapter: len(adapter.COLUMNS), default=None)
