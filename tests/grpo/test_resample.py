@@ -13,6 +13,7 @@ import torch
 from compare import OURS
 from datasets import Dataset
 from step_ranks import Scripted, dataset
+from trl.trainer.utils import RepeatSampler
 
 from trl_onevision.grpo.scoring import Scorer
 
@@ -24,10 +25,15 @@ def accuracy(completion_ids: list[list[int]], pays: list[str], **kwargs: Any) ->
     return [{"none": 0.0, "all": 1.0}.get(pay, float(i % 2)) for i, pay in enumerate(pays)]
 
 
-def order(size: int, rounds: int = 3) -> list[int]:
+def own(size: int, shuffled: bool = False) -> list[int]:
+    """The rows of the first step, by TRL's own sampler."""
+    return list(RepeatSampler(range(size), 1, batch_size=3, shuffle=shuffled, seed=42))[:3]
+
+
+def order(size: int, rounds: int = 3, shuffled: bool = False) -> list[int]:
     """The rows of the dataset that the first step takes one after the other: none of its own three."""
-    indices = random.Random("42 0 0").sample(range(size), min(size, 3 * rounds + 3))
-    return [index for index in indices if index > 2]
+    indices = random.Random("42 0 0").sample(range(size), min(size, 3 * rounds + 3)) if shuffled else range(size)
+    return [index for index in indices if index not in own(size, shuffled)]
 
 
 def step(make: Callable[..., Any], pays: list[str], resample: int, **settings: Any) -> tuple[Any, Any]:
@@ -46,17 +52,19 @@ def rows_of(trainer: Any) -> list[int]:
     return [int(text.removeprefix("What is in picture ").split("?")[0]) for text in texts]
 
 
-def pays_for(fresh: list[str], size: int = 12, rounds: int = 3) -> list[str]:
+def pays_for(fresh: list[str], size: int = 12, rounds: int = 3, shuffled: bool = False) -> list[str]:
     """A dataset that begins dead, live, dead, and whose fresh rows pay as given, in the order they are taken in."""
-    pays = ["none", "mixed", "all", *["mixed"] * (size - 3)]
-    for index, pay in zip(order(size, rounds), fresh, strict=False):
+    pays = ["mixed"] * size
+    for index, pay in zip(own(size, shuffled), ["none", "mixed", "all"], strict=True):
+        pays[index] = pay
+    for index, pay in zip(order(size, rounds, shuffled), fresh, strict=False):
         pays[index] = pay
     return pays
 
 
-def places(pays: list[str], resample: int) -> list[int]:
+def places(pays: list[str], resample: int, shuffled: bool = False) -> list[int]:
     """By hand: the dead groups 0 and 2 try one row after the other until it is live."""
-    here, fresh, dead = [0, 1, 2], order(len(pays), resample), [0, 2]
+    here, fresh, dead = own(len(pays), shuffled), order(len(pays), resample, shuffled), [0, 2]
     for _ in range(resample):
         tried, fresh = fresh[: len(dead)], fresh[len(dead) :]
         found = {group: index for group, index in zip(dead, tried, strict=False) if pays[index] == "mixed"}
@@ -65,11 +73,14 @@ def places(pays: list[str], resample: int) -> list[int]:
     return here
 
 
+@pytest.mark.parametrize("shuffled", [False, True], ids=["ordered", "shuffled"])
 @pytest.mark.parametrize("fresh", [[], ["none"], ["none", "all"], ["mixed", "none", "none"], ["all"] * 9])
-def test_dead_live_dead_gives_the_rows_worked_by_hand(make: Callable[..., Any], fresh: list[str]) -> None:
-    pays = pays_for(fresh)
-    trainer, scored = step(make, pays, resample=3)
-    assert rows_of(trainer) == places(pays, resample=3)
+def test_dead_live_dead_gives_the_rows_worked_by_hand(
+    make: Callable[..., Any], fresh: list[str], shuffled: bool
+) -> None:
+    pays = pays_for(fresh, shuffled=shuffled)
+    trainer, scored = step(make, pays, resample=3, shuffle_dataset=shuffled)
+    assert rows_of(trainer) == places(pays, resample=3, shuffled=shuffled)
     live = [pays[row] == "mixed" for row in rows_of(trainer)]
     assert live[1]
     metrics = trainer._metrics["train"]
@@ -77,6 +88,40 @@ def test_dead_live_dead_gives_the_rows_worked_by_hand(make: Callable[..., Any], 
     assert metrics["resample/live_after"] == [pytest.approx(sum(live) / 3)]
     assert scored["advantages"].view(3, 4).any(1).tolist() == live
     assert metrics["frac_reward_zero_std"] == [pytest.approx(1 - sum(live) / 3)]
+
+
+# Three groups a generation; an epoch of ten rows has three generations, and the tenth row comes in none.
+@pytest.mark.parametrize(
+    ("settings", "began"),
+    [
+        ({}, [0, 3, 6, 0, 3, 6]),
+        ({"num_iterations": 2, "max_steps": 8}, [0, 3, 6, 0]),
+        # Two generations a step, of which the last of an epoch has one
+        (
+            {"per_device_train_batch_size": 12, "gradient_accumulation_steps": 2, "steps_per_generation": 1},
+            [0, 3, 6] * 3,
+        ),
+        ({"per_device_train_batch_size": 6, "gradient_accumulation_steps": 2}, [0, 3, 6, 0, 3, 6]),
+    ],
+    ids=["plain", "two iterations", "two generations a step", "two micro-batches"],
+)
+def test_a_curriculum_is_kept_wherever_it_stands(
+    make: Callable[..., Any], settings: dict[str, Any], began: list[int]
+) -> None:
+    tried: list[list[int]] = []
+
+    def dead(completion_ids: list[list[int]], row: list[int], **columns: Any) -> list[float]:
+        tried.append(row[::4])
+        return [1.0] * len(row)
+
+    options = {**OURS, "kind": Scripted, "options": {"resample": 1}}
+    settings = {**THREE_GROUPS, "max_steps": 6, **settings}
+    trainer = make(**options, data=dataset(["all"] * 10), rewards=dead, **settings)
+    trainer.train()
+    # By hand: the three rows around each batch, of two at the same distance the later
+    fresh = {0: [3, 4, 5], 3: [6, 2, 7], 6: [9, 5, 4]}
+    expected = [rows for first in began for rows in ([first, first + 1, first + 2], fresh[first])]
+    assert tried == expected
 
 
 def test_what_is_trained_on_is_what_those_rows_give_by_themselves(make: Callable[..., Any]) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
+from transformers import TrainerCallback
 
 from trl_onevision.grpo.collator import decode_rows
 
@@ -44,7 +45,7 @@ class _Rollout:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-class Resampler:
+class Resampler(TrainerCallback):
     """The rounds of one trainer; there is nothing to save, since fresh rows follow from seed and step."""
 
     def __init__(self, trainer: Any, rounds: int) -> None:
@@ -56,12 +57,18 @@ class Resampler:
         if not isinstance(trainer.train_dataset, Dataset):
             kind = type(trainer.train_dataset).__name__
             raise ValueError(f"resample reads fresh rows by their index, so it needs a map-style dataset, not {kind}.")
+        trainer.add_callback(self)
+        self._step_began = 0  # at which of this run's micro-batches
         self.known_rewards: torch.Tensor | None = None
         self._rows: list[dict[str, Any]] = []
         self._generated: list[_Rollout] = []
         self._chosen: list[_Rollout] | None = None
         self._leaves_live = True  # whether a generation of live groups alone leaves TRL's method, too
         self._said: set[str] = set()
+
+    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+        """The last step of an epoch may have fewer micro-batches than the others."""
+        self._step_began = self.trainer._step
 
     def score(
         self, generate_and_score: Callable[[list[dict[str, Any]]], dict[str, Any]], encoded: list[dict[str, Any]]
@@ -167,15 +174,27 @@ class Resampler:
         return sorted(gather_object(mine), key=lambda found: found[0])
 
     def _fresh_indices(self, encoded: list[dict[str, Any]]) -> Iterator[int]:
-        """Rows of the dataset in an order of their own for each generation of a run, none twice nor of `encoded`."""
+        """Rows of the dataset, none twice nor of `encoded`.
+
+        They are drawn for each generation of a run; where the dataset is gone through in order, they are the nearest.
+        """
         trainer = self.trainer
-        generation = trainer._step % trainer.args.gradient_accumulation_steps
-        order = random.Random(f"{trainer.args.seed} {trainer.state.global_step} {generation}")
         seen = set(gather_object([_content(row) for row in encoded[:: trainer.num_generations]]))
         seen |= set(gather_object([_content(encoded[-1])]))  # of a group that begins on another rank
-        size, wanted = len(self._dataset), self.rounds * self._groups_of(len(encoded)) + len(seen)
-        indices = order.sample(range(size), min(size, wanted))
+        size, groups, micro_batch = len(self._dataset), self._groups_of(len(encoded)), trainer._step - self._step_began
+        if trainer.args.shuffle_dataset:
+            order = random.Random(f"{trainer.args.seed} {trainer.state.global_step} {micro_batch}")
+            indices: Iterable[int] = order.sample(range(size), min(size, self.rounds * groups + len(seen)))
+        else:
+            indices = around(self._first_row(micro_batch, groups), groups, size)
         return (index for index in indices if _content(self._dataset[index]) not in seen)
+
+    def _first_row(self, micro_batch: int, groups: int) -> int:
+        """Where the generation of a micro-batch of the step begins in a dataset that is gone through in order."""
+        trainer = self.trainer
+        uses = trainer.args.steps_per_generation * trainer.args.num_iterations
+        of_epoch = len(self._dataset) // groups * uses  # micro-batches, of which `epoch` is the share before the step
+        return (round((trainer.state.epoch or 0) * of_epoch) + micro_batch) % of_epoch // uses * groups
 
     def _read(self, indices: list[int], copies: int) -> list[dict[str, Any]]:
         rows = [self._dataset[index] for index in indices]
@@ -210,6 +229,16 @@ class Resampler:
         if text not in self._said and self.trainer.accelerator.is_main_process:
             logger.warning(text)
         self._said.add(text)
+
+
+def around(first: int, count: int, size: int) -> Iterator[int]:
+    """The rows of a dataset around some of them, from the nearest on, of two the later first.
+
+    >>> list(around(first=2, count=3, size=8))
+    [5, 1, 6, 0, 7]
+    """
+    for distance in range(1, size):
+        yield from (i for i in (first + count - 1 + distance, first - distance) if 0 <= i < size)
 
 
 def _content(row: dict[str, Any]) -> str:
