@@ -34,6 +34,20 @@ def by_place(completions: list[Any], **kwargs: Any) -> list[float]:
     return [float(place % 4) for place in range(len(completions))]
 
 
+def asking(
+    completions: list[Any], images: list[Any], ask_policy: list[Any], log_extra: Any, **kwargs: Any
+) -> list[float]:
+    """Asks again about rows with an image: of two ranks on one, on none, on both, and on the other."""
+
+    def about(place: int, image: Any) -> list[dict[str, Any]]:
+        text = {"type": "text", "text": f"What is at {place % 4}?"}
+        return [{"role": "user", "content": [{"type": "image", "image": image}, text]}]
+
+    replies = ask_policy[0]([about(place, row[0]) if row else None for place, row in enumerate(images)])
+    log_extra("reply", replies)
+    return [len(reply or "") / 10 for reply in replies]
+
+
 class GivenInTurn:
     """Completions that are given, others at each generation; a rank takes its share."""
 
@@ -55,6 +69,7 @@ def train(
     stage: int = 0,
     fsdp: bool = False,
     generate: bool = False,
+    asks: bool = False,
     with_image_token: tuple[int, ...] = (),
     **args: Any,
 ) -> Any:
@@ -68,7 +83,7 @@ def train(
         "report_to": "none",
         "num_generations": 4,
         "max_completion_length": 4 if generate else 16,
-        "max_steps": 2 if generate else 4,
+        "max_steps": 2 if generate and not asks else 4,
         "logging_steps": 1,
         "learning_rate": 0.1,
         "optim": "sgd",
@@ -77,9 +92,13 @@ def train(
         "shuffle_dataset": False,
         "deepspeed": zero(stage) if stage else None,
     }
-    kind, rewards, given = OneVisionGRPOTrainer, by_place, {"with_image_token": tuple(with_image_token)}
+    kind, rewards, given = (
+        OneVisionGRPOTrainer,
+        [by_place, *[asking] * asks],
+        {"with_image_token": tuple(with_image_token)},
+    )
     if not generate:
-        kind, rewards = type("OneVisionGRPOTrainer", (GivenInTurn, OneVisionGRPOTrainer), given), reward
+        kind, rewards = type("OneVisionGRPOTrainer", (GivenInTurn, OneVisionGRPOTrainer), given), [reward]
     data = tiny.dataset(8, text_rows=TEXT_ROWS)
     trainer = kind(model, rewards, OneVisionGRPOConfig(**settings, **args), data, processing_class=processor)
     if fsdp:
@@ -118,6 +137,7 @@ def summary(trainer: Any) -> dict[str, Any]:
         "log": trainer.state.log_history[:-1],
         "images": [len(row or []) for row in trainer._logs["images"]],
         "completions": [completion[0]["content"] for completion in trainer._logs["completion"]],
+        "replies": list(trainer._logs["extra"]["reply"]),
     }
 
 

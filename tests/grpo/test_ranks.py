@@ -27,6 +27,7 @@ CASES: dict[str, dict[str, Any]] = {
     "DDP, TRL's path": {**WHOLE, **TRLS_PATH},
     "DDP, an image token in a completion of one rank": {**WHOLE, "with_image_token": (5, 11)},
     "DDP, groups split over ranks and micro-batches": SPLIT,
+    "DDP, asking on one rank": {**WHOLE, **GREEDY, "asks": True},
     "FSDP2": {**WHOLE, "fsdp": True, "gradient_checkpointing": False},
 }
 if find_spec("deepspeed") is not None:
@@ -39,6 +40,13 @@ if find_spec("deepspeed") is not None:
             **GREEDY,
             "stage": 3,
             "ds3_gather_for_generation": False,
+        },
+        "ZeRO-3, asking on one rank": {
+            **WHOLE,
+            **GREEDY,
+            "stage": 3,
+            "ds3_gather_for_generation": False,
+            "asks": True,
         },
     }
 
@@ -54,12 +62,13 @@ def test_text_on_one_rank_and_images_on_the_other_train_as_on_one_process(
     name: str, on_two_ranks: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("TRL_ONEVISION", raising=False)
-    case, two = {**CASES[name], "stage": 0}, on_two_ranks[name]
+    case, two = {"generate": False, "asks": False, **CASES[name], "stage": 0}, on_two_ranks[name]
     case["per_device_train_batch_size"] *= 2
     one = mixed_ranks.summary(mixed_ranks.train(str(tmp_path), **case))
     assert len(two["log"]) == len(one["log"]) == (2 if "generating" in name else 4)
-    assert two["completions"] == one["completions"]
-    assert "generating" in name or max(step["grad_norm"] for step in one["log"]) > 0.1
+    assert two["completions"] == one["completions"] and two["replies"] == one["replies"]
+    assert [reply is not None for reply in one["replies"]] == ([True] * 4 + [False] * 4) * case["asks"]  # at the last
+    assert case["generate"] or max(step["grad_norm"] for step in one["log"]) > 0.1
     assert len(set(one["completions"])) > 1
     for ours, expected in zip(two["log"], one["log"], strict=True):
         assert ours.keys() == expected.keys()

@@ -14,7 +14,7 @@ import pytest
 import step_ranks
 
 PAYS = ["mixed", "none", "mixed", "all"] * 6
-SAME = ("loss", "grad_norm", "reward", "frac_reward_zero_std", "completions/", "rewards/", "resample/")
+SAME = ("loss", "grad_norm", "kl", "reward", "frac_reward_zero_std", "completions/", "rewards/", "resample/", "dads/")
 
 
 def run(
@@ -53,10 +53,11 @@ def assert_same(ours: Any, expected: Any) -> None:
         assert rows[0] == [pytest.approx(row, abs=1e-5) for row in rows[1]]
 
 
-def test_two_ranks_that_share_their_groups_shape_as_one(tmp_path: Path) -> None:
-    options = {"advantage": ["ema", "odsw-medium", "stcr"], "correct": "accuracy"}
-    settings = {"num_generations": 8, "scale_rewards": "none"}
+def test_two_ranks_that_share_their_groups_shape_and_weigh_as_one(tmp_path: Path) -> None:
+    options = {"advantage": ["ema", "odsw-medium", "stcr"], "terms": "dads", "correct": "accuracy"}
+    settings = {"num_generations": 8, "scale_rewards": "none", "beta": 1.0, "learning_rate": 1e-2}
     one = run(1, tmp_path / "one", options, **settings)
+    assert all(step["dads/kl_weight"] < 1 for step in one["log"]) and one["log"][-1]["kl"] > 1e-3
     assert any(row[1] for micro_batch in one["trained"] for row in micro_batch), "a comparison of nothing"
     assert "rewards/accuracy/task=math/mean" in one["log"][0] and "rewards/accuracy/clevr/mean" in one["log"][0]
     assert_same(run(2, tmp_path / "two", options, **settings), one)
