@@ -137,13 +137,8 @@ class Chat:
         replies: dict[Request, Reply | NoReply] = {r: known[key] for r, key in keys.items() if key in known}
         if unknown := sorted(keys.keys() - replies.keys()):
             async with self.open() as line:
-                tasks = {request: asyncio.create_task(line.ask(request)) for request in unknown}
-                await asyncio.wait(tasks.values(), timeout=deadline)
-                late = NoReply(f"no reply within {deadline} seconds")
-                replies |= {request: _outcome(task) if task.done() else late for request, task in tasks.items()}
-                for task in tasks.values():
-                    task.cancel()  # does nothing to one that is done
-                await asyncio.gather(*tasks.values(), return_exceptions=True)
+                asked = [line.ask_within(deadline, request) for request in unknown]
+                replies |= zip(unknown, await asyncio.gather(*asked), strict=True)
         return replies
 
     @asynccontextmanager
@@ -192,6 +187,16 @@ class Line:
             task.add_done_callback(lambda _: self.under_way.pop(key, None))
         return await asyncio.shield(self.under_way[key])
 
+    async def ask_within(self, deadline: float, request: Request) -> Reply | NoReply:
+        """The reply, or why there is none, after `deadline` seconds at the latest."""
+        try:
+            async with asyncio.timeout(deadline):
+                return await self.ask(request)
+        except TimeoutError:
+            return NoReply(f"no reply within {deadline} seconds")
+        except NoReply as error:
+            return error
+
     async def give_up(self) -> None:
         """Cancel what is under way, and close the cache."""
         tasks = list(self.under_way.values())
@@ -218,13 +223,6 @@ class Line:
                 raise NoReply(f"{type(error).__name__}: {str(error)[:200]}") from error
             self.store.put(key, reply)
         return reply
-
-
-def _outcome(task: asyncio.Task[Reply]) -> Reply | NoReply:
-    error = task.exception()
-    if isinstance(error, NoReply):
-        return error
-    return task.result()
 
 
 def _read(completion: Any) -> Reply:

@@ -7,7 +7,7 @@ character. `docs/bench.md` holds the table that this prints.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from trl_onevision.bench.answer import Answer
@@ -71,18 +71,18 @@ def table() -> Iterator[str]:
     wrong = [(case, one) for case, one in found if one.correct != case.right]
     yield f"Of {len(found)} predictions, rule and literal reading disagree on {len(disagree)}; a careful reader sides"
     yield f"with the literal reading on {sum(case.right == one.literal for case, one in disagree)} of these."
-    yield from ("", "| gold | prediction | literal | rule | reader | what it shows |", "| --- " * 6 + "|")
-    yield from (_line(case, one) for case, one in disagree)
+    yield from _lines(disagree)
     yield ""
     yield f"The rule is wrong, by the reader, on {len(wrong)} of {len(found)}:"
+    yield from _lines(wrong)
+
+
+def _lines(cases: Iterable[tuple[Case, Scored]]) -> Iterator[str]:
     yield from ("", "| gold | prediction | literal | rule | reader | what it shows |", "| --- " * 6 + "|")
-    yield from (_line(case, one) for case, one in wrong)
-
-
-def _line(case: Case, one: Scored) -> str:
-    shown = case.completion.replace("\n", "⏎").replace("|", "\\|")
-    marks = ["right" if verdict else "wrong" for verdict in (one.literal, one.correct, case.right)]
-    return f"| `{case.gold}` | `{shown}` | {' | '.join(marks)} | {case.why} |"
+    for case, one in cases:
+        shown = case.completion.replace("\n", "⏎").replace("|", "\\|")
+        marks = ["right" if verdict else "wrong" for verdict in (one.literal, one.correct, case.right)]
+        yield f"| `{case.gold}` | `{shown}` | {' | '.join(marks)} | {case.why} |"
 
 
 if __name__ == "__main__":

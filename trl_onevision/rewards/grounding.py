@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, TypeVar, get_args
 from trl_onevision.answers.extract import answer_block
 from trl_onevision.rewards.frames import FloatArray, Frame, TimeFrame, frame_scale, row_size
 from trl_onevision.rewards.json_text import Item, collect, fenced, read_json
-from trl_onevision.rewards.rows import NamedReward, Unscorable, score_rows
+from trl_onevision.rewards.rows import LogMetric, NamedReward, Unscorable, score_rows
 
 _NOTHING = re.compile(
     r"none|null|nothing|empty|(?:there (?:is|are) )?(?:no|zero)[ _](?:such )?(?:[a-z]{1,20}[ _])?"
@@ -63,11 +63,7 @@ class GroundingReward(NamedReward, Generic[Answer, Gold]):
         return frame_scale(self.frame, self.gold_frame, size)
 
     def __call__(
-        self,
-        completions: list[Any],
-        solution: list[Any],
-        log_metric: Callable[[str, float], None] | None = None,
-        **columns: Any,
+        self, completions: list[Any], solution: list[Any], log_metric: LogMetric | None = None, **columns: Any
     ) -> list[float | None]:
         unread: list[bool] = []
 

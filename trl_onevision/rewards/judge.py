@@ -16,7 +16,7 @@ from typing import Any
 from trl_onevision.answers.extract import answer_block, answer_text, full_text
 from trl_onevision.chat import BudgetSpent, Chat, NoReply, Reply, Request
 from trl_onevision.rewards.json_text import normalized, number, read_json
-from trl_onevision.rewards.rows import NamedReward, question, score_rows, take, warn_once
+from trl_onevision.rewards.rows import LogMetric, NamedReward, question, score_rows, take, warn_once
 
 ANSWER_PROMPT = """\
 Decide whether an answer to a question is right, judged by the reference alone.
@@ -38,7 +38,6 @@ Reply with JSON only: {"score": n}, where n is how many of the facts the solutio
 MAX_CHARACTERS = 20_000  # of each text in a request
 
 Rule = Callable[..., list[float | None]]
-LogMetric = Callable[[str, float], None]
 _Open = tuple[str, float]  # a request that the judge has to answer, and the highest score it may give
 
 

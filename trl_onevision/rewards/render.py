@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from trl_onevision.answers.extract import answer_block
 from trl_onevision.rewards.render_source import Drawing, Refused, read_drawing, similarity
 from trl_onevision.rewards.renderer import render
-from trl_onevision.rewards.rows import NamedReward, Unscorable, score_rows
+from trl_onevision.rewards.rows import LogMetric, NamedReward, Unscorable, score_rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,11 +49,7 @@ class RenderReward(NamedReward):
     columns = ("task", "id")
 
     def __call__(
-        self,
-        completions: list[Any],
-        solution: list[Any],
-        log_metric: Callable[[str, float], None] | None = None,
-        **columns: Any,
+        self, completions: list[Any], solution: list[Any], log_metric: LogMetric | None = None, **columns: Any
     ) -> list[float | None]:
         end = time.monotonic() + self.budget
         rendered: list[bool] = []

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 logger = logging.getLogger(__name__)
 
+LogMetric = Callable[[str, float], None]
 Score = TypeVar("Score")
 _warned: set[str] = set()
 
