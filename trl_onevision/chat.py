@@ -24,6 +24,7 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 FAIR_TRIAL = 8  # requests: one may fail by itself, for its length say, but a wrong address fails for every one
+REFUSED = (400, 413, 422)  # what a server says of a prompt that is too long, or of an image that it cannot read
 LONGEST_REPLY = 200_000  # characters that are kept of a reply; no stage and no judge has use for more
 
 _budget_lock = threading.Lock()  # the module's own, because an instance with a lock does not pickle
@@ -51,6 +52,10 @@ class Request:
         blocks: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": data_url(i)}} for i in self.images]
         return {"role": "user", "content": [*blocks, {"type": "text", "text": self.text}]}
 
+    def messages(self) -> list[dict[str, Any]]:
+        """All that is sent."""
+        return [self.message()]
+
 
 def data_url(image: bytes) -> str:
     """A JPEG's or a PNG's bytes as a URL that holds them."""
@@ -71,7 +76,11 @@ class Reply:
 
 
 class NoReply(RuntimeError):
-    """A request failed for good; the message says how."""
+    """A request failed for good; the message says how. `refused` says that it would fail again, for what it is."""
+
+    def __init__(self, message: str, refused: bool = False) -> None:
+        super().__init__(message)
+        self.refused = refused
 
 
 class BudgetSpent(NoReply):
@@ -214,13 +223,12 @@ class Line:
             options = chat.options | ({"seed": request.seed} if request.seed else {})
             try:
                 reply = _read(
-                    await self.client.chat.completions.create(
-                        model=chat.model, messages=[request.message()], **options
-                    )
+                    await self.client.chat.completions.create(model=chat.model, messages=request.messages(), **options)
                 )
             # A body that is no chat completion comes back as text, as an empty object or not at all.
             except (OpenAIError, ValueError, AttributeError, IndexError, TypeError) as error:
-                raise NoReply(f"{type(error).__name__}: {str(error)[:200]}") from error
+                refused = getattr(error, "status_code", None) in REFUSED
+                raise NoReply(f"{type(error).__name__}: {str(error)[:200]}", refused) from error
             self.store.put(key, reply)
         return reply
 

@@ -12,6 +12,7 @@ from trl_onevision.data.synthesize.command import synthesize_command
 from trl_onevision.formalize.command import formalize_command
 from trl_onevision.quickstart.run import quickstart_command
 from trl_onevision.recipes import recipes_command
+from trl_onevision.select.command import select_command
 from trl_onevision.stages import stages_command
 
 
@@ -36,6 +37,7 @@ app.command("recipes")(recipes_command)
 app.command("check")(check_command)
 app.command("prepare")(prepare_command)
 app.command("prepare synthesize")(synthesize_command)
+app.command("select")(select_command)
 app.command("stages")(stages_command)
 app.command("bench")(bench_command)
 app.command("formalize")(formalize_command)

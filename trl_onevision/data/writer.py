@@ -185,9 +185,9 @@ def _stored(row: Mapping[str, Any], columns: Iterable[str]) -> dict[str, Any]:
     stored = {column: row.get(column) for column in columns} | {"images": images}
     if stored.get("originals") is not None:
         stored["originals"] = [{"bytes": _image_bytes(image), "path": None} for image in row["originals"]]
-    stored["prompt"] = _structured(row["prompt"], n_images=len(images))
+    stored["prompt"] = structured(row["prompt"], n_images=len(images))
     if "completion" in stored:
-        stored["completion"] = _structured(row["completion"], n_images=0)
+        stored["completion"] = structured(row["completion"], n_images=0)
     return stored
 
 
@@ -198,17 +198,17 @@ def _image_bytes(image: Any) -> bytes:
     return data
 
 
-def _structured(messages: list[Any], n_images: int) -> list[dict[str, Any]]:
+def structured(messages: list[Any], n_images: int) -> list[dict[str, Any]]:
     """Messages whose contents are all blocks: parquet holds one type, and so the place of an image is in the data."""
     missing = 0 if any(isinstance(message["content"], list) for message in messages) else n_images
-    structured = []
+    whole = []
     for message in messages:
         content = blocks(message["content"])
         if missing and message["role"] == "user":
             content = [{"type": "image"}] * missing + content
             missing = 0
-        structured.append({"role": message["role"], "content": [_block(block) for block in content]})
-    return structured
+        whole.append({"role": message["role"], "content": [_block(block) for block in content]})
+    return whole
 
 
 def _block(block: Mapping[str, Any]) -> dict[str, Any]:
