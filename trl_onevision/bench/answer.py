@@ -93,7 +93,7 @@ def answer_locally(model: str, rows: Sequence[BenchRow], settings: Generation, d
     if not todo:
         return
     try:
-        checkpoint = Checkpoint(model, settings.dtype)
+        checkpoint = Checkpoint.load(model, settings.dtype)
     except (OSError, ValueError) as error:
         raise BenchError(f"--model {model}: cannot be loaded as a model for images and text: {error}") from error
     for batch in todo:

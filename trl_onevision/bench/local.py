@@ -15,20 +15,25 @@ class Said(NamedTuple):
 
 
 class Checkpoint:
-    """A model for images and text, with its processor, on a GPU where there is one.
+    """A model for images and text with its processor, which pads on the left."""
 
-    Raises `OSError` or `ValueError` where `model`, a folder or a hub id, cannot be loaded as one.
-    """
+    def __init__(self, network: Any, processor: Any) -> None:
+        self.network, self.processor = network, processor
+        end = network.generation_config.eos_token_id
+        self.ends = set(end) if isinstance(end, list) else {end}
 
-    def __init__(self, model: str, dtype: str) -> None:
+    @classmethod
+    def load(cls, model: str, dtype: str) -> Checkpoint:
+        """From a folder or a hub id, onto a GPU where there is one.
+
+        Raises `OSError` or `ValueError` where `model` cannot be loaded as a model for images and text.
+        """
         import torch
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
-        self.processor = AutoProcessor.from_pretrained(model, padding_side="left")
+        processor = AutoProcessor.from_pretrained(model, padding_side="left")
         network = AutoModelForImageTextToText.from_pretrained(model, dtype=getattr(torch, dtype)).eval()
-        self.network = network.to("cuda" if torch.cuda.is_available() else "cpu")
-        end = network.generation_config.eos_token_id
-        self.ends = set(end) if isinstance(end, list) else {end}
+        return cls(network.to("cuda" if torch.cuda.is_available() else "cpu"), processor)
 
     def answer(self, conversations: Sequence[Any], max_new_tokens: int, **decoding: Any) -> list[Said]:
         """Answers to conversations whose image blocks hold PIL images; `decoding` goes to `generate`.

@@ -16,7 +16,7 @@ COLUMNS = ("solution", "task", "choices", "images", "id")
 
 def answer(checkpoint: Path, rows: list[dict[str, Any]], max_new_tokens: int) -> Iterator[list[str]]:
     """Greedy completions of `checkpoint` for `rows`, a batch at a time."""
-    model = Checkpoint(str(checkpoint), "float32")
+    model = Checkpoint.load(str(checkpoint), "float32")
     for start in range(0, len(rows), BATCH_SIZE):
         messages = [
             prepare_multimodal_messages(row["prompt"], row["images"]) for row in rows[start : start + BATCH_SIZE]

@@ -27,7 +27,10 @@ def select_command(
         str | None, typer.Option(help="Instead of a recipe's, dotted paths: my_module.reward,my_module.other")
     ] = None,
     correct: Annotated[
-        str | None, typer.Option(help="The rewards that say what is right. Default: the first that scores a row.")
+        str | None,
+        typer.Option(
+            help="The rewards that say what is right, the first that scores a row. Default: those with a gold."
+        ),
     ] = None,
     pass_at: Annotated[float, typer.Option(help="What such a reward pays at least for a right answer.")] = 0.5,
     k: Annotated[int | None, typer.Option("--k", min=2, help="Answers a row. Default: the preset's, or 8.")] = None,

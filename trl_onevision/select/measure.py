@@ -70,8 +70,9 @@ class Rewards:
     [Scored(text='<answer>4</answer>', finished=True, reward=1.0, right=True),
         Scored(text='5', finished=True, reward=0.0, right=False)]
 
-    An answer is right where the first of `correct` that scores its row pays at least `pass_at`. Without `correct` that
-    is the first reward of the list: for a row with boxes, of `[accuracy, iou, format]` the second.
+    An answer is right where the first of `correct` that scores its row pays at least `pass_at`. By default those are
+    the rewards that read a gold, as their parameter `solution` says: of `[accuracy, iou, format]` the first two, and
+    the second where a row has boxes. Where none does, it is the first reward.
     """
 
     functions: tuple[Reward, ...]
@@ -91,7 +92,8 @@ class Rewards:
         if weights is not None and len(weights) != len(paths):
             raise SelectError(f"reward_weights: found {len(weights)}, expected one for each of {len(paths)} rewards")
         functions = tuple(map(_find, paths))
-        return cls(functions, tuple(weights or [1.0] * len(paths)), tuple(map(_find, correct or paths)), pass_at)
+        decisive = tuple(map(_find, correct or ())) or tuple(filter(_reads_gold, functions)) or functions[:1]
+        return cls(functions, tuple(weights or [1.0] * len(paths)), decisive, pass_at)
 
     def score(self, replies: Sequence[Reply], **columns: Any) -> list[Scored]:
         """What replies to rows earn; `columns` has the rows' columns, one value a reply."""
@@ -131,6 +133,11 @@ def _nowhere(*values: Any, **named: Any) -> None:
 
 def _name(reward: Reward) -> str:
     return str(getattr(reward, "__name__", type(reward).__name__))
+
+
+def _reads_gold(reward: Reward) -> bool:
+    parts = getattr(reward, "rewards", ())  # of a composed one
+    return "solution" in inspect.signature(reward).parameters or any(map(_reads_gold, parts))
 
 
 def _find(path: str) -> Reward:

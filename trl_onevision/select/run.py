@@ -53,7 +53,7 @@ class Summary:
     rows: int = 0
     kept: int = 0
     pairs: int = 0
-    unmeasured: Counter[str] = field(default_factory=Counter)
+    unmeasured: dict[str, int] = field(default_factory=dict)
     never: int = 0
     sometimes: int = 0
     always: int = 0
@@ -72,7 +72,7 @@ class Summary:
             rows=len(rows),
             kept=kept,
             pairs=pairs,
-            unmeasured=Counter(row.reason for row in rows if row.reason),
+            unmeasured=dict(Counter(row.reason for row in rows if row.reason).most_common()),
             never=sum(rate == 0 for rate in rates),
             sometimes=sum(0 < rate < 1 for rate in rates),
             always=sum(rate == 1 for rate in rates),
@@ -87,7 +87,7 @@ class Summary:
         shown = Table("select", "rows")
         shown.columns[1].justify = "right"
         shown.add_row("read", f"{self.rows:,}")
-        for reason, count in self.unmeasured.most_common():
+        for reason, count in self.unmeasured.items():
             shown.add_row(f"not measured: {reason[:100]}", f"{count:,}")
         for name in ("never", "sometimes", "always"):
             shown.add_row(f"{name} right", f"{getattr(self, name):,}")

@@ -14,6 +14,7 @@ from trl_onevision.bench.predictions import fingerprint
 from trl_onevision.chat import FAIR_TRIAL, Chat, Line, NoReply, Reply, Store, load
 from trl_onevision.select.rows import Conversation, Rows, SelectError
 
+IDLE_ROUNDS = 3
 # Beyond OpenAI's parameters: without them vLLM and SGLang take what a checkpoint's generation_config says, and
 # Qwen2.5-VL's says `top_k: 1`, of which every sample is the same.
 UNFILTERED = {"top_k": -1, "repetition_penalty": 1.0}
@@ -90,7 +91,7 @@ class Local(Engine):
 
     def _load(self) -> Checkpoint:
         try:
-            return Checkpoint(self.model, self.sampling.dtype)
+            return Checkpoint.load(self.model, self.sampling.dtype)
         except (OSError, ValueError) as error:
             raise SelectError(
                 f"--model {self.model}: cannot be loaded as a model for images and text: {error}"
@@ -141,16 +142,17 @@ class Server(Engine):
         super().__init__(chat, sampling)
 
     def fill(self, rows: Rows, tick: Callable[[], Any]) -> dict[int, str]:
-        """As `Engine.fill`. What failed is asked again as long as that brings answers; what was refused is not.
+        """As `Engine.fill`. What failed is asked again, what was refused is not.
 
-        Raises `SelectError` where requests still fail.
+        Raises `SelectError` where no request is answered, and where `IDLE_ROUNDS` in a row brought nothing.
         """
-        todo, refused = list(range(len(rows))), dict[int, str]()
+        todo, refused, idle = list(range(len(rows))), dict[int, str](), IDLE_ROUNDS - 1
         while todo:
             answered, failed = asyncio.run(self._ask_all(rows, todo, tick))
+            idle = 0 if answered else idle + 1
             refused |= {index: str(error) for index, error in failed.items() if error.refused}
             todo = [index for index in failed if index not in refused]
-            if not answered and (todo or len(refused) == len(rows)):
+            if len(refused) == len(rows) or (todo and idle == IDLE_ROUNDS):
                 index, error = next(iter(failed.items()))
                 raise SelectError(
                     f"{self.chat.base_url}: {len(failed)} of {len(rows)} rows have no answers, the first: row "
