@@ -31,6 +31,8 @@ DATA = {
     "geometry3k": ("geometry3k", "geometry3k.parquet"),
     "video-r1": ("video-r1", "video_r1.json"),
     "deepscaler": ("text-math", "text_math.jsonl"),
+    "orz-math": ("text-math", "text_math.jsonl"),
+    "openthoughts": ("text-math", "text_math.jsonl"),
     "sft": ("r1-onevision", "r1_onevision.parquet"),  # the quickstart's, which has its own data in its own tests
     "grpo": ("clevr", "clevr.parquet"),
 }
@@ -55,12 +57,12 @@ def test_a_recipe_takes_one_step(name, tmp_path):
     family = family_of(recipe["model_name_or_path"])
     for part in tiny.build(family):
         part.save_pretrained(tmp_path / "model")
-    adapter, fixture = DATA[Path(recipe["dataset_name"]).name]
     grid = PixelGrid.of(32 if family == "qwen3_vl" else 28)
-    prepare(
-        adapter, tmp_path / "data", source=str(FIXTURES / fixture), conversion=Conversion(purpose=method, grid=grid)
-    )
-    given = {"model_name_or_path": tmp_path / "model", "dataset_name": tmp_path / "data", **ONE_STEP, **SIZES[method]}
+    for path in [mixed["path"] for mixed in recipe.get("datasets", [])] or [recipe["dataset_name"]]:
+        adapter, fixture = DATA[Path(path).name]
+        conversion = Conversion(purpose=method, grid=grid)
+        prepare(adapter, tmp_path / path, source=str(FIXTURES / fixture), conversion=conversion)
+    given = {"model_name_or_path": tmp_path / "model", **ONE_STEP, **SIZES[method]}
     overrides = [str(word) for key, value in given.items() for word in (f"--{key}", value)]
     done = subprocess.run(
         [sys.executable, "-m", "trl.cli.main", method, "--config", str(recipe_path(name)), *overrides],

@@ -44,7 +44,7 @@ def test_trl_reads_every_recipe(recipe, monkeypatch):
     (script, training, model, *_), rest = read(recipe, monkeypatch)
     given = yaml.safe_load(recipe_path(recipe).read_text())
     refuse_unknown(rest)
-    assert script.dataset_name == given["dataset_name"]
+    assert script.dataset_name == given.get("dataset_name") and (script.dataset_name or given["datasets"])
     assert model.model_name_or_path == given["model_name_or_path"]
     assert training.learning_rate == given["learning_rate"]
     assert training.output_dir == given["output_dir"]

@@ -140,7 +140,7 @@ def test_a_dry_run_prints_the_commands(folder):
     assert asked(folder) == []
 
 
-@pytest.mark.parametrize("name", ["lmm-r1", "vision-r1-ptst", "vl-cogito"])
+@pytest.mark.parametrize("name", ["lmm-r1", "vision-r1-ptst", "vl-cogito", "x-reasoner"])
 def test_the_stages_that_ship_start_where_the_one_before_ends(name):
     stages = read_stages(recipe_folder() / "stages" / f"{name}.yaml")
     recipes = [yaml.safe_load(Path(stage.command[3]).read_text()) for stage in stages]

@@ -56,6 +56,7 @@ GOLDS = {
             '{"bbox_2d": [28, 40, 42, 54], "label": "every square"}]',
         ),
     ],
+    "reasoning-gym": [("number", "16"), ("number", "288"), ("number", "292"), ("text", "Yes")],
     "r1-vl": [("number", "8"), ("choice", "A")],
     "mulberry": [("number", "2"), ("number", "4")],
     "video-r1": [
@@ -343,6 +344,12 @@ def test_a_run_length_code_cannot_follow():
         convert_row(example | {"i": Image.new("RGB", (90, 60))}, adapter)
 
 
+def test_a_generator_whose_questions_have_many_right_answers_is_refused():
+    example = {"question": "Make 24.", "answer": "6*4", "metadata": {"source_dataset": "countdown"}, "id": "a"}
+    with pytest.raises(RowError, match=r"no single answer; found 'countdown', expected a generator.*leg_counting"):
+        convert_row(example, find("reasoning-gym"))
+
+
 @pytest.mark.parametrize(
     ("columns", "name"),
     [
@@ -352,6 +359,7 @@ def test_a_run_length_code_cannot_follow():
         (["images", "problem", "answer"], "geometry3k"),
         (["image_path", "problem", "solution", "key_steps"], "r1-vl"),
         (["problem", "solution", "answer"], "text-math"),
+        (["question", "answer", "metadata"], "reasoning-gym"),
         (["qid", "query", "vid", "duration", "relevant_windows"], "temporal-grounding"),
         (
             ["problem_id", "problem", "data_type", "problem_type", "options", "solution", "path", "data_source"],

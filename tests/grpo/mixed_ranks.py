@@ -23,6 +23,9 @@ from trl_onevision import OneVisionGRPOConfig, OneVisionGRPOTrainer
 # On two ranks: a step with text beside images, one without an image, one with images alone, and the reverse
 TEXT_ROWS = (0, 2, 3, 7)
 
+# What a rank's batch of two rows may be made of, as images a row
+COMPOSITIONS = {"text": (0, 0), "images": (1, 1), "several": (2, 3), "mixed": (0, 2)}
+
 
 def reward(completion_ids: list[list[int]], **kwargs: Any) -> list[float]:
     """Equal for completions of seven tokens: a group of those has no gradient."""
@@ -71,9 +74,13 @@ def train(
     generate: bool = False,
     asks: bool = False,
     with_image_token: tuple[int, ...] = (),
+    compositions: tuple[str, ...] = (),
     **args: Any,
 ) -> Any:
-    """The trainer of one case, trained; with SGD, to which a gradient of zero is the same as none."""
+    """The trainer of one case, trained; with SGD, to which a gradient of zero is the same as none.
+
+    `compositions` are those of the batches, of one rank and the other in turn.
+    """
     # A wider one, of which the greedy completion depends on the prompt
     model, processor = tiny.build("qwen2_5_vl", std=0.3 if generate else 0.08)
     settings = {
@@ -99,8 +106,9 @@ def train(
     )
     if not generate:
         kind, rewards = type("OneVisionGRPOTrainer", (GivenInTurn, OneVisionGRPOTrainer), given), [reward]
-    data = tiny.dataset(8, text_rows=TEXT_ROWS)
-    trainer = kind(model, rewards, OneVisionGRPOConfig(**settings, **args), data, processing_class=processor)
+    images = [count for name in compositions for count in COMPOSITIONS[name]]
+    data = tiny.mixed(*images) if images else tiny.dataset(8, text_rows=TEXT_ROWS)
+    trainer = kind(model, rewards, OneVisionGRPOConfig(**settings | args), data, processing_class=processor)
     if fsdp:
         update_sharded(trainer)
     else:

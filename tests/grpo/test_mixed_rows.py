@@ -10,17 +10,11 @@ import tiny
 import torch
 from compare import OURS, logps, update
 from peft import LoraConfig
-from tiny import completions
+from tiny import completions, mixed
 from trl.data_utils import prepare_multimodal_messages
 
 LENGTHS = [5, 9, 3, 12, 7, 1, 2, 16, 4, 4, 8, 6]
 TRLS_PATH = {**OURS, "options": {"share_prompt": "false"}}
-
-
-def mixed(*images: int) -> Any:
-    """Rows of so many images."""
-    data = tiny.dataset(len(images), per_row=max(images))
-    return data.map(lambda row, i: {"images": row["images"][: images[i]]}, with_indices=True, keep_in_memory=True)
 
 
 def alone(trainer: Any, row: dict[str, Any], completion: list[int]) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from importlib.util import find_spec
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,22 @@ WHOLE = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1}
 SPLIT = {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 2}
 GREEDY = {"generate": True, "generation_kwargs": {"do_sample": False}}
 TRLS_PATH = {"share_prompt": "false", "log_multimodal": False}
+# Two batches of a step after each other: each pair of unlike compositions meets, and each rank has each of them.
+IN_TURN = ("text", "images", "images", "several", "several", "mixed")
+IN_TURN += ("mixed", "text", "text", "several", "images", "mixed")
+COMPOSED = {
+    "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 1,
+    "compositions": IN_TURN,
+    "max_steps": len(IN_TURN) // 2,
+}
 CASES: dict[str, dict[str, Any]] = {
     "DDP": WHOLE,
     "DDP, TRL's path": {**WHOLE, **TRLS_PATH},
     "DDP, an image token in a completion of one rank": {**WHOLE, "with_image_token": (5, 11)},
     "DDP, groups split over ranks and micro-batches": SPLIT,
     "DDP, asking on one rank": {**WHOLE, **GREEDY, "asks": True},
+    "DDP, every composition of a batch beside every other": COMPOSED,
     "FSDP2": {**WHOLE, "fsdp": True, "gradient_checkpointing": False},
 }
 if find_spec("deepspeed") is not None:
@@ -35,6 +46,7 @@ if find_spec("deepspeed") is not None:
         "ZeRO-2": {**WHOLE, "stage": 2},
         "ZeRO-3": {**WHOLE, "stage": 3},
         "ZeRO-3, TRL's path": {**WHOLE, **TRLS_PATH, "stage": 3},
+        "ZeRO-3, every composition of a batch beside every other": {**COMPOSED, "stage": 3},
         "ZeRO-3, generating from sharded weights": {
             **WHOLE,
             **GREEDY,
@@ -65,7 +77,7 @@ def test_text_on_one_rank_and_images_on_the_other_train_as_on_one_process(
     case, two = {"generate": False, "asks": False, **CASES[name], "stage": 0}, on_two_ranks[name]
     case["per_device_train_batch_size"] *= 2
     one = mixed_ranks.summary(mixed_ranks.train(str(tmp_path), **case))
-    assert len(two["log"]) == len(one["log"]) == (2 if "generating" in name else 4)
+    assert len(two["log"]) == len(one["log"]) == case.get("max_steps", 2 if "generating" in name else 4)
     assert two["completions"] == one["completions"] and two["replies"] == one["replies"]
     assert [reply is not None for reply in one["replies"]] == ([True] * 4 + [False] * 4) * case["asks"]  # at the last
     assert case["generate"] or max(step["grad_norm"] for step in one["log"]) > 0.1
@@ -78,6 +90,13 @@ def test_text_on_one_rank_and_images_on_the_other_train_as_on_one_process(
     assert counts == ([1.0, 1.0, 0.0, 0.0] if "image token" in name else [0.0] * len(counts))
     assert len(two["images"]) == len(one["images"])
     assert two["images"] == one["images"] or "split" in name  # each part of a group shows its images
+
+
+def test_the_composed_run_has_every_composition_on_each_rank_and_beside_every_other() -> None:
+    first, second = IN_TURN[::2], IN_TURN[1::2]
+    assert {*first} == {*second} == {*mixed_ranks.COMPOSITIONS}
+    pairs = {frozenset(pair) for pair in zip(first, second, strict=True)}
+    assert pairs == {frozenset(pair) for pair in combinations(mixed_ranks.COMPOSITIONS, 2)}
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)

@@ -133,3 +133,9 @@ def dataset(
         }
     )
     return Dataset.from_dict(rows, features=features)
+
+
+def mixed(*images: int) -> Dataset:
+    """Rows of so many images."""
+    data = dataset(len(images), per_row=max(images))
+    return data.map(lambda row, i: {"images": row["images"][: images[i]]}, with_indices=True, keep_in_memory=True)
