@@ -30,7 +30,27 @@ Accuracy = Callable[..., Sequence[float | None]]
 
 
 @dataclass(eq=False, kw_only=True)
-class CaptionAnswerReward(NamedReward):
+class AskingReward(NamedReward):
+    """A reward that asks again: `ask` where it is given, else the policy as the trainer hands it over."""
+
+    ask: Ask | None = None
+
+    def replies(
+        self, asked: list[Conversation | None], policy: Sequence[Ask] | None, starts: list[str] | None = None
+    ) -> list[str | None]:
+        """A reply for each completion, None where nothing is asked. Every call asks once."""
+        if ask := self.ask or next(iter(policy or ()), None):
+            return ask(asked, starts)
+        if not asked:
+            return []
+        raise ValueError(
+            f"{self.__name__} asks the policy, which OneVisionGRPOTrainer alone hands to rewards: set TRL_ONEVISION "
+            "in the recipe, or give ask=."
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class CaptionAnswerReward(AskingReward):
     """Pay what the answer from the completion's own caption earns, given without the image (Visionary-R1, 2505.14677).
 
     >>> def ask(conversations, starts):
@@ -48,7 +68,6 @@ class CaptionAnswerReward(NamedReward):
 
     tag: str = "info"
     prompt: str = CAPTION_PROMPT
-    ask: Ask | None = None
     accuracy: Accuracy = field(default_factory=AccuracyReward)
     name: str = "caption_answer_reward"
 
@@ -65,7 +84,7 @@ class CaptionAnswerReward(NamedReward):
             caption = self.caption(completion)
             filled = self.prompt.replace("{question}", question(prompt)).replace("{caption}", caption or "")
             asked.append(None if caption is None else [{"role": "user", "content": filled}])
-        replies = [reply or "" for reply in asker(self, ask_policy, completions)(asked, None)]
+        replies = [reply or "" for reply in self.replies(asked, ask_policy)]
         if log_extra is not None:
             log_extra(f"{self.__name__}/reply", replies)
         return list(self.accuracy(completions=replies, prompts=prompts, **columns))
@@ -79,7 +98,7 @@ class CaptionAnswerReward(NamedReward):
 
 
 @dataclass(eq=False, kw_only=True)
-class ConsistencyReward(NamedReward):
+class ConsistencyReward(AskingReward):
     """Pay a choice that stands when the options change places and the reasoning is kept (ACRE, arXiv 2510.10104).
 
     >>> stubborn = lambda conversations, starts: ["<answer>B</answer>" for _ in conversations]
@@ -101,7 +120,6 @@ class ConsistencyReward(NamedReward):
     lost: float = 0.0
     wrong_kept: float = 0.0
     wrong_changed: float = 0.0
-    ask: Ask | None = None
     name: str = "consistency_reward"
 
     def __post_init__(self) -> None:
@@ -136,7 +154,7 @@ class ConsistencyReward(NamedReward):
                 continue
             orders[i], golds[i], starts[i] = order, gold, _trace(completion)
             asked[i] = shuffled if starts[i] else None
-        replies = [reply or "" for reply in asker(self, ask_policy, completions)(asked, starts)]
+        replies = [reply or "" for reply in self.replies(asked, ask_policy, starts)]
         if log_extra is not None:
             log_extra(f"{self.__name__}/reply", replies)
         return [
@@ -166,7 +184,7 @@ class ConsistencyReward(NamedReward):
 
 
 @dataclass(eq=False, kw_only=True)
-class BlindReward(NamedReward):
+class BlindReward(AskingReward):
     """Measure how often the policy is right without the image: a metric, for a weight of 0 in `reward_weights`.
 
     >>> reward = BlindReward(ask=lambda conversations, starts: [one and "<answer>4</answer>" for one in conversations])
@@ -177,7 +195,6 @@ class BlindReward(NamedReward):
     the share of prompts that are answered without the image. `None` where `accuracy` gives `None`.
     """
 
-    ask: Ask | None = None
     accuracy: Accuracy = field(default_factory=AccuracyReward)
     name: str = "blind_reward"
 
@@ -192,22 +209,9 @@ class BlindReward(NamedReward):
     ) -> list[float | None]:
         first = {i: group[0] for group in groups(solution, prompts=prompts, id=columns.get("id")) for i in group}
         asked = [_without_images(prompt) if first[i] == i else None for i, prompt in enumerate(prompts)]
-        replies = asker(self, ask_policy, completions)(asked, None)
+        replies = self.replies(asked, ask_policy)
         shared = [replies[first[i]] or "" for i in range(len(completions))]
         return list(self.accuracy(completions=shared, prompts=prompts, solution=solution, **columns))
-
-
-def asker(reward: Any, ask_policy: Sequence[Ask] | None, completions: Sequence[Any]) -> Ask:
-    if reward.ask is not None:
-        return reward.ask
-    if ask_policy:
-        return ask_policy[0]
-    if not completions:
-        return lambda conversations, starts: []
-    raise ValueError(
-        f"{reward.__name__} asks the policy, which OneVisionGRPOTrainer alone hands to rewards: set TRL_ONEVISION in "
-        "the recipe, or give ask=."
-    )
 
 
 def _blocks(text: str, tag: str) -> list[str]:

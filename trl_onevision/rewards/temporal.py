@@ -8,14 +8,14 @@ from typing import Any
 
 from trl_onevision.rewards.accuracy import AccuracyReward
 from trl_onevision.rewards.length import groups
-from trl_onevision.rewards.rows import NamedReward, take
-from trl_onevision.rewards.second_pass import Accuracy, Ask, Conversation, asker, moved
+from trl_onevision.rewards.rows import take
+from trl_onevision.rewards.second_pass import Accuracy, Ask, AskingReward, Conversation, moved
 
 _TIME = re.compile(r"<\d+(?:\.\d+)? seconds>\s*")  # what stands before a frame
 
 
 @dataclass(eq=False, kw_only=True)
-class TemporalReward(NamedReward):
+class TemporalReward(AskingReward):
     """Pay right answers a bonus where frames in their order serve better than shuffled ones (Video-R1, 2503.21776).
 
     >>> frames = [({"type": "text", "text": f"<{n}.0 seconds>"}, {"type": "image", "image": n}) for n in range(2)]
@@ -44,7 +44,6 @@ class TemporalReward(NamedReward):
     ratio: float = 0.8
     share: float = 0.5
     above: float = 0.1
-    ask: Ask | None = None
     accuracy: Accuracy = field(default_factory=AccuracyReward)
     name: str = "temporal_reward"
 
@@ -66,7 +65,7 @@ class TemporalReward(NamedReward):
             shuffled = with_shuffled_frames(prompts[group[0]], seed=str(completions[group[0]]))
             for index in group[: max(1, int(self.share * len(group)))]:
                 asked[index] = shuffled
-        replies = asker(self, ask_policy, completions)(asked, None)
+        replies = self.replies(asked, ask_policy)
         which = [index for index, conversation in enumerate(asked) if conversation is not None]
         answers = [replies[index] or "" for index in which]
         ordered = self.accuracy(completions=completions, **columns)
