@@ -79,6 +79,29 @@ A with B
 A instead, no, B
 I cannot determine; A
 All of the above
+A, but B is also possible
+A, but it could be C
+A, however B is correct
+A. However, the correct answer is B.
+A. B would be right too
+A, B being the second best
+A (B is also plausible)
+A - or perhaps green
+A is right and so is B
+Both A and B
+A as well as B
+A while B is also right
+A, followed by B
+A then B
+A unless B
+A, though maybe B
+A is tempting, but B
+A is a distractor
+A was my first guess
+A? No, B
+A和B都对
+A,但B也可以
+A以外
 """
 PICKS_OF_A = """
 A
@@ -109,6 +132,10 @@ The red option
 $\\mathbf{A}$
 **A**
 A because it is warm
+A since it is not B
+A, not B
+A, so B is wrong
+A, B is wrong
 """
 
 

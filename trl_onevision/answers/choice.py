@@ -1,9 +1,8 @@
 """Multiple choice: which options a text picks, by label or else by what an option says."""
 
-import itertools
 import re
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from trl_onevision.answers import parse
@@ -15,33 +14,40 @@ from trl_onevision.answers.stance import is_asserted, is_denied, is_hedged
 from trl_onevision.answers.words import accepted, is_yes_or_no, yes_or_no
 
 LETTERS = string.ascii_uppercase[:10]  # of labels where the options are not known
-_TOKEN = re.compile(
-    rf"(?P<open>[(\[{{'*_]{{0,4}})(?<![A-Za-z0-9_^])(?P<letter>[A-Z]|[a-z](?!\())(?![A-Za-z0-9_^]|['’][A-Za-z])"
-    rf"(?P<close>['*_]*[)\]}}]|)"
-    rf"(?P<stop>['*_]*[.:](?![\d.])|)['*_]{{0,4}}"
-    rf"|(?P<word>[A-Za-zÀ-ɏ]+(?:['’-][A-Za-z]+)*|[{CJK}])|(?P<mark>->|\d[\d.,]*|\n|[^\s\w])"
-)
-# What leads to a label and says nothing.
-_LEAD_WORDS = (
-    "so thus therefore hence then my our the this final correct best right most likely probably definitely "
-    "clearly i we would will i'd i'll we'd do think believe guess choose pick select go with say answer "
-    "answers option options choice choices letter label is are be it it's that that's to which one should must "
-    "故 所 以 因 此 应 该 本 题 正 确 答 案 选 择 项 为 是 我 认 : , #"
-)
-_LEAD = frozenset(_LEAD_WORDS.split())
-_REASON_WORDS = "because since as so but while whereas where which thus hence therefore given — – 因 由"
-_REASONS = frozenset(_REASON_WORDS.split())
-_JOINT_WORDS = ", ; / & + | and or 和 与 及 或 then plus with to through"
-_JOINTS = frozenset(_JOINT_WORDS.split())
-_AND = ("and", "&", "+", "plus", "和", "与")
-_STOPS = frozenset((",", ";", ".", "\n", "!", "?"))
-_DENIAL_WORDS = "not than of except unlike nor without neither no never wrong incorrect false excluded eliminated out"
-_DENIALS = frozenset(_DENIAL_WORDS.split())
-_BRACKETED = re.compile(r"[(\[【]\s?([A-Z])\s?[)\]】]|\b(?:[Oo]ption|[Cc]hoice|选项?)\s?([A-Z])\b")
-_JOINED = re.compile(r"[^\w?]{0,4}([A-Z](?:\s?[A-Z]){0,9})[^\w?]{0,4}")
 _WORD = re.compile(rf"[{CJK}]|[^\W_]+(?:[.'’-][^\W_]+)*|[%°]")
 _OWN_LABEL = r"\s{{0,4}}[-*]?\s?[*_]{{0,2}}\(?{label}[).:、．][*_)]{{0,3}}\s{{0,4}}(?=\S)"
-MOST_TOKENS = 300
+MOST_CHARACTERS = 2_000  # of an answer; no pick is that long
+
+# What leads to a label and says nothing
+_SAID = r"would|will|do|think|believe|guess|choose|pick|select|go|say|answer"
+_LEAD = re.compile(
+    rf"(?:(?:so|thus|therefore|hence|then|my|our|the|this|final|correct|best|right|most|likely|probably|definitely|clearly"
+    rf"|we|(?:i|we)['’](?:ll|d)|i(?=\s(?:{_SAID})\b)|{_SAID}|with|answers?|options?|choices?|letter|label|is|are|be|it"
+    rf"|(?:it|that)['’]s|that|to|which|one|should|must)\b|[故所以因此应该本题正确答案选择项为是我认:,#\s])+",
+    re.IGNORECASE,
+)
+_LABEL = re.compile(
+    r"(?P<open>[(\[{'*_【]{0,4})(?<![A-Za-z0-9_^'’\\])(?P<letter>[A-Z]|[a-z](?!\())"
+    r"(?P<close>['*_]{0,4}(?:[)\]}】]|[.:、．](?!\d))['*_.:]{0,4}|['*_]{0,4})(?![A-Za-z0-9_^]|['’][A-Za-z])"
+)
+_ALL_LABELS = re.compile(r"[^\w?]{0,4}([A-Z](?:\s?[A-Z]){0,9})[^\w?]{0,4}")
+_JOINT = re.compile(r"[\s'\"]{0,4}(?:[,;/&|+\n]|\band\b|[和与及])(?:\s?and\b)?[\s'\"]{0,4}", re.IGNORECASE)
+_AFFIRMED = re.compile(
+    r"(?:is|was)\s(?:(?:the|most|likely|clearly|correct|right|true|best|final|one|answer|option|choice)\b\s?)+",
+    re.IGNORECASE,
+)
+# Where the reasons for a pick begin, in which other options may be named
+_REASON = re.compile(
+    r"\b(?:because|given)\b|[因由]|(?:^|[,;.:(\n—–-])\s?(?:since|as(?!\swell)|so|where|which|thus|hence|therefore)\b",
+    re.IGNORECASE,
+)
+_CLAUSE = re.compile(r"[,;.!\n，。；]|\bbut\b|但", re.IGNORECASE)
+_AND_MORE = re.compile(r"\s?(?:(?:and|plus)\b|[&+和与])", re.IGNORECASE)
+_BETWEEN, _BETWEEN_OPEN = re.compile(r"[\s,*_'\"–—-]*"), re.compile(r"[\s,(*_'\"]*(?:is\s)?")
+_WORD_END = r"(?!(?<=[a-z0-9])[a-z0-9])"
+_FORMULA = re.compile(r"\s{0,4}(?:[-=]?>|[=→<~^*]|-\s?[A-Za-z0-9(](?![A-Za-z]))")
+_OUTRIGHT = re.compile(r"\b(?:no|wrong|incorrect|false)\b", re.IGNORECASE)
+_BRACKETED = re.compile(r"[(\[【]\s?([A-Z])\s?[)\]】]|\b(?:[Oo]ption|[Cc]hoice|选项?)\s?([A-Z])\b")
 
 Picks = frozenset[str]
 NONE: Picks = frozenset()
@@ -77,189 +83,112 @@ def read_choices(text: str, choices: Sequence[Any] | None = None) -> Picks:
     """
     options = _options(choices) if choices else ()
     labels = string.ascii_uppercase[: len(options)] if options else LETTERS
-    text = re.sub(r"^[-*>]\s+", "", plain(text))
-    if options and (whole := _same_words(text, options) or _by_value(text, options)):
-        return whole
-    tokens = list(itertools.islice(_TOKEN.finditer(text), MOST_TOKENS))
-    start = _after_lead(tokens)
-    picked = _labelled(text, tokens[start:], options, labels)
+    text = re.sub(r"^[-*>]\s+", "", plain(text[:MOST_CHARACTERS]))
+    bare = text[lead.end() :] if (lead := _LEAD.match(text)) else text
+    picked = _same(text, options, labels) or _labelled(bare, options, labels)
     if picked is None:
-        bare = text[tokens[start].start() :] if start < len(tokens) else ""
-        picked = (bare != text and (_same_words(bare, options) or _by_value(bare, options))) or NONE
-        picked = picked or _named(text) or _by_words(text, options)
+        picked = _same(bare, options, labels) or _named(text) or _by_words(text, options)
     return picked & frozenset(labels)
 
 
-def _after_lead(tokens: list[re.Match[str]]) -> int:
-    """The place of the first token that is not a lead-in: "I" leads before a verb, "A" never does."""
-    for index, token in enumerate(tokens):
-        said = (token["word"] or token["mark"] or "").lower().replace("’", "'")
-        follows = tokens[index + 1]["word"] if index + 1 < len(tokens) else None
-        leads = token["letter"] in ("I", "i") and not token["close"] + token["stop"] and (follows or "") in _LEAD
-        if not leads and said not in _LEAD:
-            return index
-    return len(tokens)
-
-
-def _same_words(text: str, options: tuple[str, ...]) -> Picks:
+def _same(text: str, options: tuple[str, ...], labels: str) -> Picks:
+    """Pick the option that the whole text is, in words or in value; a lone letter is a label where it can be."""
+    lone = text.strip("()[]. ")
+    if not options or (len(lone) == 1 and lone.upper() in labels):
+        return NONE
     wanted = normalize(text)
     found = [index for index, option in enumerate(options) if option and normalize(option) == wanted]
-    lone = len(text.strip("()[]. ")) == 1 and text.strip("()[]. ").isalpha()
-    return frozenset(string.ascii_uppercase[found[0]]) if found and not lone else NONE
+    return frozenset(string.ascii_uppercase[found[0]]) if found else _by_value(text, options)
 
 
-def _labelled(text: str, tokens: list[re.Match[str]], options: tuple[str, ...], labels: str) -> Picks | None:
-    """Read a text that begins with a label: what its clauses add, up to a reason; `None` where it does not."""
-    joined = _JOINED.fullmatch(text, tokens[0].start()) if tokens else None
-    if joined:
+def _labelled(text: str, options: tuple[str, ...], labels: str) -> Picks | None:
+    """Read a text that begins with a label: what its clauses add or deny, up to a reason; `None` where it does not."""
+    if joined := _ALL_LABELS.fullmatch(text):
         letters = joined[1].replace(" ", "")
         return frozenset(letters) if list(letters) == sorted(set(letters)) else NONE  # "BD", but not "BAD"
-    if not tokens or not tokens[0]["letter"]:
+    first = _LABEL.match(text)
+    if first is None:
         return None
-    first = tokens[0]
-    if first["letter"].upper() not in labels:
-        marked = first["close"] or first["stop"] or len(tokens) == 1 or tokens[1]["mark"] == ","
-        return NONE if marked and first["letter"].isupper() else None
-    if not _is_label(text, tokens, options, labels):
+    if first["letter"].upper() not in labels:  # "E) red" of four options
+        return NONE if first["letter"].isupper() and (first["close"] or first.end() == len(text)) else None
+    own = _own_end(text, first, options)
+    if own == first.end() and not _is_label(text, first):
         return None
+    if _FORMULA.match(text, own):
+        return NONE
+    # Of an option whose own words are not known, a letter among them is no label unless it is marked as one
+    unknown_words = not options and first["close"] != "" and re.match(r"\s?\w", text[own:]) is not None
     picked: set[str] = set()
-    bare = bool(options) or not (first["close"] or first["stop"]) or len(tokens) == 1 or tokens[1]["word"] is None
-    at = -1
-    for clause in _clauses(text, tokens):
-        said = [token for token in clause if token.start() >= at]
-        found: list[str] = []
-        denied = hedged = False
-        for index, token in enumerate(said):
-            if token.start() < at:
-                continue
-            word = (token["word"] or token["mark"] or "").lower().replace("’", "'")
-            if token["letter"] and _counts(said, index, token is first, bare):
-                label = token["letter"].upper()
-                at = _after_own_words(text, token.end(), label, options, labels)
-                if denied and found:  # "A rather than B"
-                    denied = False
-                elif not denied:
-                    found.append(label)
-                else:
-                    denied = False
-            elif word in _DENIALS or word.endswith("n't") or (word in "不非没错除" and word):
-                denied = True
-            elif word in _AND and not picked and not (first["close"] or first["stop"]):
-                others = index + 1 < len(said) and not said[index + 1]["letter"] and token.start() >= at
-                if others:  # "A and others"
-                    return NONE
-            hedged |= word == "?" or (not token["letter"] and is_hedged(word))
-            if word in ("=", "->", "→", "<", ">", "~", "*", "^") or (word == "-" and _is_minus(text, token)):
-                return NONE
-        if denied and found and not picked and said[0] is first:
+    label, denied_before = first, False
+    while True:
+        other, said = _next_label(text, own, label, labels, unknown_words)
+        reason = _REASON.search(said)
+        said = said[: reason.start()] if reason else said
+        pieces = _CLAUSE.split(said)
+        of_this = pieces[0] if len(pieces) > 1 or other is None or reason else ""
+        if is_hedged(said) or "?" in said or _AND_MORE.match(of_this) or any(map(_OUTRIGHT.search, pieces[1:])):
             return NONE
-        if hedged and (found or not picked or not is_asserted((clause[0]["word"] or "").lower())):
+        if not denied_before and not is_denied(of_this):
+            picked.add(label["letter"].upper())
+        elif not denied_before and label is first and other is None:
             return NONE
-        if (
-            denied
-            and not found
-            and any((token["word"] or "").lower() in ("no", "wrong", "incorrect", "false") for token in said)
-        ):
-            return NONE
-        if not denied:
-            picked.update(found)
-    return frozenset(picked)
+        if other is None or reason:
+            return frozenset(picked)
+        denied_before = is_denied(pieces[-1])
+        label, own = other, _own_end(text, other, options)
 
 
-def _is_label(text: str, tokens: list[re.Match[str]], options: tuple[str, ...], labels: str) -> bool:
-    """Whether a lone letter at the head of a text is a label: "A man" and "a + b" begin with none."""
-    first, rest = tokens[0], text[tokens[0].end() :]
-    label = first["letter"].upper()
-    if first["close"] or (first["stop"] and first["letter"].isupper()) or not rest.strip(" '*_.,;!?"):
+def _next_label(
+    text: str, start: int, before: re.Match[str], labels: str, only_marked: bool
+) -> tuple[re.Match[str] | None, str]:
+    """The next label behind a place, and what is said up to there; "A" and "I" may be words, "a" in a list alone."""
+    for found in _LABEL.finditer(text, start):
+        if found["letter"].upper() not in labels:
+            continue
+        said, capital, follows = text[start : found.start()], found["letter"].isupper(), text[found.end() :]
+        mark = found["close"].strip("'*_")
+        marked = mark[:1] in ")]}】" if not follows.strip() else mark
+        if mark and marked and (capital or before["letter"].islower()):
+            return found, said
+        alone = not follows.strip(" '\"*_)]") or _CLAUSE.match(follows) or _JOINT.match(follows)
+        listed = alone and _JOINT.fullmatch(said)
+        may_be_word = found["letter"] in "AI" and not found["close"] and not (said and alone)
+        if not only_marked and (listed or (capital and not may_be_word)):
+            return found, said
+    return None, text[start:]
+
+
+def _is_label(text: str, first: re.Match[str]) -> bool:
+    """Whether a lone letter at the head of a text is a label: "A man", "a + b" and "I think" begin with none."""
+    letter, rest = first["letter"], text[first.end() :].lstrip(" '*_")
+    marked = first["close"].strip("'*_") and (letter.isupper() or first["close"][:1] == ")")
+    if marked or not rest.strip(".,;!?"):
         return True
-    own = options[labels.index(label)] if options and label in labels else ""
-    if own and (_says(rest.lstrip(" ,"), own) or _says(rest.lstrip(" ,("), own)):
-        return True
-    follows = tokens[1]
-    word = (follows["word"] or follows["mark"] or "").lower()
-    if first["letter"].islower():
-        joint = word in (",", ";", "/", "&", "|", "or", "and", "\n", "-") and len(tokens) > 2 and tokens[2]["letter"]
-        return bool(joint) or (bool(first["stop"]) and own == "")
-    if follows["letter"] or word in _REASONS | _JOINTS | _STOPS | {
-        "is",
-        "was",
-        "=",
-        "->",
-        "→",
-        "-",
-        "(",
-        "~",
-        "*",
-        "rather",
-        "instead",
-        "not",
-    }:
-        return (
-            word not in ("with", "to", "through", "then", "plus", "as", "so")
-            or label not in "AI"
-            or bool(tokens[2:] and tokens[2]["letter"])
-        )
-    return (label not in "AI" and rest[:1].isspace()) or ord(word[:1] or "a") > 0x2E80 or is_denied(word)
+    if letter.islower():
+        joint = _JOINT.match(text, first.end())
+        return bool(joint and (after := _LABEL.match(text, joint.end())) and after["letter"].islower())
+    word = re.split(r"\W", rest, maxsplit=1)[0].lower()
+    if word in ("is", "was"):
+        return bool(_AFFIRMED.match(rest)) or is_denied(rest)
+    goes_on = _JOINT.match(rest) or _CLAUSE.match(rest) or _REASON.match(rest) or _FORMULA.match(rest)
+    other_words = word in ("rather", "instead") or not is_asserted(word) or ord(rest[0]) > 0x2E80
+    return bool(goes_on) or rest[0] in "([–—-?" or other_words or letter not in "AI"
 
 
-def _clauses(text: str, tokens: list[re.Match[str]]) -> Iterator[list[re.Match[str]]]:
-    """Cut tokens at commas, stops and line ends, up to a reason or a new sentence without labels."""
-    clause: list[re.Match[str]] = []
-    for index, token in enumerate(tokens):
-        word = (token["word"] or token["mark"] or "").lower()
-        if (index and word in _REASONS) or (word == "-" and index == 1 and not _is_minus(text, token)):
-            break
-        if word in _STOPS:
-            if clause:
-                yield [*clause, token] if word == "?" else clause
-            clause = []
-        else:
-            clause.append(token)
-    if clause:
-        yield clause
-
-
-def _counts(clause: list[re.Match[str]], index: int, is_first: bool, bare: bool) -> bool:
-    """Whether a lone letter of a clause is a label: marked, or alone between what joins; "A" and "I" may be words."""
-    token = clause[index]
-    if is_first or token["close"]:
-        return True
-    follows = clause[index + 1] if index + 1 < len(clause) else None
-    before = (clause[index - 1]["word"] or clause[index - 1]["mark"] or "").lower() if index else ""
-    word = (follows["word"] or follows["mark"] or "").lower() if follows else ""
-    lone = follows is None or bool(follows["letter"]) or word in _JOINTS | {"is", "was", "too", ")", "]"}
-    if token["stop"] and token["letter"].isupper() and (bare or follows is not None):
-        return True
-    joined = (
-        index == 0
-        or before in _JOINTS | _DENIALS | {"option", "also", "be", "'", "[", "("}
-        or not is_asserted(before)
-        or bool(clause[index - 1]["letter"])
-    )
-    return lone and joined and (bare or before in ("and", "or", "和", "或"))
-
-
-def _is_minus(text: str, token: re.Match[str]) -> bool:
-    """Whether a hyphen stands between terms; one with spaces around it may be a dash before words."""
-    after = text[token.end() :].lstrip()
-    return re.match(r"[A-Za-z0-9(](?![A-Za-z])", after) is not None
-
-
-def _after_own_words(text: str, end: int, label: str, options: tuple[str, ...], labels: str) -> int:
+def _own_end(text: str, label: re.Match[str], options: tuple[str, ...]) -> int:
     """The place behind a label and its own option's text, in which letters are no labels."""
-    own = options[labels.index(label)] if options and label in labels else ""
-    rest = text[end:]
-    lead = len(rest) - len(rest.lstrip(" ,)*_'"))
-    own_text = plain(own).rstrip(". ").casefold()
-    for skipped in (lead, len(rest) - len(rest.lstrip(" ,()*_'"))):
-        if own_text and rest[skipped : skipped + len(own_text)].casefold() == own_text:
-            return end + skipped + len(own_text)
-    return len(text) if own and _equal_values(own, rest[lead:]) else end
-
-
-def _says(said: str, option: str) -> bool:
-    wanted, given = normalize(option), normalize(said)
-    return bool(wanted) and (given.startswith(wanted) or _equal_values(option, said) is True)
+    index = string.ascii_uppercase.index(label["letter"].upper())
+    own = options[index] if index < len(options) else ""
+    if not own:
+        return label.end()
+    said = plain(own).rstrip(". ").casefold()
+    for between in (_BETWEEN, _BETWEEN_OPEN):
+        start = between.match(text, label.end()).end()  # type: ignore[union-attr]
+        if re.match(re.escape(said) + _WORD_END, text[start:].casefold()):
+            return start + len(said)
+        if _equal_values(own, text[start:]):
+            return len(text)
+    return label.end()
 
 
 def _equal_values(option: str, text: str) -> bool | None:
@@ -275,9 +204,8 @@ def _equal_values(option: str, text: str) -> bool | None:
 def _by_value(text: str, options: tuple[str, ...]) -> Picks:
     """Pick the one option that the whole text equals."""
     equal = [index for index, option in enumerate(options) if option and _equal_values(option, text)]
-    lone = len(text.strip("()[]. ")) == 1 and text.strip("()[]. ").isalpha()
     twins = {normalize(options[index]) for index in equal}
-    return frozenset(string.ascii_uppercase[equal[0]]) if len(twins) == 1 and not lone else NONE
+    return frozenset(string.ascii_uppercase[equal[0]]) if len(twins) == 1 else NONE
 
 
 def _named(text: str) -> Picks:

@@ -5,7 +5,7 @@ import re
 _DENIED = re.compile(
     r"\b(?:not|no|never|neither|nor|none|cannot|wrong|incorrect|false|untrue|except|excluding|excluded?|eliminat\w+|unlike|without"
     r"|impossible|unlikely|invalid|reject\w*|(?:anything|everything|all|nothing|any)\sbut|(?:other|rather)\sthan|instead|far\sfrom"
-    r"|rul\w+\sout|isnt|cant)\b|\w+n['’]t\b|[不非没沒未错錯除別别否無无]|でな|ない|아니|\bniet\b|\bnicht\b|\bkein\w*\b",
+    r"|rul\w+\sout|isnt|cant)\b|\w+n['’]t\b|[不非没沒未错錯除別别否無无]|[以之]外|でな|ない|아니|\bniet\b|\bnicht\b|\bkein\w*\b",
     re.IGNORECASE,
 )
 _HEDGED = re.compile(
