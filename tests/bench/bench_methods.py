@@ -221,10 +221,11 @@ def train(method: Method, start: Path, held_out: HeldOut, seed: int, steps: int)
     return {"points": held_out.points, "log": [entry for entry in trainer.state.log_history if "reward" in entry]}
 
 
-def at(run: dict[str, Any], moment: float) -> float:
-    """Held-out accuracy after so many seconds, between two points in proportion."""
-    points = [{"seconds": 0.0, "accuracy": run["start"]}, *run["points"]]
-    return float(np.interp(moment, [p["seconds"] for p in points], [p["accuracy"] for p in points]))
+def over(run: dict[str, Any], axis: str, until: float) -> float:
+    """Mean held-out accuracy from the start `until` so many `step` or `seconds`: a curve wavers less than its end."""
+    points = [{"step": 0.0, "seconds": 0.0, "accuracy": run["start"]}, *run["points"]]
+    places = np.linspace(0.0, until, 200)
+    return float(np.interp(places, [p[axis] for p in points], [p["accuracy"] for p in points]).mean())
 
 
 def table(runs: dict[str, dict[str, Any]], seeds: list[int]) -> Iterator[str]:
@@ -232,30 +233,28 @@ def table(runs: dict[str, dict[str, Any]], seeds: list[int]) -> Iterator[str]:
 
     Equal time is the time of the fastest run of the same seed from the same start.
     """
-    heads = ["method", "accuracy", "less its plain run's", "at equal time", "less its plain run's"]
-    heads += ["mean IoU", "format", "seconds"]
+    heads = ["method", "at the end", "less plain", "over equal samples", "less plain", "over equal time", "less plain"]
+    heads += ["mean IoU", "seconds"]
     yield "| " + " | ".join(heads) + " |"
     yield "| --- " * len(heads) + "|"
     done = [name for name in METHODS if all(f"{name}/{seed}" in runs for seed in seeds)]
     for name in done:
-        mine = [runs[f"{name}/{seed}"] for seed in seeds]
-        plain = [runs[f"{METHODS[name].beside}/{seed}"] for seed in seeds]
-        peers = [other for other in done if METHODS[other].beside == METHODS[name].beside]
-        last = [min(runs[f"{peer}/{seed}"]["points"][-1]["seconds"] for peer in peers) for seed in seeds]
-        samples = [run["points"][-1]["accuracy"] for run in mine]
-        in_time = [at(run, moment) for run, moment in zip(mine, last, strict=True)]
-        by_samples = [a - run["points"][-1]["accuracy"] for a, run in zip(samples, plain, strict=True)]
-        by_time = [a - at(run, moment) for a, run, moment in zip(in_time, plain, last, strict=True)]
-        is_plain = METHODS[name].beside == name
-        figures = [
-            spread(samples),
-            "" if is_plain else spread(by_samples, "+"),
-            spread(in_time),
-            "" if is_plain else spread(by_time, "+"),
-            *(f"{fmean(run['points'][-1][key] for run in mine):.2f}" for key in ("mean_iou", "format")),
-            f"{fmean(run['points'][-1]['seconds'] for run in mine):.0f}",
-        ]
-        yield "| " + " | ".join([f"`{name}`" if not is_plain else name, *figures]) + " |"
+        beside, figures = METHODS[name].beside, []
+        mine, plain = ([runs[f"{which}/{seed}"] for seed in seeds] for which in (name, beside))
+        peers = [[runs[f"{peer}/{seed}"] for peer in done if METHODS[peer].beside == beside] for seed in seeds]
+        time_of_all = [min(run["points"][-1]["seconds"] for run in of_seed) for of_seed in peers]
+        steps = [run["points"][-1]["step"] for run in plain]
+        for measured in (
+            [[run["points"][-1]["accuracy"] for run in which] for which in (mine, plain)],
+            [[over(run, "step", end) for run, end in zip(which, steps, strict=True)] for which in (mine, plain)],
+            [[over(run, "seconds", t) for run, t in zip(which, time_of_all, strict=True)] for which in (mine, plain)],
+        ):
+            figures.append(spread(measured[0]))
+            differences = [a - b for a, b in zip(*measured, strict=True)]
+            figures.append("" if name == beside else spread(differences, "+"))
+        for key in ("mean_iou", "seconds"):
+            figures.append(f"{fmean(run['points'][-1][key] for run in mine):.{2 if key == 'mean_iou' else 0}f}")
+        yield "| " + " | ".join([name if name == beside else f"`{name}`", *figures]) + " |"
 
 
 def spread(values: list[float], sign: str = "") -> str:

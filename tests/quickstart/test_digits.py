@@ -26,6 +26,10 @@ def test_splits_share_no_scan_and_leave_none_out():
     assert len(np.unique(tiles.reshape(len(tiles), -1), axis=0)) > len(tiles) - 5
 
 
+def test_worked_answers_show_two_scans_of_each_digit():
+    assert np.bincount(scans("sft")[1]).tolist() == [2] * 10
+
+
 def test_rows_keep_the_contract(drawn):
     for row in drawn:
         validate_row(row, "grpo")

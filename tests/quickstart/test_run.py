@@ -154,8 +154,8 @@ def test_a_failing_trl_shows_its_last_lines_and_keeps_what_was_finished(tmp_path
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "quickstart.json").write_text('{"Render digits": 1.0, "Build the model": 1.0}')
-    with pytest.raises(QuickstartError, match=r"(?s)trl sft .* ended with status 1.*--resume"):
-        quickstart(folder, resume=True, size=TINY)
+    with pytest.raises(QuickstartError, match=r"(?s)trl sft .*--seed 3 .* ended with status 1.*--seed 3 --resume"):
+        quickstart(folder, resume=True, size=TINY, seed=3)
     assert "Traceback" in (folder / "sft.log").read_text()
 
 

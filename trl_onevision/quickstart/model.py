@@ -30,6 +30,9 @@ SPECIAL_TOKENS = [
     "<|video_pad|>",
 ]
 
+TAGS = ["<think>", "</think>", "<answer>", "</answer>"]
+"""Whole tokens, as a reasoning model has them: a completion of a dozen tokens is a third shorter."""
+
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
 <|im_start|>{{ message['role'] + '\n' }}
@@ -63,13 +66,15 @@ def build_tokenizer(texts: Iterable[str]) -> Qwen2Tokenizer:
     )
     tokenizer.train_from_iterator(texts, trainer)
     learned = json.loads(tokenizer.to_str())["model"]
-    return Qwen2Tokenizer(
+    made = Qwen2Tokenizer(
         vocab=learned["vocab"],
         merges=[tuple(pair) for pair in learned["merges"]],  # type: ignore[misc]  # annotated as text, needed as pairs
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         extra_special_tokens=SPECIAL_TOKENS[1:],
     )
+    made.add_tokens(TAGS)  # not special ones, which decoding leaves out
+    return made
 
 
 def build_processor() -> Qwen2_5_VLProcessor:
@@ -95,7 +100,7 @@ def build_model(processor: Qwen2_5_VLProcessor, seed: int = 0) -> Qwen2_5_VLForC
             "vocab_size": len(processor.tokenizer),
             "hidden_size": 128,
             "intermediate_size": 384,
-            "num_hidden_layers": 4,
+            "num_hidden_layers": 3,
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
             "max_position_embeddings": 1024,

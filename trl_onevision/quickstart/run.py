@@ -30,7 +30,7 @@ from trl_onevision.recipes import recipe_path
 STATE = "quickstart.json"
 RESULTS = "results.json"
 PREDICTIONS = "predictions.json"
-MAX_NEW_TOKENS = 32
+MAX_NEW_TOKENS = 28
 TQDM = re.compile(r"(\d+)/(\d+) \[")
 
 
@@ -50,10 +50,11 @@ class QuickstartError(RuntimeError):
 
 @dataclass
 class Run:
-    """One quickstart: its folder, its size, and the seconds that each finished stage took."""
+    """One quickstart: its folder, its size and seed, and the seconds that each finished stage took."""
 
     output: Path
     size: Size
+    seed: int
     console: Console
     seconds: dict[str, float]
 
@@ -84,7 +85,7 @@ def build(run: Run) -> str:
 
     disable_progress_bar()  # of shards, of which there is one
     processor = build_processor()
-    model = build_model(processor)
+    model = build_model(processor, run.seed)
     folder = run.fresh("model")
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
@@ -146,7 +147,7 @@ STAGES: dict[str, Callable[[Run], str]] = {
 
 
 def quickstart(
-    output: Path, *, resume: bool = False, overwrite: bool = False, size: Size | None = None
+    output: Path, *, resume: bool = False, overwrite: bool = False, size: Size | None = None, seed: int = 0
 ) -> dict[str, Any]:
     """Train a small vision-language model on real digit scans with `trl sft` and `trl grpo`, and show what it learned.
 
@@ -161,7 +162,7 @@ def quickstart(
     missing = [module for module in ("sklearn", "matplotlib") if find_spec(module) is None]
     if missing:
         raise QuickstartError(f"{' and '.join(missing)} not found. Install: pip install 'trl-onevision[quickstart]'")
-    run = Run(output, size or Size(), Console(), _open(output, resume=resume, overwrite=overwrite))
+    run = Run(output, size or Size(), seed, Console(), _open(output, resume=resume, overwrite=overwrite))
     for number, (title, stage) in enumerate(STAGES.items(), 1):
         head = f"[bold]{number}/{len(STAGES)} {title}[/]"
         if title in run.seconds:
@@ -172,9 +173,9 @@ def quickstart(
         try:
             detail = stage(run)
         except KeyboardInterrupt:
-            raise QuickstartError(f"Interrupted in stage {number}, {title}. {_how_to_go_on(output)}") from None
+            raise QuickstartError(f"Interrupted in stage {number}, {title}. {_how_to_go_on(run)}") from None
         except OSError as error:  # a full disk
-            raise QuickstartError(f"Stage {number}, {title}: {error}. {_how_to_go_on(output)}") from error
+            raise QuickstartError(f"Stage {number}, {title}: {error}. {_how_to_go_on(run)}") from error
         run.seconds[title] = round(time.perf_counter() - started, 1)
         write_json(output / STATE, run.seconds)
         run.console.print(f"    {detail} · {run.seconds[title]:.0f} s", highlight=False, soft_wrap=True)
@@ -189,10 +190,11 @@ def quickstart_command(
     output: Annotated[Path, typer.Option(help="A new folder for data, model, checkpoints, table and pictures.")],
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in this folder.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Throw away the run in this folder.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the model's first weights and of both trainings.")] = 0,
 ) -> None:
     """Train a small vision-language model on real images, end to end, on this machine's CPU in minutes."""
     try:
-        quickstart(output, resume=resume, overwrite=overwrite)
+        quickstart(output, resume=resume, overwrite=overwrite, seed=seed)
     except (QuickstartError, OSError) as error:
         fail(error)
 
@@ -235,6 +237,8 @@ def _trl(run: Run, method: str) -> str:
     shutil.copyfile(recipe, run.output / recipe.name)
     checkpoint, log = run.fresh(method), run.output / f"{method}.log"
     arguments = [method, "--config", recipe.name]
+    if run.seed:
+        arguments += ["--seed", str(run.seed)]
     if run.size.steps is not None:
         arguments += ["--max_steps", str(run.size.steps)]
     command = f"cd {shlex.quote(str(run.output))} && {shlex.join(['trl', *arguments])}"
@@ -267,7 +271,7 @@ def _trl(run: Run, method: str) -> str:
     if process.returncode:
         raise QuickstartError(
             f"`trl {' '.join(arguments)}` ended with status {process.returncode}; the last lines of {log}:\n"
-            f"{''.join(tail)}{_how_to_go_on(run.output)}"
+            f"{''.join(tail)}{_how_to_go_on(run)}"
         )
     return f"checkpoint in {checkpoint}, log in {log}"
 
@@ -279,8 +283,9 @@ def _log_history(checkpoint: Path) -> list[dict[str, Any]]:
     return history
 
 
-def _how_to_go_on(output: Path) -> str:
-    command = f"trl-onevision quickstart --output {shlex.quote(str(output))} --resume"
+def _how_to_go_on(run: Run) -> str:
+    seed = f" --seed {run.seed}" if run.seed else ""
+    command = f"trl-onevision quickstart --output {shlex.quote(str(run.output))}{seed} --resume"
     return f"What was finished is kept; go on with: {command}"
 
 
