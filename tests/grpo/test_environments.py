@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import environment_ranks
 import pytest
 import tiny
 import torch
 from compare import ONE_BATCH, OURS, assert_same, update
 from datasets import Dataset
+from test_distributed import launch
 from tiny import completions
 from trl import GRPOTrainer
 from trl.chat_template_utils import (
@@ -402,3 +406,38 @@ def test_the_option_reads_what_trl_exports() -> None:
     text = str({"environment": {"trl_onevision.environments.Zoom": {"frame": "norm1000"}}})
     assert environment.read(Options.parse(text).environment)().frame == "norm1000"
     assert Options.parse("{environment: trl_onevision.environments.Zoom}").describe().endswith("environments.Zoom'")
+
+
+# Several processes
+
+
+@pytest.mark.slow
+def test_other_numbers_of_turns_on_two_processes_train_as_on_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TRL_ONEVISION", raising=False)
+    (two,) = launch("environment_ranks.py", str(tmp_path / "two"))
+    one = environment_ranks.train(str(tmp_path / "one"), rows=8)
+    assert [log["tools/call_frequency"] for log in one] == [4 / 8, 4 / 8]
+    assert all(log["grad_norm"] > 1e-3 for log in one)
+    for ours, expected in zip(two, one, strict=True):
+        for name in ("loss", "grad_norm", "reward", "tools/call_frequency", "completions/mean_length"):
+            assert ours[name] == pytest.approx(expected[name], abs=2e-5), (name, expected["step"])
+
+
+@pytest.mark.parametrize(
+    ("vllm", "sharded", "message"),
+    [
+        (None, "is_fsdp", "FSDP, which gathers weights"),
+        (None, "is_zero3", "ZeRO-3, which gathers weights"),
+        ("server", None, "a vLLM server"),
+        ("colocate", None, "vllm_tensor_parallel_size"),
+    ],
+)
+def test_where_processes_would_wait_without_end_tools_are_refused(vllm: Any, sharded: Any, message: str) -> None:
+    args = SimpleNamespace(vllm_mode=vllm, vllm_tensor_parallel_size=2)
+    dist = SimpleNamespace(is_fsdp=sharded == "is_fsdp", is_zero3=sharded == "is_zero3")
+    with pytest.raises(ValueError, match=f"{message}.*Use ZeRO-2 or DDP"):
+        environment.refuse_waiting(SimpleNamespace(args=args, _dist=dist, use_vllm=vllm is not None))
+    args.vllm_mode, args.vllm_tensor_parallel_size = "colocate", 1
+    environment.refuse_waiting(SimpleNamespace(args=args, _dist=dist, use_vllm=True))

@@ -155,6 +155,26 @@ def _shows_images(tool: Callable[..., Any]) -> bool:
     return get_origin(get_type_hints(tool).get("return")) is list
 
 
+def refuse_waiting(trainer: Any) -> None:
+    """Raise where processes whose rollouts take other numbers of turns would wait for each other without end.
+
+    TRL generates once a turn, on each process for itself; what follows makes of it a call of all.
+    """
+    args, dist = trainer.args, trainer._dist
+    vllm = args.vllm_mode if trainer.use_vllm else None
+    together = {
+        "FSDP, which gathers weights at each generation": vllm is None and dist.is_fsdp,
+        "ZeRO-3, which gathers weights at each generation": vllm is None and dist.is_zero3,
+        "a vLLM server, of whose answers a process takes a share by its number of prompts": vllm == "server",
+        "vllm_tensor_parallel_size": vllm == "colocate" and args.vllm_tensor_parallel_size > 1,
+    }
+    for how in (how for how, found in together.items() if found):
+        raise ValueError(
+            f"Tools on several processes cannot hold with {how}: rollouts take other numbers of turns on each. Use "
+            "ZeRO-2 or DDP, or vllm_mode: colocate with an engine a process."
+        )
+
+
 def with_columns(rows: list[dict[str, Any]], environments: list[Any] | None) -> list[dict[str, Any]]:
     """Rows with what their environments have drawn, `columns`, over the columns of their own.
 

@@ -138,6 +138,8 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         self._generates_sharded = self._dist.is_fsdp or (
             self._dist.is_zero3 and not self.args.ds3_gather_for_generation
         )
+        if self.tools and self.accelerator.num_processes > 1:
+            environment.refuse_waiting(self)
         self.log_multimodal = False  # TRL gathers images on ranks that have some: `_generate` does, on every rank
         self._sharing = self._enable_sharing()
         self._scorer = Scorer(self, super()._get_per_token_logps_and_entropies)
