@@ -139,10 +139,29 @@ def test_the_loss_is_that_of_trl_with_the_same_factory(
     stock = run(*turns, stock=True, family=family, data=data, environment_factory=factory)
     result = update(ours)
     assert_same(result, update(stock))
+    assert ours._sharing.processing is ours._sharing.prefill is None
+    assert (ours._sharing.scoring is None) == ("Synthesize" in str(option))  # a tool may put images into completions
     calls = sum(TOKENS.decode(ids).count("<tool_call>") for turn in turns for ids in turn)
     assert result.metrics.get("tools/call_frequency", 0) == calls / 4
     assert result.metrics.get("tools/failure_frequency", 0) == 0
     assert max(gradient.norm() for gradient in result.gradients.values() if gradient is not None) > 1e-3
+
+
+def test_one_prefill_a_drawn_prompt_samples_what_trl_samples(make: Callable[..., Any]) -> None:
+    settings = {**ONE_BATCH, "family": "qwen3_vl", "template": qwen3_vl_chat_template, "data": seeds()}
+    settings |= {"environment_factory": lambda: Synthesize("count", 1), "max_completion_length": 4}
+    sampled, rows = [], []
+    for kind in (OURS, {}):
+        trainer = make(**kind, **settings)
+        seen: list[int] = []
+        trainer.model.get_output_embeddings().register_forward_hook(
+            lambda module, args, output, seen=seen: seen.append(len(output))
+        )
+        torch.manual_seed(7)
+        sampled.append(scored(trainer)["completion_ids"])
+        rows.append(seen[0])
+    assert torch.equal(*sampled)
+    assert rows == [2, 8]
 
 
 def test_what_a_tool_says_is_in_the_completion_and_not_in_the_loss(run: Callable[..., Any]) -> None:

@@ -22,14 +22,18 @@ from test_families import FURTHER, GIVEN, settings
 from trl import GRPOTrainer, SFTConfig, SFTTrainer
 from trl import chat_template_utils as templates
 
+from trl_onevision.grpo.environment import give_tools
+
 DOCS = Path(__file__).parents[2] / "docs" / "families.md"
 COLUMNS = ("SFT", "GRPO", "processed once", "prefilled once", "packed", "liger", "LoRA", "mixed rows", "tools", "vLLM")
 # What TRL 1.16 fails on has a row too
 VISION = (*tiny.FAMILIES, *FURTHER, "paligemma", "kimi_k25", "minicpmv4_6")
 LANGUAGE = ("llama", "mistral", "qwen2", "qwen3")
 ESSENTIAL = ("qwen2_5_vl", "gemma3", "qwen3")
-# The published templates that TRL has a copy of and can read tool calls of
+# The published templates that TRL has a copy of and can read tool calls of; of two families, this package's
 TOOL_TEMPLATES = {
+    "qwen2_vl": templates.qwen2_5_vl_chat_template,
+    "qwen2_5_vl": templates.qwen2_5_vl_chat_template,
     "gemma4": templates.gemma4_v5_chat_template,
     "lfm2_vl": templates.lfm2_2_5_vl_chat_template,
     "llama": templates.llama3_1_chat_template,
@@ -208,6 +212,7 @@ def with_tool(kind: type, row: Row, template: str) -> type:
     class WithTool(kind):  # type: ignore[misc, valid-type]
         def __init__(self, *args: Any, processing_class: Any, **kwargs: Any) -> None:
             processing_class.chat_template = template
+            give_tools(processing_class)
             super().__init__(*args, processing_class=processing_class, tools=[tool], **kwargs)
             ask = [{"role": "user", "content": [{"type": "text", "text": "Ask."}] if row.looks else "Ask."}]
             call = {"type": "function", "function": {"name": tool.__name__, "arguments": {}}}

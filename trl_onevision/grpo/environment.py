@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
@@ -190,14 +192,15 @@ def with_columns(rows: list[dict[str, Any]], environments: list[Any] | None) -> 
     return [{**known, **row, **columns} for row, columns in zip(rows, drawn, strict=True)]
 
 
-def refuse_unequal(trainer: Any, prompts: list[Any]) -> None:
-    """Raise where an environment has shown the copies of a prompt different things, on any rank.
+def as_one(trainer: Any, prompts: list[Any]) -> list[Any]:
+    """Prompts with the blocks that `reset` added, the copies of one sharing their images; they have to be equal.
 
-    `prompts` are this rank's, with the blocks that `reset` added; the copies of one stand side by side over all ranks.
+    `prompts` are this rank's; the copies of one stand side by side over all ranks. Raises `ValueError` where an
+    environment has shown them different things, on any rank.
     """
     size = trainer.num_generations if trainer.model.training else trainer.num_generations_eval
-    seen: dict[int, str] = {}
-    found = gather_object([(_digest(prompt, seen), _start(prompt)) for prompt in prompts])
+    digests = [_digest(prompt) for prompt in prompts]
+    found = gather_object([(digest, _start(prompt)) for digest, prompt in zip(digests, prompts, strict=True)])
     for first in range(0, len(found), size):
         group = found[first : first + size]
         if len({digest for digest, _ in group}) > 1:
@@ -208,30 +211,41 @@ def refuse_unequal(trainer: Any, prompts: list[Any]) -> None:
                 "or merit of an answer. Let `reset` take what is random from a column of the row, as `seed` in "
                 "`def reset(self, seed, **row)`, and give the dataset that column, with another number in each row."
             )
+    shared: list[Any] = []
+    for row, prompt in enumerate(prompts):
+        is_copy = row > 0 and digests[row] == digests[row - 1] and isinstance(prompt, list)
+        # A list for each row: TRL adds to it what its tools say
+        shared.append([dict(message) for message in shared[-1]] if is_copy else prompt)
+    return shared
 
 
-def _digest(prompt: Any, seen: dict[int, str]) -> tuple[str, str]:
-    """Hashes of a prompt's texts and of its images; `seen` holds those of the images by their identity."""
-    texts, images = hashlib.blake2b(), hashlib.blake2b()
-    for message in prompt if isinstance(prompt, list) else [{"content": prompt}]:
-        content = message["content"]
-        for block in content if isinstance(content, list) else [{"type": "text", "text": content}]:
-            texts.update(f"{message.get('role')}\0{block['type']}\0{block.get('text')}\0".encode())
-            if block.get("image") is not None:
-                image = block["image"]
-                if id(image) not in seen:
-                    seen[id(image)] = _hash(image)
-                images.update(seen[id(image)].encode())
-    return texts.hexdigest(), images.hexdigest()
+def _digest(prompt: Any) -> tuple[str, str]:
+    """Hashes of all that a prompt says, and of its images."""
+    images = hashlib.blake2b()
+
+    def note(image: Any) -> str:
+        known = (
+            f"{image.mode}{image.size}".encode() + image.tobytes() if isinstance(image, Image.Image) else repr(image)
+        )
+        images.update(known if isinstance(known, bytes) else known.encode())
+        return "image"
+
+    said = json.dumps(prompt, default=note, sort_keys=True)
+    return hashlib.blake2b(said.encode()).hexdigest(), images.hexdigest()
 
 
-def _hash(image: Any) -> str:
-    data = (
-        f"{image.mode}{image.size}".encode() + image.tobytes()
-        if isinstance(image, Image.Image)
-        else repr(image).encode()
-    )
-    return hashlib.blake2b(data).hexdigest()
+@contextmanager
+def of_rows(trainer: Any, rows: list[int]) -> Iterator[None]:
+    """While active, TRL tokenizes the prompts of these rows of a generation alone."""
+    names = getattr(trainer, "_batch_environments", None)
+    if names is None:
+        yield
+        return
+    trainer._batch_environments = [names[row] for row in rows]
+    try:
+        yield
+    finally:
+        trainer._batch_environments = names
 
 
 def _start(prompt: Any) -> str:

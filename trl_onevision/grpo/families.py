@@ -77,8 +77,8 @@ def sharing(trainer: Any, model: Any) -> Sharing:
 
 
 def _why_not_process(trainer: Any) -> str | None:
-    if trainer.environment_factories:
-        return "an environment may give each copy of a prompt something else to see"
+    if len(trainer.environment_factories or ()) > 1:
+        return "environments may give equal prompts other tools"
     if trainer.rollout_func is not None:
         return "a rollout function tokenizes and generates by itself"
     return None

@@ -230,7 +230,7 @@ class OneVisionGRPOTrainer(GRPOTrainer):
     def _generate(self, prompts: list[Any], **more: Any) -> tuple[Any, ...]:
         if self._rows_are_owned:  # an environment has added to the prompts
             refuse_unseen_rows([{"prompt": prompt} for prompt in prompts], owned=True)
-            environment.refuse_unequal(self, prompts)
+            prompts = environment.as_one(self, prompts)
         generate: Callable[..., tuple[Any, ...]] = functools.partial(super()._generate, **more)
         if self._resampler is not None and self.model.training:
             generate = functools.partial(self._resampler.generate, generate)
@@ -248,9 +248,9 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         if self._sharing.processing is not None:
             return self._tokenize_every_copy(prompts, **more)
         unique_of_row = unique_rows(prompts)
-        with seen_once(self.processing_class) as seen:
-            distinct = [prompts[row] for row in first_rows(unique_of_row)]
-            ids, images, fields = self._tokenize_unpadded(distinct, **more)
+        first = first_rows(unique_of_row)
+        with seen_once(self.processing_class) as seen, environment.of_rows(self, first):
+            ids, images, fields = self._tokenize_unpadded([prompts[row] for row in first], **more)
         known = Prompts(unique_of_row, ids, images, fields, seen, every_copy=not self._holds_once)
         reason = known.why_not()
         on_a_rank, self._tower.due = on_any_rank([reason is not None, images is not None], self.accelerator)
