@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import environment_ranks
+import pyarrow.parquet as pq
 import pytest
 import tiny
 import torch
@@ -291,8 +292,12 @@ def test_calls_that_mean_harm_are_errors_that_the_model_reads(run: Callable[...,
         data=tiny.dataset(7),
         max_completion_length=900,
         per_device_train_batch_size=14,
+        log_completions=True,
     )
     result = update(trainer)
+    trainer.log({"loss": result.loss})  # which writes calls of every kind into one table
+    (table,) = Path(trainer.args.output_dir, "completions").glob("*.parquet")
+    assert len(pq.read_table(table)) == 14
     assert result.metrics["tools/failure_frequency"] == pytest.approx(8 / 9)
     assert torch.isfinite(torch.tensor(result.loss))
 

@@ -280,3 +280,30 @@ def plain(tool_messages: list[dict[str, Any]], tokenizer: Any) -> list[dict[str,
         }
         for message in tool_messages
     ]
+
+
+def as_text(completion: Any) -> Any:
+    """A completion as TRL's table of completions takes it: every message a text, with its calls behind it.
+
+    Its file holds one type a column, and so neither texts beside blocks nor calls whose arguments differ in kind.
+
+    >>> said = {"role": "assistant", "content": "Let me look.", "tool_calls": [{"function": {"name": "zoom"}}]}
+    >>> shown = {"role": "tool", "name": "zoom", "content": [{"type": "image"}, {"type": "text", "text": "Larger."}]}
+    >>> as_text([said, shown])
+    [{'role': 'assistant', 'content': 'Let me look.<tool_call>{"name": "zoom"}</tool_call>'},
+        {'role': 'tool', 'name': 'zoom', 'content': '<image>Larger.'}]
+    """
+    if not isinstance(completion, list):
+        return completion
+    return [
+        {**{key: value for key, value in message.items() if key != "tool_calls"}, "content": _written(message)}
+        for message in completion
+    ]
+
+
+def _written(message: dict[str, Any]) -> str:
+    content = message.get("content") or ""
+    blocks = content if isinstance(content, list) else [{"type": "text", "text": content}]
+    texts = [block["text"] if block.get("type") == "text" else f"<{block.get('type')}>" for block in blocks]
+    calls = [json.dumps(call.get("function", call)) for call in message.get("tool_calls") or []]
+    return "".join(map(str, texts)) + "".join(f"<tool_call>{call}</tool_call>" for call in calls)

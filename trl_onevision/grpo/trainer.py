@@ -363,6 +363,14 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         self._groups = gather_groups(self, inputs, completion_ids_list, rewards_NF)
         return rewards_NF
 
+    def log(self, logs: dict[str, float], *others: Any, **more: Any) -> None:
+        if self.tools:
+            completions = self._logs["completion"]
+            texts = [environment.as_text(completion) for completion in completions]
+            completions.clear()
+            completions.extend(texts)
+        super().log(logs, *others, **more)
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
         if self._shaping is not None and self.args.should_save:
