@@ -5,7 +5,7 @@ import torch
 from trl.trainer.utils import nanstd
 
 from trl_onevision.chat import Reply
-from trl_onevision.select.keep import PRESETS, band, control, kept, pair
+from trl_onevision.select.keep import PRESETS, band, control, kept
 from trl_onevision.select.measure import Measured, Rewards, Scored
 from trl_onevision.select.rows import SelectError
 
@@ -58,8 +58,16 @@ def test_a_control_is_as_large_seeded_and_of_measured_rows():
 
 
 def test_a_pair_is_the_best_and_the_worst_or_none():
-    assert pair(ROWS[1]) == ("answer 0", "answer 1")
-    assert pair(ROWS[0]) is None and pair(ROWS[5]) is None
+    assert ROWS[1].pair == ("answer 0", "answer 1")
+    assert ROWS[0].pair is None and ROWS[5].pair is None
+
+
+def test_figures_outlive_the_answers():
+    row = measured(1, [1, 0, 0, 0], [1, 1, 0, 0])
+    deviation = row.reward_std
+    row.forget()
+    assert (row.answers, row.pass_rate, row.pass_rate_blind, row.reward_std) == ([], 0.25, 0.5, deviation)
+    assert row.pair == ("answer 0", "answer 1")
 
 
 @pytest.mark.parametrize("text", ["", "0.5", "a:b", "-1:1", "0:2", "0.9:0.1", "nan:1"])

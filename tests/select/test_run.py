@@ -158,7 +158,7 @@ def test_a_run_that_is_killed_at_20_points_ends_with_the_same_files(server, data
         (part / "data").rename(output / "data")
         die()
 
-    for name, at in [("_write_answers", die), ("write_json", die), ("_publish", rename_one_and_die)]:
+    for name, at in [("_record", die), ("write_json", die), ("_publish", rename_one_and_die)]:
         process = killed(server, folder, output, lambda name=name, at=at: setattr(running, name, at))
         process.join(60)
         assert process.exitcode == -signal.SIGKILL

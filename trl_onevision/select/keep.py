@@ -75,9 +75,14 @@ def band(text: str) -> Rule:
     return lambda row: least <= row.pass_rate <= most
 
 
+def is_kept(row: Measured, rules: Sequence[Rule]) -> bool:
+    """Whether a row was measured and all rules keep it."""
+    return not row.reason and all(rule(row) for rule in rules)
+
+
 def kept(rows: Sequence[Measured], rules: Sequence[Rule], order: Order | None = None) -> list[Measured]:
-    """The measured rows that all rules keep: as in the data, or by their pass rate, where equal ones stay in order."""
-    chosen = [row for row in rows if not row.reason and all(rule(row) for rule in rules)]
+    """The rows that are kept: as in the data, or by their pass rate, where equal ones stay in order."""
+    chosen = [row for row in rows if is_kept(row, rules)]
     if order is not None:
         chosen.sort(key=lambda row: row.pass_rate, reverse=order == "easy")
     return chosen
@@ -87,10 +92,3 @@ def control(rows: Sequence[Measured], size: int, seed: int) -> list[Measured]:
     """As many of the measured rows at random, in the data's order."""
     drawn = random.Random(seed).sample([row for row in rows if not row.reason], size)
     return sorted(drawn, key=lambda row: row.index)
-
-
-def pair(row: Measured) -> tuple[str, str] | None:
-    """The best and the worst answer to a row, or nothing where all earn the same."""
-    best = max(row.answers, key=lambda answer: answer.reward)
-    worst = min(row.answers, key=lambda answer: answer.reward)
-    return (best.text, worst.text) if best.reward > worst.reward else None

@@ -9,6 +9,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -37,7 +38,7 @@ class Scored:
 
 @dataclass
 class Measured:
-    """What a model made of a row; a row that could not be measured has the reason in place of figures."""
+    """What a model made of a row: its answers, and figures that outlive them. Without figures there is a reason."""
 
     index: int
     id: str
@@ -45,20 +46,33 @@ class Measured:
     blind: list[Scored] = field(default_factory=list)
     reason: str = ""
 
-    @property
+    @cached_property
     def pass_rate(self) -> float:
         """The share of right answers."""
         return fmean(bool(answer.right) for answer in self.answers)
 
-    @property
+    @cached_property
     def pass_rate_blind(self) -> float | None:
         """The share of right answers with grey for images; `None` where there are none, or nobody asked."""
         return fmean(bool(answer.right) for answer in self.blind) if self.blind else None
 
-    @property
+    @cached_property
     def reward_std(self) -> float:
         """The deviation of the summed rewards, as TRL takes it of a group."""
         return stdev(answer.reward for answer in self.answers)
+
+    @cached_property
+    def pair(self) -> tuple[str, str] | None:
+        """The best and the worst answer, or nothing where all earn the same."""
+        best = max(self.answers, key=lambda answer: answer.reward)
+        worst = min(self.answers, key=lambda answer: answer.reward)
+        return (best.text, worst.text) if best.reward > worst.reward else None
+
+    def forget(self) -> None:
+        """Let go of the answers, once they are written: a hundred thousand rows fit into memory, their answers not."""
+        if not self.reason:
+            _ = self.pass_rate, self.pass_rate_blind, self.reward_std, self.pair
+        self.answers, self.blind = [], []
 
 
 @dataclass(frozen=True)
@@ -182,7 +196,11 @@ def _score(rows: Rows, chunk: list[Measured], engine: Engine, rewards: Rewards, 
     asked = [(row, replies) for row in chunk if (replies := _replies(rows, row.index, engine, blind))]
     if not asked:
         return
-    columns = rows.dataset[[row.index for row, replies in asked for _ in replies]]
+    stored = rows.dataset[[row.index for row, _ in asked]]  # each image is decoded once
+    columns = {
+        name: [value for value, (_, replies) in zip(values, asked, strict=True) for _ in replies]
+        for name, values in stored.items()
+    }
     scored = iter(rewards.score([reply for _, replies in asked for reply in replies], **columns))
     for row, replies in asked:
         answers = [next(scored) for _ in replies]

@@ -20,7 +20,7 @@ from rich.table import Table
 from trl_onevision.console import progress
 from trl_onevision.data.writer import ROW_GROUP_ROWS, SHARD_ROWS
 from trl_onevision.json_file import write_json
-from trl_onevision.select.keep import Order, Rule, control, kept, pair
+from trl_onevision.select.keep import Order, Rule, control, is_kept, kept
 from trl_onevision.select.measure import Measured, Rewards, measured
 from trl_onevision.select.rows import Rows, SelectError
 from trl_onevision.select.sample import Engine
@@ -129,11 +129,15 @@ def select(
     part = output / PART
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
-    with progress(console) as bars:
+    found: list[Measured] = []
+    with progress(console) as bars, (part / ANSWERS).open("w", encoding="utf-8", errors="backslashreplace") as file:
         scored = measured(rows, engine, rewards, refused)
-        found = list(bars.track(scored, total=len(rows), description="scoring"))
+        for row in bars.track(scored, total=len(rows), description="scoring"):
+            file.write(_record(row, is_kept(row, wanted.rules)) + "\n")
+            row.forget()
+            found.append(row)
     chosen = kept(found, wanted.rules, wanted.order)
-    pairs = [(row, two) for row in chosen if (two := pair(row))] if wanted.pairs else []
+    pairs = [(row, row.pair) for row in chosen if row.pair] if wanted.pairs else []
     summary = Summary.of(found, len(chosen), len(pairs))
     console.print(summary.table())
     if not chosen:
@@ -141,7 +145,6 @@ def select(
             f"None of {len(found):,} rows is kept, and nothing was written. The answers are in {output}: the same "
             "command with another --keep asks nothing again."
         )
-    _write_answers(part / ANSWERS, found, {row.index for row in chosen})
 
     def table(batch: Sequence[Measured]) -> pa.Table:
         figures = {name: [getattr(row, name) for row in batch] for name in FIGURES}
@@ -181,18 +184,17 @@ def _write(folder: Path, split: str, rows: Sequence[T], table: Callable[[Sequenc
                 writer.write_table(one)
 
 
-def _write_answers(path: Path, rows: Sequence[Measured], chosen: set[int]) -> None:
-    with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
-        for row in rows:
-            record: dict[str, Any] = {"row": row.index, "id": row.id, "kept": row.index in chosen}
-            if row.reason:
-                record["reason"] = row.reason
-            else:
-                record |= {name: getattr(row, name) for name in FIGURES}
-            record["answers"] = [asdict(answer) for answer in row.answers]
-            if row.blind:
-                record["blind"] = [asdict(answer) for answer in row.blind]
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+def _record(row: Measured, kept: bool) -> str:
+    """A row's line of `answers.jsonl`."""
+    record: dict[str, Any] = {"row": row.index, "id": row.id, "kept": kept}
+    if row.reason:
+        record["reason"] = row.reason
+    else:
+        record |= {name: getattr(row, name) for name in FIGURES}
+    record["answers"] = [asdict(answer) for answer in row.answers]
+    if row.blind:
+        record["blind"] = [asdict(answer) for answer in row.blind]
+    return json.dumps(record, ensure_ascii=False)
 
 
 def _publish(part: Path, output: Path) -> None:
