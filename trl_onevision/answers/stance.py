@@ -1,11 +1,17 @@
-"""What a text does with what it says: assert it, deny it or hedge it. One rule for every kind of answer."""
+"""What a text does with what it says, or with a place in it: assert, deny or hedge it. One rule for every kind."""
 
+import itertools
 import re
+from collections.abc import Iterable
 
+MAX_ITEMS = 1000  # of an answer: a longer list scores as if it held as many, which already divides its reward
+
+_NOT = r"not|never|nor|cannot|except|excluding|(?:other|rather)\sthan|instead\sof"
+_WRONG = r"wrong|incorrect|false"
 _DENIED = re.compile(
-    r"\b(?:not|no|never|neither|nor|none|cannot|wrong|incorrect|false|untrue|except|excluding|excluded?|eliminat\w+|unlike|without"
-    r"|impossible|unlikely|invalid|reject\w*|(?:anything|everything|all|nothing|any)\sbut|(?:other|rather)\sthan|instead|far\sfrom"
-    r"|rul\w+\sout|isnt|cant)\b|\w+n['’]t\b|[不非没沒未错錯除別别否無无]|[以之]外|でな|ない|아니|\bniet\b|\bnicht\b|\bkein\w*\b",
+    rf"\b(?:{_NOT}|{_WRONG}|no|neither|none|untrue|excluded?|eliminat\w+|unlike|without|impossible|unlikely|invalid|instead"
+    r"|reject\w*|(?:anything|everything|all|nothing|any)\sbut|far\sfrom|rul\w+\sout|isnt|cant)\b|\w+n['’]t\b"
+    r"|[不非没沒未错錯除別别否無无]|[以之]外|でな|ない|아니|\bniet\b|\bnicht\b|\bkein\w*\b",
     re.IGNORECASE,
 )
 _HEDGED = re.compile(
@@ -19,6 +25,28 @@ _BOUND = re.compile(
     re.IGNORECASE,
 )
 _DOUBLE = re.compile(r"\bnot\s(?:only|just|merely)\b|没错|不错|没有错", re.IGNORECASE)
+# What may stand between a denial and the place that it denies: "not in the region at [1, 2]".
+_OF_A_PLACE = (
+    r"at|one|in|inside|within|from|between|the|a|an|this|that|it|its|is|are|be|bound(?:ing|ed)|b?box(?:es)?|region|area|"
+    r"points?|position|locat(?:ion|ed)|found|span|segment|interval|object|target|answer|coordinates|correct|right|"
+    r"find|see|locate|json|bbox_2d|box_2d|point_2d|start|label"
+)
+_BEFORE = re.compile(
+    rf"(?:\b(?:{_NOT}|(?:{_WRONG})\s(?:b?box|answer|point|span|region|one))\b|n['’]t\b)"
+    rf"(?:[\s:=\"'`*_{{(\[<|>]{{1,8}}(?:{_OF_A_PLACE})\b){{0,8}}+[\s:=\"'`*_{{(\[<|>]{{0,8}}\Z"
+    r"|(?:不是|不在|并非|没有|除了|排除)[^，。；,.;]{0,6}\Z",
+    re.IGNORECASE,
+)
+_BEHIND = re.compile(
+    rf"[\s\])}}>\"'`*_]{{0,8}}(?:(?:is|are|was|were)(?:\snot\b|n['’]t\b|\s(?:{_WRONG})\b)"
+    rf"|[(:,-]{{0,2}}\s?(?:{_WRONG})\b|(?:是错|不对|不是|错误))",
+    re.IGNORECASE,
+)
+_OR = re.compile(
+    r"[\s\])}>,;.`\"']{0,8}(?:\bor\b|或者?|还是|/)"
+    r"(?:\s(?:maybe|perhaps|possibly|else|at|from))?(?:[\s:\[({<,`\"']|b?box(?:_2d)?|point(?:_2d)?|start){0,12}",
+    re.IGNORECASE,
+)
 
 
 def is_asserted(text: str) -> bool:
@@ -46,3 +74,30 @@ def is_hedged(text: str) -> bool:
     (True, False)
     """
     return _HEDGED.search(text) is not None
+
+
+def asserts(text: str, start: int, end: int) -> bool:
+    """Whether a text does not deny what stands between two places of it.
+
+    >>> asserts("It is at [1, 2].", 9, 15), asserts("It is not at [1, 2].", 13, 19), asserts("[1, 2] is wrong", 0, 6)
+    (True, False, False)
+    """
+    return not _BEFORE.search(text[max(0, start - 80) : start]) and not _BEHIND.match(text, end)
+
+
+def stated(text: str, matches: Iterable[re.Match[str]]) -> list[re.Match[str]]:
+    """The matches that a text asserts, at most `MAX_ITEMS`: no denied ones, and none at all of "this or that".
+
+    >>> [found[0] for found in stated("not 1 but 2", re.finditer("[0-9]", "not 1 but 2"))]
+    ['2']
+    >>> stated("1 or 2", re.finditer("[0-9]", "1 or 2"))
+    []
+    """
+    kept, end = [], None
+    for found in itertools.islice(matches, MAX_ITEMS):
+        if end is not None and _OR.fullmatch(text, end, found.start()):
+            return []
+        if asserts(text, *found.span()):
+            kept.append(found)
+        end = found.end()
+    return kept

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from trl_onevision.rewards.denial import stated
+from trl_onevision.answers.stance import stated
 from trl_onevision.rewards.json_text import Item, collect, read_json
 
 # Twenty digits hold every coordinate; without the bound, a million digits would go through `float`.

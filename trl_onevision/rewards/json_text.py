@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from trl_onevision.rewards.denial import MAX_ITEMS, asserts, stated
+from trl_onevision.answers.stance import MAX_ITEMS, asserts, stated
 
 Item = TypeVar("Item")
 
