@@ -21,6 +21,8 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
+from trl_onevision.answers.markup import plain
+
 MAX_WORKERS = 4
 PAIRS_AT_ONCE = 8
 LONGEST_ANSWER = 1000  # characters; a longer one is compared as text only
@@ -67,25 +69,18 @@ def _expense(pair: Pair) -> int:
 
 
 _NAMES = "π=pi ∞=infty ≤=le ≥=ge ≠=ne ∪=cup ∩=cap ×=times ·=cdot ÷=div ±=pm θ=theta ∈=in ∅=emptyset"
-_TO_LATEX = str.maketrans(
-    {entry[0]: rf"\{entry[2:]} " for entry in _NAMES.split()}
-    | {"°": r"^\circ ", "−": "-", "–": "-", "$": ""}
-    | {power: f"^{{{index}}}" for index, power in enumerate("⁰¹²³⁴")}
-)
+_TO_LATEX = str.maketrans({entry[0]: rf"\{entry[2:]} " for entry in _NAMES.split()} | {"°": r"^\circ ", "$": ""})
 _ROOT = re.compile(r"√\s{0,2}(?:\{([^{}]{0,100})\}|\(([^()]{0,100})\)|(\d{1,20}|[a-zA-Z]))")
-_FUNCTIONS = "pi|arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|sec|csc|cot|ln|log|exp"
 # Without its backslash "tan" is the product of three variables, and "nat" the same.
 _PLAIN_NAME = re.compile(
-    rf"\\(?:operatorname|mathrm|text)\s?\{{({_FUNCTIONS})\}}|(?<![\\a-zA-Z])({_FUNCTIONS})(?![a-zA-Z])"
+    r"(?<![\\a-zA-Z])(pi|arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|sec|csc|cot|ln|log|exp)(?![a-zA-Z])"
 )
 
 
 def _latex(text: str) -> str:
-    """Write what people type (√2, pi, 90°, x², sin x) as the LaTeX that math-verify reads; `$` is the caller's."""
-    text = _ROOT.sub(lambda root: rf"\sqrt{{{root[1] or root[2] or root[3]}}}", text)
-    for delimiter in (r"\(", r"\)", r"\[", r"\]"):
-        text = text.replace(delimiter, " ")
-    return _PLAIN_NAME.sub(lambda name: rf"\{name[1] or name[2]} ", text.translate(_TO_LATEX)).strip().rstrip(".")
+    """Write what people type (√2, pi, 90°, sin x) as the LaTeX that math-verify reads; `$` is the caller's."""
+    text = _ROOT.sub(lambda root: rf"\sqrt{{{root[1] or root[2] or root[3]}}}", plain(text))
+    return _PLAIN_NAME.sub(lambda name: rf"\{name[1]} ", text.translate(_TO_LATEX)).strip().rstrip(".")
 
 
 def _most_workers() -> int:
