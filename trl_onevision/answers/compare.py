@@ -10,7 +10,6 @@ from trl_onevision.answers import parse
 from trl_onevision.answers.expression import Tree, Undefined, Unknown, evaluate, symbols
 from trl_onevision.answers.markup import normalize
 from trl_onevision.answers.parse import Quantity, Relation, Sequence, Value
-from trl_onevision.answers.units import Unit
 
 DIGITS, MANY_DIGITS = 50, 400  # what two sides agree to at first is checked with many: 1 + 10^-301 is not 1
 LEEWAY = Decimal("5e-7")  # of a decimal answer to an exact gold: 0.333333 is 1/3
@@ -71,21 +70,14 @@ def in_units_of(gold: Quantity, given: Quantity) -> list[Fraction]:
         hundred = Fraction(100) if gold.is_percent else Fraction(1, 100)
         return [] if other.units or other.word else [Fraction(1), hundred]
     if gold.units and given.units:
-        return list(
-            dict.fromkeys(
-                factor for one, two in itertools.product(gold.units, given.units) for factor in _factor(one, two)
-            )
-        )
+        pairs = itertools.product(gold.units, given.units)
+        return list(dict.fromkeys(two.size / one.size for one, two in pairs if one.dimension == two.dimension))
     if (gold.units and given.word) or (gold.word and given.units):
         return []
     if gold.word and given.word:
         wanted, said = set(gold.word.split()), set(given.word.split())
         return [Fraction(1)] if wanted <= said or said <= wanted else []
     return [Fraction(1)]
-
-
-def _factor(gold: Unit, given: Unit) -> list[Fraction]:
-    return [given.size / gold.size] if gold.dimension == given.dimension else []
 
 
 def _same_quantity(gold: Quantity, given: Quantity, tolerance: float | None) -> bool | None:
@@ -164,10 +156,11 @@ def _same_sequence(gold: Sequence, given: Sequence, tolerance: float | None) -> 
         return False
     if gold.brackets and given.brackets and gold.brackets != given.brackets:
         return False
-    pairs = list(zip(gold.parts, given.parts, strict=True))
-    verdicts = [same(*pair, tolerance) for pair in pairs]
-    if ordered or len(gold.parts) > 8 or all(verdicts):
-        return True if all(verdicts) else False if False in verdicts else None
+    verdicts = [same(*pair, tolerance) for pair in zip(gold.parts, given.parts, strict=True)]
+    if all(verdicts):
+        return True
+    if ordered or len(verdicts) > 8:
+        return False if False in verdicts else None
     return _matched(gold.parts, given.parts, tolerance)
 
 

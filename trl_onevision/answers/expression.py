@@ -282,6 +282,11 @@ class Parser:
             cut.append(Token("letters", piece, at, at + len(piece), token.spaced and not cut))
             at += len(piece)
         self.tokens[self.at - 1 : self.at] = cut
+        follows = self.peek()
+        is_index = follows and follows.start == cut[0].end and follows.kind == "number" and follows.text.isdigit()
+        if follows and is_index and pieces[0] not in ("i", "j"):  # P2 is P_2, but j120 is imaginary
+            self.at += 1
+            return ("sym", f"{pieces[0]}_{follows.text}")
         return self.subscripted(pieces[0])
 
     def subscripted(self, name: str) -> Tree:

@@ -54,9 +54,10 @@ def _unwrapped(solution: Any) -> str:
     if isinstance(solution, float) and not math.isfinite(solution):  # a table's missing value
         return ""
     gold = str(solution)
-    block = tagged(gold)
-    inner = boxed(gold if block is None else block)
-    return (inner if inner is not None else block if block is not None else gold).strip()
+    for inside in (tagged, boxed):
+        inner = inside(gold)
+        gold = gold if inner is None else inner
+    return gold.strip()
 
 
 def task_of(gold: str, question: str | None = None, choices: Sequence[Any] | None = None) -> str:
@@ -90,14 +91,13 @@ def task_of(gold: str, question: str | None = None, choices: Sequence[Any] | Non
         value = parse.read(gold)
     except Unknown:
         return "math"
-    if isinstance(value, Quantity) and _is_number(value) and not value.name and _is_bare(bare):
-        return "number"
-    return "math" if value is not None and _MATHEMATICS.search(bare) and _is_bare(bare) else "text"
-
-
-def _is_number(value: Quantity) -> bool:
-    tree = value.tree[1] if value.tree[0] == "-" else value.tree
-    return bool(tree[0] == "num") or bool(value.units and tree[0] == "+" and not symbols(tree))
+    if value is None or not _is_bare(bare):
+        return "text"
+    if isinstance(value, Quantity) and not value.name:
+        is_sum = value.units and value.tree[0] == "+" and not symbols(value.tree)  # 2 h 30 min
+        if value.is_numeral or is_sum:
+            return "number"
+    return "math" if _MATHEMATICS.search(bare) else "text"
 
 
 def _is_bare(text: str) -> bool:

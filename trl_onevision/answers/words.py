@@ -1,6 +1,7 @@
 """Answers that are words: same text, edit distances for OCR and speech, yes/no, lists, dates and times of day."""
 
 import ast
+import contextlib
 import itertools
 import json
 import re
@@ -83,6 +84,8 @@ _NO = "no nope false incorrect wrong 否 不 不是 不是的 不对 不正确 �
 _NO += " нет non nein não falso faux"
 _TRUTH = dict.fromkeys(_YES.split(), True) | dict.fromkeys(_NO.split(), False)
 _TOKEN = re.compile(r"\w+(?:['’]\w+)?|[.,;:!?]")
+_MARKS = ".,;:!?"
+_NO_ANSWER = ("or", "and", "is", "was", "isn't", "are", "seems")  # behind a yes: it is spoken of, and not said
 _NEGATION = re.compile(r"not|never|cannot|\w+n['’]t|nicht|pas|не")
 _NO_NEGATION = ("only", "just", "merely")  # "not only true" is true
 _CHINESE_NO = re.compile(rf"[不没无未][{CJK}]{{1,3}}")
@@ -106,39 +109,29 @@ def yes_or_no(text: str) -> bool | None:
     negation turns what stands at most two words behind it; what stands further behind in its clause is unclear.
     """
     tokens = _TOKEN.findall(normalize(text))
-    words = [token for token in tokens if token not in ".,;:!?"]
-    if not words:
-        return None
+    words = [token for token in tokens if token not in _MARKS]
     if len(words) == 1 and _CHINESE_NO.fullmatch(words[0]) and words[0] not in _TRUTH:
         return False
     head = re.split(r"[,.;:!?]", normalize(text))[0]
     if is_hedged(head) or (len(words) < 4 and is_hedged(text)) or _SET_ASIDE.search(text):
         return None
     said = _said(tokens)
-    if not said:
+    begins = bool(words) and words[0] in _TRUTH
+    if begins and (words[1:2] and (words[1] in _TRUTH or words[1] in _NO_ANSWER)):
         return None
-    begins = words[0] in _TRUTH
-    if (
-        begins
-        and len(words) > 1
-        and (words[1] in ("or", "and", "is", "was", "isn't", "are", "seems") or words[1] in _TRUTH)
-    ):
-        return None
-    if len(set(said)) == 1:
-        return said[0]
-    return said[0] if begins else None
+    return said[0] if said and (begins or len(set(said)) == 1) else None
 
 
 def _said(tokens: Sequence[str]) -> list[bool | None]:
     """Return each yes and no of a text, turned where it is negated, `None` where that is unclear."""
     said: list[bool | None] = []
     since = None  # words since the last negation of the clause
-    for token, after in itertools.zip_longest(tokens, tokens[1:]):
-        if token in ".,;:!?":
+    for token, after in itertools.zip_longest(tokens, tokens[1:], fillvalue="."):
+        if token in _MARKS:
             since = None
         elif _NEGATION.fullmatch(token) and after not in _NO_NEGATION:
             since = 0
-        elif token == "no" and after is not None and after not in ".,;:!?" and after not in _PRONOUNS:
+        elif token == "no" and after not in _MARKS and after not in _PRONOUNS:
             since = 0  # "no answer" says nothing
         else:
             if token in _TRUTH:
@@ -239,22 +232,17 @@ _DATES = [
         rf"\b{_MONTH}\s{{1,2}}{_DAY},?\s{{1,2}}{_YEAR}(?!\d)",
     )
 ]
-_CLOCKS = (
-    re.compile(
-        r"(?<![\d:.])(?P<hour>\d{1,2})(?:\s?[:点]\s?|h)(?P<minute>[0-5]\d)(?:\s?[:分]\s?(?P<second>[0-5]\d)|分)?(?![\d:.]\d|\d|\s?m(?!\.)|分)"
-        r"(?:\s{0,2}(?P<half>am|pm|a\.m|p\.m)\b)?",
-        re.IGNORECASE,
-    ),
-    re.compile(
-        r"(?<![\d:.])(?P<minute>\d{1,2})(?:\s{1,2}minutes?)?\s{1,2}(?P<way>past|after|to|before)\s{1,2}(?P<hour>\d{1,2})\b"
-        r"(?:\s{0,2}(?P<half>am|pm|a\.m|p\.m)\b)?(?:\s?o'clock)?",
-        re.IGNORECASE,
-    ),
-    re.compile(
-        r"(?<![\d:.])(?P<hour>\d{1,2})\s{0,2}(?:(?P<half>am|pm|a\.m|p\.m)\b|o'?\s?clock|点整?)(?:(?P<minute>\d{1,2})分?)?",
-        re.IGNORECASE,
-    ),
-)
+_HALF = r"(?P<half>am|pm|a\.m|p\.m)\b"
+_CLOCKS = [
+    re.compile(r"(?<![\d:.])" + pattern, re.IGNORECASE)
+    for pattern in (
+        r"(?P<hour>\d{1,2})(?:\s?[:点]\s?|h)(?P<minute>[0-5]\d)(?:\s?[:分]\s?(?P<second>[0-5]\d)|分)?"
+        rf"(?![\d:.]\d|\d|\s?m(?!\.)|分)(?:\s{{0,2}}{_HALF})?",
+        r"(?P<minute>\d{1,2})(?:\s{1,2}minutes?)?\s{1,2}(?P<way>past|after|to|before)\s{1,2}(?P<hour>\d{1,2})\b"
+        rf"(?:\s{{0,2}}{_HALF})?(?:\s?o'clock)?",
+        rf"(?P<hour>\d{{1,2}})\s{{0,2}}(?:{_HALF}|o'?\s?clock|点整?)(?:(?P<minute>\d{{1,2}})分?)?",
+    )
+]
 _HALF_DAYS = (("下午|晚上|傍晚|in the (?:afternoon|evening)|at night", "pm"), ("上午|早上|凌晨|in the morning", "am"))
 LONGEST = 300
 MOST_WORDS = 8  # around a date or a time
@@ -285,15 +273,11 @@ def read_dates(text: str) -> set[date]:
 def _readings(match: re.Match[str]) -> set[date]:
     parts = match.groupdict()
     year, day = int(parts["year"]), int(parts["day"])
-    named = "name" in parts
-    month = _NAMES.split("|").index(parts["name"].lower()) + 1 if named else int(parts["month"])
+    month = _NAMES.split("|").index(parts["name"].lower()) + 1 if "name" in parts else int(parts["month"])
     found = set()
-    ambiguous = not named and match.re is _DATES[1]
-    for one_month, one_day in [(month, day), (day, month)] if ambiguous else [(month, day)]:
-        try:
+    for one_month, one_day in [(month, day), (day, month)] if match.re is _DATES[1] else [(month, day)]:
+        with contextlib.suppress(ValueError):  # no such day
             found.add(date(year, one_month, one_day))
-        except ValueError:  # no such day
-            continue
     return found
 
 
@@ -321,11 +305,8 @@ def read_time(text: str) -> tuple[int, bool] | None:
     text = re.sub(r"\bhalf(?=\spast)", "30", text, flags=re.IGNORECASE)
     text = re.sub(r"\b(?:a\s)?quarter(?=\s(?:past|after|to|before))", "15", text, flags=re.IGNORECASE)
     text = with_figures(re.sub(r"(?<=[^\s\d])点", "点 ", re.sub("点半", "点30分", re.sub("[一刻]刻", "15分", text))))
-    text = (
-        re.sub(r"\bnoon\b", "12:00 pm", re.sub(r"\bmidnight\b", "12:00 am", text))
-        if " " not in text and "-" not in text
-        else text
-    )
+    if " " not in text and "-" not in text:
+        text = re.sub(r"\bnoon\b", "12:00 pm", re.sub(r"\bmidnight\b", "12:00 am", text))
     text = re.sub(r"点\s", "点", text)
     for words, half in _HALF_DAYS:
         text = re.sub(rf"(?:{words})\s?(\S+)|(\S+)\s(?:{words})", lambda m, half=half: f"{m[1] or m[2]} {half}", text)  # type: ignore[misc]
