@@ -102,6 +102,27 @@ A? No, B
 A和B都对
 A,但B也可以
 A以外
+A, else B
+A, failing that B
+A - red, B - green
+A 还是 B
+A 和 B 之一
+A~D 均可
+A均可
+排除A
+{"answer": "A", "alternative": "B"}
+{"A": 0.5, "B": 0.5}
+hardly red
+I doubt it is red
+is it red?
+A and B are both right
+My answer: A. Backup: B
+A ✗
+A ×
+~~A~~
+¬A
+A有误
+A存疑
 """
 PICKS_OF_A = """
 A
@@ -136,6 +157,9 @@ A since it is not B
 A, not B
 A, so B is wrong
 A, B is wrong
+A ✓
+~~B~~ A
+A, but B is wrong
 """
 
 
@@ -241,3 +265,38 @@ def test_options_hold_where_the_task_is_inferred():
     assert score("200", "<answer>205</answer>", reward=AccuracyReward(tolerance=0.05)) == 1
     assert score("INV-1024", "<answer>INV-1O24</answer>", reward=AccuracyReward(text="anls")) == pytest.approx(0.875)
     assert score("22.6", r"<answer>16\sqrt{2}</answer>", reward=AccuracyReward(number="mra")) == 1
+
+
+@pytest.mark.parametrize(
+    ("task", "gold", "said", "expected"),
+    [
+        ("number", "3", "the square root of 3", 0), ("number", "3", "half of 3", 0),
+        ("number", "3", "an area of 3", 1),
+        ("number", "3", "a total of 3 apples", 1), ("number", "3", "3ish", 0), ("number", "3", "3!", 0),
+        ("number", "6", "3!", 1), ("number", "3", "There are 3 apples!", 1), ("number", "3", "三分之一", 0),
+        ("number", "1/3", "三分之一", 1), ("number", "5%", "百分之五", 1), ("number", "3", "3成", 0),
+        ("number", "3", "3个左右", 0), ("number", "3", "3 below zero", 0), (None, "n!", "n", 0),
+        ("yes_no", "yes", "是，又不是", 0), ("number", "4", r"\cancel{3} 4", 1),
+        ("number", "3", "3的平方", 0), ("number", "3", "3 else 4", 0), ("number", "0.333", "1/3", 1),
+        (None, "0.333", "1/3", 1), (None, "0.333", r"\frac{1}{3}", 1), (None, "0.333", "1/4", 0),
+        (None, "P2", "P_2", 1), (None, "P_2", "P2", 1), ("math", "x_{12}", "x12", 1), ("math", "P2", "P_3", 0),
+        ("math", "2P", "P2", 0), ("math", "4 + j3", "4 + 3j", 1), ("math", "2^3^2", "512", 1),
+        ("text", "Paris", "Paris?", 0), ("text", "Who?", "who?", 1), ("yes_no", "yes", "yes?", 0),
+        ("yes_no", "yes", "yes if it rains", 0), ("yes_no", "yes", "sometimes yes", 0),
+        ("yes_no", "yes", "hardly true", 0),
+        ("yes_no", "yes", "Yes, depending on the light", 1), ("yes_no", "yes", '{"yes": 1, "no": 1}', 0),
+        ("date", "2024-03-05", "before 2024-03-05", 0), ("date", "2024-03-05", "by 2024-03-05", 0),
+        ("date", "2024-03-05", "It was on 2024-03-05", 1), ("date", "2024-03-05", "2024年3月5日之后", 0),
+        ("time", "3:05", "after 3:05", 0), ("time", "3:05", "3:05 fast", 0),
+        ("time", "3:05", "The clock shows 3:05", 1),
+        ("time", "3:05", "from 3:05 on", 0), ("set", "red, green", "red, green or blue", 0),
+    ],
+)  # fmt: skip
+def test_what_a_policy_writes_to_be_paid_without_knowing(task, gold, said, expected):
+    assert score(gold, f"<answer>{said}</answer>", task) == expected
+
+
+def test_the_label_goes_before_the_words_of_a_gold_too():
+    assert score("B", "<answer>B</answer>", "choice", ["B", "A", "B"]) == 1
+    assert score("B", "<answer>A</answer>", "choice", ["B", "A", "B"]) == 0
+    assert score("B", "<answer>B</answer>", "choice", [["A", "B", "Not enough information"]]) == 1

@@ -11,7 +11,7 @@ from trl_onevision.answers.expression import Unknown
 from trl_onevision.answers.markup import normalize, plain
 from trl_onevision.answers.numerals import CJK
 from trl_onevision.answers.stance import is_asserted, is_denied, is_hedged
-from trl_onevision.answers.words import accepted, is_yes_or_no, yes_or_no
+from trl_onevision.answers.words import accepted, exact, is_yes_or_no, yes_or_no
 
 LETTERS = string.ascii_uppercase[:10]  # of labels where the options are not known
 _WORD = re.compile(rf"[{CJK}]|[^\W_]+(?:[.'’-][^\W_]+)*|[%°]")
@@ -30,7 +30,8 @@ _LABEL = re.compile(
     r"(?P<open>[(\[{'*_【]{0,4})(?<![A-Za-z0-9_^'’\\])(?P<letter>[A-Z]|[a-z](?!\())"
     r"(?P<close>['*_]{0,4}(?:[)\]}】]|[.:、．](?!\d))['*_.:]{0,4}|['*_]{0,4})(?![A-Za-z0-9_^]|['’][A-Za-z])"
 )
-_ALL_LABELS = re.compile(r"[^\w?]{0,4}([A-Z](?:\s?[A-Z]){0,9})[^\w?]{0,4}")
+_DRESS = r"[\s$=\\.,:;()\[\]{}'\"*_|\-]{0,4}"  # around a label alone; a cross and a sign of negation are none
+_ALL_LABELS = re.compile(rf"{_DRESS}([A-Z](?:\s?[A-Z]){{0,9}})(?:\s?[!✓✔✅☑])?{_DRESS}")
 _JOINT = re.compile(r"[\s'\"]{0,4}(?:[,;/&|+\n]|\band\b|[和与及])(?:\s?and\b)?[\s'\"]{0,4}", re.IGNORECASE)
 _AFFIRMED = re.compile(
     r"(?:is|was)\s(?:(?:the|most|likely|clearly|correct|right|true|best|final|one|answer|option|choice)\b\s?)+",
@@ -47,6 +48,7 @@ _BETWEEN, _BETWEEN_OPEN = re.compile(r"[\s,*_'\"–—-]*"), re.compile(r"[\s,(*
 _WORD_END = r"(?!(?<=[a-z0-9])[a-z0-9])"
 _FORMULA = re.compile(r"\s{0,4}(?:[-=]?>|[=→<~^*]|-\s?[A-Za-z0-9(](?![A-Za-z]))")
 _OUTRIGHT = re.compile(r"\b(?:no|wrong|incorrect|false)\b", re.IGNORECASE)
+_LONE = re.compile(r"\s*\W?[A-Za-z]\W?\s*")
 _BRACKETED = re.compile(r"[(\[【]\s?([A-Z])\s?[)\]】]|\b(?:[Oo]ption|[Cc]hoice|选项?)\s?([A-Z])\b")
 
 Picks = frozenset[str]
@@ -63,6 +65,8 @@ def without_label(choice: Any, label: str) -> str:
 
 
 def _options(choices: Sequence[Any]) -> tuple[str, ...]:
+    if len(choices) == 1 and isinstance(choices[0], list | tuple):  # as MMMU-Pro ships a row
+        (choices,) = choices
     return tuple(map(without_label, choices, string.ascii_uppercase))
 
 
@@ -92,13 +96,14 @@ def read_choices(text: str, choices: Sequence[Any] | None = None) -> Picks:
 
 
 def _same(text: str, options: tuple[str, ...], labels: str) -> Picks:
-    """Pick the option that the whole text is, in words or in value; a lone letter is a label where it can be."""
+    """Pick the one option that the whole text is, in words or in value; a lone letter is a label where it can be."""
     lone = text.strip("()[]. ")
     if not options or (len(lone) == 1 and lone.upper() in labels):
         return NONE
-    wanted = normalize(text)
-    found = [index for index, option in enumerate(options) if option and normalize(option) == wanted]
-    return frozenset(string.ascii_uppercase[found[0]]) if found else _by_value(text, options)
+    equal = [index for index, option in enumerate(options) if option and exact(option, text)]
+    equal = equal or [index for index, option in enumerate(options) if option and _equal_values(option, text)]
+    twins = {normalize(options[index]) for index in equal}
+    return frozenset(string.ascii_uppercase[equal[0]]) if len(twins) == 1 else NONE
 
 
 def _labelled(text: str, options: tuple[str, ...], labels: str) -> Picks | None:
@@ -201,13 +206,6 @@ def _equal_values(option: str, text: str) -> bool | None:
     return same(wanted, given)
 
 
-def _by_value(text: str, options: tuple[str, ...]) -> Picks:
-    """Pick the one option that the whole text equals."""
-    equal = [index for index, option in enumerate(options) if option and _equal_values(option, text)]
-    twins = {normalize(options[index]) for index in equal}
-    return frozenset(string.ascii_uppercase[equal[0]]) if len(twins) == 1 else NONE
-
-
 def _named(text: str) -> Picks:
     """Pick the label that a sentence names in brackets or as an option, if it names one."""
     found = {one or other for one, other in _BRACKETED.findall(text)}
@@ -236,7 +234,7 @@ def _by_words(text: str, options: tuple[str, ...]) -> Picks:
     maximal = [
         one for one in present if not any(folded[one] != folded[two] and folded[one] in folded[two] for two in present)
     ]
-    if len(maximal) != 1 or not is_asserted(padded.replace(f" {folded[maximal[0]]} ", " ")):
+    if len(maximal) != 1 or not is_asserted(padded.replace(f" {folded[maximal[0]]} ", " ") + text[-1:]):
         return NONE
     return frozenset(string.ascii_uppercase[maximal[0]])
 
@@ -263,12 +261,10 @@ def gold_choices(gold: str, choices: Sequence[Any] | None = None) -> list[Picks]
     """
     parts = accepted(gold) or [gold]
     if len(parts) == 1:
-        if choices:
-            options = [normalize(option) for option in _options(choices)]
-            found = [index for index, option in enumerate(options) if option == normalize(parts[0]) and option]
-            if len(found) > 1:
-                return [frozenset(string.ascii_uppercase[index]) for index in found]
-        if re.fullmatch(r"\W?[a-z]\W?", parts[0].strip()):
-            parts = [parts[0].upper()]
-    picks = frozenset().union(*(read_choices(part, choices) for part in parts))
-    return [picks] if picks and all(read_choices(part, choices) for part in parts) else []
+        options = [normalize(option) for option in _options(choices or ())]
+        twins = [index for index, option in enumerate(options) if option and option == normalize(gold)]
+        if len(twins) > 1 and not _LONE.fullmatch(gold):
+            return [frozenset(string.ascii_uppercase[index]) for index in twins]
+        parts = [gold.upper()] if _LONE.fullmatch(gold) else parts
+    picks = [read_choices(part, choices) for part in parts]
+    return [frozenset().union(*picks)] if all(picks) else []

@@ -357,9 +357,14 @@ def symbols(tree: Tree) -> frozenset[str]:
     >>> sorted(symbols(parse("2pi r + e^x")))
     ['r', 'x']
     """
-    if tree[0] == "sym":
-        return frozenset(tree[1:]) - {"pi", "e", "°"}
-    return frozenset().union(*(symbols(part) for part in tree[1:])) if tree[0] != "num" else frozenset()
+    found, waiting = set(), [tree]
+    while waiting:
+        head, *parts = waiting.pop()
+        if head == "sym":
+            found.add(parts[0])
+        elif head != "num":
+            waiting += parts
+    return frozenset(found - {"pi", "e", "°"})
 
 
 def evaluate(tree: Tree, digits: int, values: dict[str, Decimal] | None = None) -> Decimal:
@@ -382,16 +387,16 @@ def _constants(digits: int) -> dict[str, Decimal]:
 
 
 def _evaluate(tree: Tree, values: dict[str, Decimal]) -> Decimal:
-    head, *parts = tree
+    head, first = tree[:2]
     if head == "num":
-        return +parts[0]
+        return +first
     if head == "sym":
-        if parts[0] not in values:
-            raise Undefined(parts[0])
-        return values[parts[0]]
+        if first not in values:
+            raise Undefined(first)
+        return values[first]
     if head in _CIRCULAR:
         values = values | {"°": values["pi"] / 180}
-    return _OPERATIONS[head](*(_evaluate(part, values) for part in parts))
+    return _OPERATIONS[head](*[_evaluate(part, values) for part in tree[1:]])
 
 
 def _power(base: Decimal, exponent: Decimal) -> Decimal:

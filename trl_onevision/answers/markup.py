@@ -27,7 +27,12 @@ _FONT = re.compile(
     r"|fbox)\*?\s?\{"
 )
 _BRACE = re.compile(r"\\[{}\\]|[{}]")
+# What is struck out is not said: "~~A~~", "A̶", \cancel{A}.
+_STRUCK = re.compile(
+    r"~~[^~\n]{1,200}~~|\S[\u0335-\u0338]|\\(?:[xb]?cancel|sout|st)\s?\{[^{}]{0,200}\}|<(s|del|strike)>[^<]{0,200}</\1>"
+)
 _NOISE = (
+    (_STRUCK, ""),
     (re.compile(r"```[a-zA-Z]{0,12}\n?|`"), ""),
     (re.compile(r"\{,\}|\\(?:!|displaystyle(?![a-zA-Z])|limits(?![a-zA-Z]))"), lambda m: "," if "," in m[0] else ""),
     (re.compile(r"\\(?:left|right|[bB]igg?[lr]?)(?![a-zA-Z])\.?|\\(?:rm|bf|it|sf)(?![a-zA-Z])"), " "),

@@ -85,6 +85,8 @@ _CHINESE = re.compile(
     rf"(?:(?<![{CJK}\d])|(?<=[为是有约得共:])|(?<=等于))负?(?:[{''.join(_CHINESE_FIGURES)}十百千万亿]+)"
     r"(?:点([零一二三四五六七八九]+))?半?(?![共般起样些定切直])|(\d+(?:\.\d+)?)\s?([百千万萬亿億만억]+)(?![克米瓦卡焦帕升伏安])"
 )
+_WHOLE_FIGURES = f"[{''.join(_CHINESE_FIGURES)}十百千万亿]{{1,9}}"
+_CHINESE_PART = re.compile(f"({_WHOLE_FIGURES})分之({_WHOLE_FIGURES})")
 
 
 def with_figures(text: str) -> str:
@@ -92,10 +94,11 @@ def with_figures(text: str) -> str:
 
     >>> with_figures("minus forty-five cats"), with_figures("two and a half"), with_figures("1.5 million")
     ('-45 cats', '2.5', '1500000')
-    >>> with_figures("two thirds"), with_figures("five six"), with_figures("十二个"), with_figures("8万")
-    ('(2/3)', 'five six', '12个', '80000')
+    >>> with_figures("two thirds"), with_figures("five six"), with_figures("十二个"), with_figures("三分之一")
+    ('(2/3)', 'five six', '12个', '(1/3)')
     """
     text = _RUN.sub(lambda run: _figures(run[0]), text)
+    text = _CHINESE_PART.sub(_chinese_part, text)
     return _CHINESE.sub(_chinese_figures, text)
 
 
@@ -200,6 +203,14 @@ def _chinese_figures(run: re.Match[str]) -> str:
         return run[0]
     digits = "".join(str(_CHINESE_FIGURES[one]) for one in decimals) or (str(half) if half else "")
     return f"{sign}{number}{'.' + digits if digits else ''}"
+
+
+def _chinese_part(run: re.Match[str]) -> str:
+    """三分之一 is 1/3, 百分之五 is 5%."""
+    whole, part = map(_chinese, run.groups())
+    if not whole or part is None:
+        return run[0]
+    return f"{part}%" if run[1] == "百" else f"({part}/{whole})"
 
 
 def _chinese(text: str) -> int | None:

@@ -75,7 +75,7 @@ _LEAD = re.compile(rf"[A-Za-z{CJK}'’,\s\-:*_]*(?:\b[A-Za-z]+\s\d{{1,3}}\s[A-Za
 _CLOSING = re.compile(
     r"\s*(?:\b(?:is|was)\s(?:the|my|our)?\s?(?:final\s|correct\s|right\s)?(?:answer|result|solution|value|total)s?"
     r"|\b(?:long|wide|tall|high|deep|thick|away|apart|old|each|altogether|in\s(?:total|all|length|area|size))"
-    r"|\((?!\s*(?:or|and)\b)[^()\d]{2,80}\)|\(\s?(?:≈|about|approximately|approx\.?)[^()]{1,40}\)|[.!,;])\s*$"
+    r"|\((?!\s*(?:or|and)\b)[^()\d]{2,80}\)|\(\s?(?:≈|about|approximately|approx\.?)[^()]{1,40}\)|[.,;]|(?<=[a-z]{2})!)\s*$"
 )
 # "red apples in the picture" may follow a number; "or more", "of 7", "if it rains", "to 9" may not.
 _NO_NOUN_WORDS = (
@@ -83,11 +83,17 @@ _NO_NOUN_WORDS = (
     "while but so because since would could should may might except without between from up at least most "
     "greater smaller wrong then that which who as nor no never upto through until before after into divided "
     "multiplied modulo mod squared cubed factorial percent half thirds hundred thousand million billion "
-    "trillion dozen point"
+    "trillion dozen point ish something kilo mille tens minimum maximum below above zero"
 )
 _NO_NOUN = frozenset(_NO_NOUN_WORDS.split())
 _WORDS = re.compile(r"[A-Za-z]+(?:['’-][A-Za-z]+)*")
-_NO_TAIL = re.compile(r"[或和与不非没错以上下多少超余几至到]")
+_NO_TAIL = re.compile(r"[或和与不非没错以上下多少超余几至到的成折分比左]")
+# "the square root of 3", "half of 3": what a sentence makes of its number.
+_OPERATION = re.compile(
+    r"\b(?:roots?|half|thirds?|quarters?|tenths?|fractions?|squares?|cubes?|multiples?|factors?|powers?|doubles?|inverse"
+    r"|reciprocal|opposite|negative|log\w*|factorial|sine|cosine|tangent|percent|sum|product|out|one|some|most)\s+of\s*\Z",
+    re.IGNORECASE,
+)
 # "left after …", "in the picture", "as it is the mode": words that add no number.
 _TAIL = re.compile(
     r"(?<=[\w%°)}])'?,?\s(?:left|remaining|in|on|at|after|that|which|with|for|when|as|because|since|are\s(?:left|there|shown))\b"
@@ -157,6 +163,8 @@ def _cores(text: str) -> Iterator[str]:
     bare = bare[twice.end() :] if twice else bare
     ends = [match.end() for match in _COPULA.finditer(bare)][:MOST_LEADS]
     for end in ends:
+        if _OPERATION.search(bare, 0, end):
+            continue
         if _LEAD.fullmatch(bare, 0, end) or (_NAME.fullmatch(bare[:end].rstrip(" :≈"))):
             value = with_figures(bare[end:].strip().strip("'"))
             yield value

@@ -10,13 +10,15 @@ _NOT = r"not|never|nor|cannot|except|excluding|(?:other|rather)\sthan|instead\so
 _WRONG = r"wrong|incorrect|false"
 _DENIED = re.compile(
     rf"\b(?:{_NOT}|{_WRONG}|no|neither|none|untrue|excluded?|eliminat\w+|unlike|without|impossible|unlikely|invalid|instead"
-    r"|reject\w*|(?:anything|everything|all|nothing|any)\sbut|far\sfrom|rul\w+\sout|isnt|cant)\b|\w+n['’]t\b"
-    r"|[不非没沒未错錯除別别否無无]|[以之]外|でな|ない|아니|\bniet\b|\bnicht\b|\bkein\w*\b",
+    r"|reject\w*|doubt\w*|hardly|barely|scarcely|(?:anything|everything|all|nothing|any)\sbut|far\sfrom|rul\w+\sout"
+    r"|isnt|cant)\b|\w+n['’]t\b"
+    r"|[不非没沒未错錯误除別别否無无疑✗✘❌✖¬]|[以之]外|でな|ない|아니|\bniet\b|\bnicht\b|\bkein\w*\b",
     re.IGNORECASE,
 )
+CHINESE_HEDGES = "或者?|还是|也许|可能|要么|(?<!分)之一|[均都]可|大概|似乎"
 _HEDGED = re.compile(
-    r"\b(?:or|maybe|perhaps|possibly|might|either|between|could|may|unsure|uncertain|alternatively|unclear|vs|versus)\b"
-    r"|或|也许|可能|要么",
+    r"\b(?:or|maybe|perhaps|possibly|might|either|between|could|may|unsure|uncertain|alternative\w*|unclear|vs|versus|else"
+    rf"|otherwise|failing|sometimes|partly|partially)\b|{CHINESE_HEDGES}",
     re.IGNORECASE,
 )
 _BOUND = re.compile(
@@ -50,12 +52,13 @@ _OR = re.compile(
 
 
 def is_asserted(text: str) -> bool:
-    """Whether a text neither denies nor hedges nor sets a bound: what it says is meant.
+    """Whether a text neither denies nor hedges nor asks nor sets a bound: what it says is meant.
 
     >>> is_asserted("It is 12."), is_asserted("It is not 12."), is_asserted("12 or 13"), is_asserted("不选C")
     (True, False, False, False)
     """
-    return not is_denied(text) and not _HEDGED.search(text) and not _BOUND.search(text)
+    asks = text.rstrip().endswith("?")
+    return not (asks or is_denied(text) or _HEDGED.search(text) or _BOUND.search(text))
 
 
 def is_denied(text: str) -> bool:

@@ -15,7 +15,7 @@ from trl_onevision.answers.parse import Quantity
 from trl_onevision.answers.words import accepted, formula, is_yes_or_no, listed, read_dates, read_time
 
 _LONE_LETTERS = re.compile(rf"[(\[]?[{LETTERS}][)\].]?(?:\s?[,，]\s?[{LETTERS}])*")
-_MATHEMATICS = re.compile(r"\d|\\[a-zA-Z]|[=^<>+√π∞αβθ]|^[a-zA-Z]$|(?<![a-zA-Z])[a-z]\s?[-*/]\s?[a-z](?![a-zA-Z])")
+_MATHEMATICS = re.compile(r"\d|\\[a-zA-Z]|[=^<>+√π∞αβθ]|^[a-zA-Z]!?$|(?<![a-zA-Z])[a-z]\s?[-*/]\s?[a-z](?![a-zA-Z])")
 _ABBREVIATIONS = ("n/a", "y/n", "w/o", "b/w")
 _ASKS_FOR_LETTER = re.compile(
     r"option.{0,3}s? letter|letter of the|choices|options\s*:|correct option|选项", re.IGNORECASE

@@ -46,6 +46,8 @@ def exact(gold: str, answer: str) -> float:
     if (made_of := formula(gold)) is not None:
         return float(formula(answer) == made_of)
     wanted, given = normalize(gold), normalize(answer)
+    if answer.rstrip().endswith("?") and not gold.rstrip().endswith("?"):  # a question states nothing
+        return 0.0
     return float(wanted == given if wanted or given else gold.strip() == answer.strip())
 
 
@@ -91,8 +93,9 @@ _NO_NEGATION = ("only", "just", "merely")  # "not only true" is true
 _CHINESE_NO = re.compile(rf"[不没无未][{CJK}]{{1,3}}")
 _PRONOUN_WORDS = "it they there this that he she the we i because since as you these those both neither"
 _PRONOUNS = frozenset(_PRONOUN_WORDS.split())
+_CONDITION = re.compile(r"\b(?:if|unless|when|depend\w*)\b")
 _SET_ASIDE = re.compile(
-    r"except|\bbut\b|other\sthan|rather\sthan|instead|far\sfrom|unlike|without|neither|除|[,;]\s?(?:or|maybe|perhaps|possibly)\b",
+    r"hardly|barely|scarcely|doubt|except|\bbut\b|other\sthan|rather\sthan|instead|far\sfrom|unlike|without|neither|[除又但]|[,;]\s?(?:or|maybe|perhaps|possibly)\b",
     re.IGNORECASE,
 )
 
@@ -112,12 +115,14 @@ def yes_or_no(text: str) -> bool | None:
     words = [token for token in tokens if token not in _MARKS]
     if len(words) == 1 and _CHINESE_NO.fullmatch(words[0]) and words[0] not in _TRUTH:
         return False
+    if re.search(r"\?\s*\Z|\A\s*\{", text):  # a question, or several fields of JSON
+        return None
     head = re.split(r"[,.;:!?]", normalize(text))[0]
     if is_hedged(head) or (len(words) < 4 and is_hedged(text)) or _SET_ASIDE.search(text):
         return None
     said = _said(tokens)
     begins = bool(words) and words[0] in _TRUTH
-    if begins and (words[1:2] and (words[1] in _TRUTH or words[1] in _NO_ANSWER)):
+    if begins and (_CONDITION.search(head) or any(word in _TRUTH or word in _NO_ANSWER for word in words[1:2])):
         return None
     return said[0] if said and (begins or len(set(said)) == 1) else None
 
@@ -248,9 +253,16 @@ LONGEST = 300
 MOST_WORDS = 8  # around a date or a time
 
 
+# "before 3:05", "3:05 fast": another time than the one that is named.
+_SINCE = re.compile(r"\b(?:before|after|until|till|by|since|from|past|starting)\s*\Z", re.IGNORECASE)
+_THEN = re.compile(r"\s*(?:\b(?:on|onwards?|later|earlier|ago|fast|slow|early|late)\b|[之以]?[前后後])", re.IGNORECASE)
+
+
 def _is_all(text: str, start: int, end: int) -> bool:
     """Whether what stands around a part of a text is a few words that change nothing."""
     rest = f"{text[:start]} {text[end:]}"
+    if _SINCE.search(text[:start]) or _THEN.match(text, end):
+        return False
     return not re.search(r"\d", rest) and len(rest.split()) <= MOST_WORDS and is_asserted(rest)
 
 
