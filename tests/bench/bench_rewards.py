@@ -3,9 +3,10 @@
     python tests/bench/bench_rewards.py [--completions 2000]
 
 The mix is what policies write early and late in training: right and wrong answers in tags, boxes and sentences, plain
-numbers, LaTeX, letters, text, truncated and repeated output. What others do: TRL, swift and lmm-r1 parse and verify
+numbers, LaTeX, letters, text, truncated and repeated output. What others do: TRL, ms-swift and lmm-r1 parse and verify
 every completion with math-verify, one at a time; R1-V and VLM-R1 do and then compare strings; EasyR1 calls mathruler;
-Unsloth compares strings. "math-verify alone" is the first of these, on the main thread.
+Unsloth compares strings. TRL's reward and ms-swift's, where it is installed, score the same distinct pairs; the share
+right is of the verdicts that the pairs were made with.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import math_verify
+from trl.rewards import accuracy_reward as trl_accuracy
 
 from trl_onevision import rewards
 from trl_onevision.answers import compare, parse
@@ -54,17 +55,43 @@ def rate(name: str, run: Callable[[], Any], completions: int) -> None:
     print(f"| {name} | {completions / seconds:,.0f} |")
 
 
-def verify_all(rows: list[tuple[str, str]]) -> None:
-    for gold, said in rows:
-        math_verify.verify(math_verify.parse(f"${gold}$"), math_verify.parse(f"${said}$"))
+def peers() -> dict[str, Callable[[list[str], list[str]], list[float | None]]]:
+    """The accuracy rewards of others, by name: each takes completions as text, and solutions."""
+    found = {"TRL": lambda said, golds: trl_accuracy([[{"content": text}] for text in said], golds)}
+    try:
+        from swift.rewards.orm import MathAccuracy
+    except ImportError as error:
+        print(f"ms-swift is left out: {error}\n")
+        return found
+    return {**found, "ms-swift": MathAccuracy()}
 
 
-def score_all(rows: list[tuple[str, str]]) -> None:
+def score_all(said: list[str], golds: list[str]) -> list[float | None]:
     """All pairs by the reward, with nothing that an earlier call left behind."""
     parse.read.cache_clear()
     verify._remembered.clear()
-    said = [f"<answer>{said}</answer>" for _, said in rows]
-    rewards.accuracy_reward(said, solution=[gold for gold, _ in rows], task=["math"] * len(rows))
+    return rewards.accuracy_reward(said, solution=golds, task=["math"] * len(golds))
+
+
+def beside_peers() -> None:
+    """Distinct pairs by this reward and by others: how many a second of processor time, and how many are right."""
+    symbols = [(f"{n}x + 1", f"1 + {n}x") for n in range(1, 201)]
+    equal = [
+        (rf"\sqrt{{{n}}} + \frac{{\pi}}{{{n + 1}}}", rf"\frac{{\pi}}{{{n + 1}}} + {n}^{{1/2}}") for n in range(2, 202)
+    ]
+    unequal = [(gold, said.replace("1/2", "1/3")) for gold, said in equal]
+    kinds = {"symbols": (symbols, 1), "equal constants": (equal, 1), "unequal constants": (unequal, 0)}
+    print("| distinct pairs of | reward | pairs per second of processor time | right |\n|---|---|---|---|")
+    for kind, (pairs, expected) in kinds.items():
+        golds = [f"${gold}$" for gold, _ in pairs]
+        said = [rf"<answer>$\boxed{{{answer}}}$</answer>" for _, answer in pairs]
+        for name, score in {"trl_onevision": score_all, **peers()}.items():
+            score(said[:2], golds[:2])
+            start = time.process_time()
+            scores = score(said, golds)
+            seconds = time.process_time() - start
+            right = sum(value == expected for value in scores) / len(scores)
+            print(f"| {kind} | {name} | {len(pairs) / seconds:,.0f} | {right:.0%} |")
 
 
 def is_decided(gold: str, said: str) -> bool:
@@ -93,20 +120,8 @@ def main(completions: int) -> None:
     anls = AccuracyReward(task="text", text="anls")
     rate("accuracy_reward, anls", lambda: anls(completions=said, **columns), completions)
 
-    symbolic = [(f"{index}x + 1", f"1 + {index}x") for index in range(1, 201)]
-    constants = [
-        (rf"\sqrt{{{index}}} + \frac{{\pi}}{{{index + 1}}}", rf"\frac{{\pi}}{{{index + 1}}} + {index}^{{1/2}}")
-        for index in range(2, 202)
-    ]
-    unequal = [(gold, said.replace("1/2", "1/3")) for gold, said in constants]
-    for named, distinct in (("symbols", symbolic), ("equal constants", constants), ("unequal constants", unequal)):
-        rate(f"accuracy_reward, distinct pairs of {named}", partial(score_all, distinct), len(distinct))
-        rate(
-            f"math-verify alone, distinct pairs of {named}, one at a time",
-            partial(verify_all, distinct),
-            len(distinct),
-        )
-
+    print()
+    beside_peers()
     decided = sum(is_decided(*pair) for pair in set(pairs)) / len(set(pairs))
     print(
         f"\nDecided without algebra: {decided:.0%} of the answers; {len(set(pairs))} distinct pairs in {len(pairs)}."
