@@ -275,6 +275,7 @@ def draw(runs: dict[str, dict[str, Any]], seeds: list[int], path: Path) -> None:
         axes.set_title(
             name if METHODS[name].beside == "plain" else f"{name} (grey: {METHODS[name].beside})", fontsize=9
         )
+        axes.tick_params(labelbottom=True)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     for axes in list(panels.flat)[len(names) :]:

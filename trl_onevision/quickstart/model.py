@@ -31,7 +31,7 @@ SPECIAL_TOKENS = [
 ]
 
 TAGS = ["<think>", "</think>", "<answer>", "</answer>"]
-"""Whole tokens, as a reasoning model has them: a completion of a dozen tokens is a third shorter."""
+"""Whole tokens, as a reasoning model has them: three or four fewer in a completion of a dozen."""
 
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
