@@ -12,14 +12,16 @@ import yaml
 sys.path.append(str(Path(__file__).parent / "grpo"))
 
 import tiny
+from trl.chat_template_utils import qwen2_5_vl_chat_template, qwen3_vl_chat_template
 
 from trl_onevision.data.convert import Conversion
 from trl_onevision.data.images import PixelGrid
 from trl_onevision.data.prepare import prepare
+from trl_onevision.data.synthesize.command import synthesize, write_seeds
 from trl_onevision.recipes import recipe_names, recipe_path
 
 FIXTURES = Path(__file__).parent / "data" / "fixtures"
-IN_DEFAULT_SUITE = ("frozen-vision-grpo", "r1-vl-2b-grpo")
+IN_DEFAULT_SUITE = ("frozen-vision-grpo", "r1-vl-2b-grpo", "zoom-grpo")
 
 # By the end of a recipe's `dataset_name`: the adapter, its fixture.
 DATA = {
@@ -33,9 +35,18 @@ DATA = {
     "deepscaler": ("text-math", "text_math.jsonl"),
     "orz-math": ("text-math", "text_math.jsonl"),
     "openthoughts": ("text-math", "text_math.jsonl"),
+    "high-resolution": ("clevr", "clevr.parquet"),
     "sft": ("r1-onevision", "r1_onevision.parquet"),  # the quickstart's, which has its own data in its own tests
     "grpo": ("clevr", "clevr.parquet"),
 }
+MADE = {"jigsaw-seeds": (write_seeds, "jigsaw"), "render": (synthesize, "render")}
+# What the model says at every turn, by the end of its recipe's `dataset_name`
+SAID = {
+    "high-resolution": {"name": "zoom", "arguments": {"box": [0, 0, 56, 56]}},
+    "render": {"name": "render", "arguments": {"source": '<svg viewBox="0 0 9 9"><rect width="4" height="4"/></svg>'}},
+}
+WITH_TOOLS = {"max_completion_length": 1000, "max_tool_calling_iterations": 2}
+TEMPLATES = {"qwen2_5_vl": qwen2_5_vl_chat_template, "qwen3_vl": qwen3_vl_chat_template}
 ONE_STEP = {"use_cpu": "true", "max_steps": 1, "gradient_accumulation_steps": 1, "logging_steps": 1}
 SIZES = {
     "sft": {"per_device_train_batch_size": 2},
@@ -55,14 +66,25 @@ def test_a_recipe_takes_one_step(name, tmp_path):
     recipe = yaml.safe_load(recipe_path(name).read_text())
     method = "grpo" if "reward_funcs" in recipe else "sft"
     family = family_of(recipe["model_name_or_path"])
-    for part in tiny.build(family):
+    options, data = recipe.get("env", {}).get("TRL_ONEVISION", {}), Path(recipe.get("dataset_name", "")).name
+    model, processor = tiny.build(family)
+    if "environment" in options:
+        processor.chat_template = TEMPLATES[family]
+    if data in SAID:
+        tiny.say_always(model, processor.tokenizer, f"<tool_call>\n{json.dumps(SAID[data])}\n</tool_call>")
+    for part in (model, processor):
         part.save_pretrained(tmp_path / "model")
-    grid = PixelGrid.of(32 if family == "qwen3_vl" else 28)
+    grid = PixelGrid.of(32 if family == "qwen3_vl" else 28, max_pixels=20_000 if data in SAID else None)
+    conversion = Conversion(purpose=method, grid=grid, originals=data in SAID)
     for path in [mixed["path"] for mixed in recipe.get("datasets", [])] or [recipe["dataset_name"]]:
+        if data in MADE:
+            make, task = MADE[data]
+            make(task, tmp_path / path, number=4)
+            continue
         adapter, fixture = DATA[Path(path).name]
-        conversion = Conversion(purpose=method, grid=grid)
         prepare(adapter, tmp_path / path, source=str(FIXTURES / fixture), conversion=conversion)
     given = {"model_name_or_path": tmp_path / "model", **ONE_STEP, **SIZES[method]}
+    given |= WITH_TOOLS if data in SAID else {}
     overrides = [str(word) for key, value in given.items() for word in (f"--{key}", value)]
     done = subprocess.run(
         [sys.executable, "-m", "trl.cli.main", method, "--config", str(recipe_path(name)), *overrides],
@@ -82,6 +104,7 @@ def test_a_recipe_takes_one_step(name, tmp_path):
         rewards = [path.rsplit(".", 1)[1] for path in recipe["reward_funcs"]]
         assert all(f"rewards/{reward}/mean" in logged for reward in rewards)
         assert ("kl" in logged) == bool(recipe.get("beta"))
-        options = recipe.get("env", {}).get("TRL_ONEVISION", {})
         assert ("GRPOTrainer is OneVisionGRPOTrainer" in done.stdout + done.stderr) == bool(options)
         assert all(f"{key}={value!r}" in done.stdout + done.stderr for key, value in options.items())
+        if data in SAID:
+            assert logged["tools/call_frequency"] == 2 and logged["tools/failure_frequency"] == 0

@@ -76,6 +76,15 @@ def incline(model: Any, token: int, weight: float) -> None:
         head[token, 0] = weight
 
 
+def say_always(model: Any, tokens: PreTrainedTokenizerFast, text: str) -> None:
+    """Add one token that is the text, for a model that says it at every turn and nothing else."""
+    tokens.add_tokens([text])
+    token = tokens.convert_tokens_to_ids(text)
+    model.resize_token_embeddings(len(tokens))
+    incline(model, token, weight=50.0)
+    model.generation_config.eos_token_id = [tokens.eos_token_id, token]
+
+
 class Given:
     """Completions that are given: what is compared is everything that TRL and this package do with them."""
 
