@@ -74,7 +74,7 @@ def test_a_recipe_takes_one_step(name, tmp_path):
         tiny.say_always(model, processor.tokenizer, f"<tool_call>\n{json.dumps(SAID[data])}\n</tool_call>")
     for part in (model, processor):
         part.save_pretrained(tmp_path / "model")
-    grid = PixelGrid.of(32 if family == "qwen3_vl" else 28, max_pixels=20_000 if data in SAID else None)
+    grid = PixelGrid.of(32 if family == "qwen3_vl" else 28, max_pixels=70_000 if data in SAID else None)
     conversion = Conversion(purpose=method, grid=grid, originals=data in SAID)
     for path in [mixed["path"] for mixed in recipe.get("datasets", [])] or [recipe["dataset_name"]]:
         if data in MADE:
