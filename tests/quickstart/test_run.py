@@ -163,6 +163,6 @@ def test_a_failing_trl_shows_its_last_lines_and_keeps_what_was_finished(tmp_path
 def test_grpo_raises_held_out_accuracy_and_iou(tmp_path):
     results = quickstart(tmp_path / "run")
     before, after = results["before"], results["after"]
-    assert after["accuracy"] >= before["accuracy"] + 0.10
-    assert after["mean_iou"] >= before["mean_iou"] + 0.08
+    assert after["accuracy"] >= before["accuracy"] + 0.12
+    assert after["mean_iou"] >= before["mean_iou"]
     assert after["format"] >= 0.98
