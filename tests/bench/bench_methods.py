@@ -51,6 +51,7 @@ RIGHT = {"correct": "accuracy_reward"}
 LAUNCH = ["env", "num_cpu_threads_per_process", "dtype", "model_name_or_path", "dataset_name", "reward_funcs"]
 """Keys of a recipe that are not the trainer's."""
 SHORT = {"learning_rate": 8e-4, "lr_scheduler_type": "constant_with_warmup", "warmup_steps": 10}
+WEIGHTS = [1.0, 1.0, 0.25]
 SHORT_OPTIONS = {"freeze": "language"}
 """What a run of a few steps learns most with."""
 BATCH = 150
@@ -204,7 +205,7 @@ def train(method: Method, start: Path, held_out: HeldOut, seed: int, steps: int)
         "max_steps": steps,
         "save_strategy": "no",
         "disable_tqdm": True,
-        "reward_weights": [*recipe["reward_weights"], *(1.0 for _ in method.rewards)],
+        "reward_weights": [*WEIGHTS, *(1.0 for _ in method.rewards)],
     }
     model, processor = load(start / "sft")
     with tempfile.TemporaryDirectory() as folder:

@@ -164,5 +164,5 @@ def test_grpo_raises_held_out_accuracy_and_iou(tmp_path):
     results = quickstart(tmp_path / "run")
     before, after = results["before"], results["after"]
     assert after["accuracy"] >= before["accuracy"] + 0.12
-    assert after["mean_iou"] >= before["mean_iou"]
+    assert after["mean_iou"] >= before["mean_iou"] + 0.03
     assert after["format"] >= 0.98
