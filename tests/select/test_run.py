@@ -11,6 +11,7 @@ from io import BytesIO
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from answering import picture, row
 from datasets import load_dataset
 from PIL import Image
@@ -18,6 +19,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from trl_onevision.cli import app
+from trl_onevision.recipes import recipe_path
 from trl_onevision.select import run as running
 from trl_onevision.select.keep import PRESETS, band
 from trl_onevision.select.measure import Rewards
@@ -251,7 +253,8 @@ def test_the_command_takes_a_recipe_or_rewards_and_a_preset(server, data, tmp_pa
     done = CliRunner().invoke(app, [*arguments, "--recipe=quickstart-grpo", "--preset=vl-cogito", "--order=hard"])
     assert done.exit_code == 0, done.output
     assert "never right" in done.output and "shuffle_dataset: false" in done.output
-    assert {body["max_tokens"] for body in server.bodies} == {32} and "top_k" not in server.bodies[0]
+    length = yaml.safe_load(recipe_path("quickstart-grpo").read_text())["max_completion_length"]
+    assert {body["max_tokens"] for body in server.bodies} == {length} and "top_k" not in server.bodies[0]
     rates = pq.read_table(next(output.glob("data/*.parquet")))["pass_rate"].to_pylist()
     assert rates == sorted(rates) and max(rates) <= 0.5
 
