@@ -298,7 +298,7 @@ def test_calls_that_mean_harm_are_errors_that_the_model_reads(run: Callable[...,
     trainer.log({"loss": result.loss})  # which writes calls of every kind into one table
     (table,) = Path(trainer.args.output_dir, "completions").glob("*.parquet")
     assert len(pq.read_table(table)) == 14
-    assert result.metrics["tools/failure_frequency"] == pytest.approx(8 / 9)
+    assert result.metrics["tools/failure_frequency"] == pytest.approx(1 - 1 / len(answered))  # all but the look
     assert torch.isfinite(torch.tensor(result.loss))
 
 
