@@ -1,4 +1,4 @@
-"""What all tests share: Ctrl-C that interrupts, and a bound on how processor time grows."""
+"""What all tests share: Ctrl-C that interrupts, a bound on how processor time grows, and an untrained model."""
 
 import gc
 import signal
@@ -41,3 +41,15 @@ def linear():
         pytest.fail(f"a quarter of the input takes {quarter:.3f} s of processor time, all of it {whole:.3f} s")
 
     return check
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """The quickstart's model as it is before any training, in a folder."""
+    from trl_onevision.quickstart.model import build_model, build_processor
+
+    folder = tmp_path_factory.mktemp("checkpoint")
+    processor = build_processor()
+    build_model(processor).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder

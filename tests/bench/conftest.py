@@ -1,4 +1,4 @@
-"""A checkpoint that nobody trained, and the benchmark's file."""
+"""The benchmark's file, and a server that answers."""
 
 import sys
 import threading
@@ -10,17 +10,6 @@ sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "da
 
 import published
 from chat_server import Server
-
-from trl_onevision.quickstart.model import build_model, build_processor
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("checkpoint")
-    processor = build_processor()
-    build_model(processor).save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -1,22 +1,11 @@
 """The quickstart's model is Qwen2.5-VL as transformers and TRL load it, only small."""
 
-import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl.data_utils import prepare_multimodal_messages
 
 from trl_onevision.quickstart.digits import rows
 from trl_onevision.quickstart.evaluate import answer
-from trl_onevision.quickstart.model import build_model, build_processor
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    processor = build_processor()
-    build_model(processor).save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
 
 
 def test_about_a_million_parameters(checkpoint):

@@ -1,4 +1,4 @@
-"""A server whose answers are right as often as a row says, and a checkpoint that nobody trained."""
+"""A server whose answers are right as often as a row says."""
 
 import sys
 import threading
@@ -11,16 +11,6 @@ sys.path.append(str(Path(__file__).parent))
 from answering import Scripted
 
 from trl_onevision.data.writer import write_dataset
-from trl_onevision.quickstart.model import build_model, build_processor
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("checkpoint")
-    processor = build_processor()
-    build_model(processor).save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture
