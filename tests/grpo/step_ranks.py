@@ -73,6 +73,10 @@ def main(folder: str, pays: list[str], options: dict[str, Any], arguments: dict[
     settings |= arguments
     resume = settings.pop("resume", None)
     model, processor = tiny.build("qwen2_5_vl")
+    if settings.get("beta"):  # TRL loads the reference from where the model lies
+        lies = Path(folder, f"model-{os.environ.get('RANK', '0')}")
+        model.save_pretrained(lies)
+        model.config._name_or_path = str(lies)
     args = OneVisionGRPOConfig(**settings, **options)
     trainer = Scripted(model, accuracy, args, dataset(pays), processing_class=processor)
     trained: list[list[float]] = []
