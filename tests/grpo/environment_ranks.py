@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from pathlib import Path
 from typing import Any
 
-sys.path.append(str(Path(__file__).parent))
-
 import tiny
+from ranks import leave, say
 from trl.chat_template_utils import qwen2_5_vl_chat_template
 
 from trl_onevision import OneVisionGRPOConfig, OneVisionGRPOTrainer
@@ -57,9 +54,9 @@ def train(folder: str, rows: int) -> list[dict[str, Any]]:
     kind = type("OneVisionGRPOTrainer", (Looks, OneVisionGRPOTrainer), {})
     trainer = kind(model, tiny.reward, config, tiny.dataset(4), processing_class=processor)
     trainer.train()
-    return trainer.state.log_history[:-1] if trainer.accelerator.is_main_process else []
+    return trainer.state.log_history[:-1]
 
 
 if __name__ == "__main__":
-    if log := train(sys.argv[1], rows=4):
-        sys.stdout.write(f"LOG{json.dumps(log)}\n")
+    say(train(sys.argv[1], rows=4))
+    leave()

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import Any
-
-sys.path.append(str(Path(__file__).parent))
 
 import tiny
 import torch
 from accelerate.state import AcceleratorState
+from ranks import leave, say
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
@@ -152,8 +150,8 @@ def summary(trainer: Any) -> dict[str, Any]:
 if __name__ == "__main__":
     for case in json.loads(sys.argv[2]):
         trainer = train(sys.argv[1], **case)
-        if trainer.accelerator.is_main_process:
-            sys.stdout.write(f"LOG{json.dumps(summary(trainer))}\n")
+        say(summary(trainer))
         del trainer
         unset_hf_deepspeed_config()
         AcceleratorState._reset_state(reset_partial_state=False)
+    leave()

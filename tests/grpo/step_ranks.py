@@ -12,11 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.append(str(Path(__file__).parent))
-
 import tiny
-import torch.distributed
 from accelerate.utils import gather_object
+from ranks import leave, say
 
 from trl_onevision import OneVisionGRPOConfig, OneVisionGRPOTrainer
 
@@ -94,8 +92,5 @@ def main(folder: str, pays: list[str], options: dict[str, Any], arguments: dict[
 
 
 if __name__ == "__main__":
-    result = main(sys.argv[1], *map(json.loads, sys.argv[2:]))
-    if int(os.environ.get("RANK", "0")) == 0:
-        sys.stdout.write(f"LOG{json.dumps(result)}\n")
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    say(main(sys.argv[1], *map(json.loads, sys.argv[2:])))
+    leave()

@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-
-def launch(script: str, *arguments: str) -> list[Any]:
-    """Run a script of this folder on two processes: what its main process logs."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = {key: value for key, value in os.environ.items() if key != "TRL_ONEVISION"}
-    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2]), "DS_ACCELERATOR": "cpu"}
-    done = subprocess.run(
-        [*command, str(Path(__file__).with_name(script)), *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads(line[3:]) for line in done.stdout.splitlines() if line.startswith("LOG")]
+from ranks import launch
 
 
 def run(which: str, group: int, folder: Path, stage: int = 0) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ import transformers
 from compare import ONE_BATCH, OURS, assert_same, update
 from datasets import Dataset
 from packaging.version import Version
-from test_distributed import launch
+from ranks import launch
 from tiny import completions
 from trl import GRPOTrainer
 from trl.chat_template_utils import (

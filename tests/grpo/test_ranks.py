@@ -14,7 +14,7 @@ import pytest
 import tiny
 import torch
 from compare import OURS
-from test_distributed import launch
+from ranks import launch
 
 from trl_onevision import OneVisionGRPOTrainer
 from trl_onevision.grpo.placeholders import METRIC

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import step_ranks
+from ranks import launch
 
 PAYS = ["mixed", "none", "mixed", "all"] * 6
 # Not `kl`, a mean of the means of micro-batches, in which ranks mix rows otherwise
@@ -23,21 +21,10 @@ def run(
 ) -> Any:
     if ranks == 1 and not killed_at:
         return json.loads(json.dumps(step_ranks.main(str(folder), pays, options, settings)))
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)] if ranks > 1 else []
-    script = str(Path(__file__).with_name("step_ranks.py"))
-    environment = {key: value for key, value in os.environ.items() if key != "TRL_ONEVISION"}
-    done = subprocess.run(
-        [sys.executable, *launcher, script, str(folder), *map(json.dumps, (pays, options, settings))],
-        env=environment
-        | {"KILLED_AT": killed_at, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert done.returncode == (-signal.SIGKILL if killed_at else 0), done.stderr[-4000:]
-    if killed_at:
-        return None
-    return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("LOG"))[3:])
+    given = [str(folder), *map(json.dumps, (pays, options, settings))]
+    ends = -signal.SIGKILL if killed_at else 0
+    said = launch("step_ranks.py", *given, ranks=ranks, ends=ends, KILLED_AT=killed_at)
+    return None if killed_at else said[0]
 
 
 def assert_same(ours: Any, expected: Any) -> None:

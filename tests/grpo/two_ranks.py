@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from pathlib import Path
 from typing import Any
 
-sys.path.append(str(Path(__file__).parent))
-
 import tiny
+from ranks import leave, say
 from trl import GRPOConfig, GRPOTrainer
 
 from trl_onevision import OneVisionGRPOConfig, OneVisionGRPOTrainer
@@ -59,9 +56,9 @@ def main(which: str, group: int, folder: str, stage: int) -> None:
         kind = type(kind.__name__, (Given, kind), {"completions": given})
     trainer = kind(model, reward, args, tiny.dataset(16), processing_class=processor)
     trainer.train()
-    if trainer.accelerator.is_main_process:
-        sys.stdout.write(f"LOG{json.dumps(trainer.state.log_history[:-1])}\n")
+    say(trainer.state.log_history[:-1])
 
 
 if __name__ == "__main__":
     main(sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
+    leave()

@@ -1,6 +1,6 @@
 """The loss of TRL and the fused one on two processes, under DDP or FSDP2; `test_ranks.py` runs it and reads its files.
 
-torchrun --nproc_per_node 2 two_ranks.py DDP|FSDP2 FOLDER
+two_ranks.py DDP|FSDP2 FOLDER
 """
 
 from __future__ import annotations
@@ -10,13 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import tiny
 import torch
+from ranks import leave
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-
-sys.path.append(str(Path(__file__).parents[1]))
-
-import tiny
 
 from trl_onevision.grpo.options import OneVisionGRPOConfig
 from trl_onevision.grpo.trainer import OneVisionGRPOTrainer
@@ -85,4 +83,4 @@ def sharded_gradients(trainer: Trainer) -> dict[str, torch.Tensor]:
 if __name__ == "__main__":
     work, folder = {"DDP": step, "FSDP2": sharded_gradients}[sys.argv[1]], Path(sys.argv[2])
     torch.save({loss: work(build(loss, folder)) for loss in ("trl", "liger")}, folder / f"rank{RANK}.pt")
-    torch.distributed.destroy_process_group()
+    leave()
