@@ -1,15 +1,17 @@
 """The rule scorer: what it reads, what it pays, and the page that says where it errs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import scorer_study as study
 import yaml
 
-from trl_onevision.bench import lmms_eval, study
-from trl_onevision.bench.answer import Answer
+from trl_onevision.bench import lmms_eval
+from trl_onevision.bench.answer import Answer, question_of
 from trl_onevision.bench.lmms_eval import harness
 from trl_onevision.bench.score import final_answer, score, task_of
-from trl_onevision.bench.tsv import read_tsv
+from trl_onevision.bench.tsv import BenchRow, read_tsv
 from trl_onevision.rewards import accuracy_reward
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -50,9 +52,15 @@ def test_the_scorer_and_the_reward_agree_on_what_is_stated(tsv):
             assert one.correct == (reward == 1) or (text, row.answer) in blind
 
 
-def test_a_gold_that_is_no_option_is_scored_as_free_form(tsv):
-    from dataclasses import replace
+def test_options_that_are_words_of_the_question_are_shown():
+    """`3` and `5` stand in the sum: that lists no options."""
+    row = BenchRow("1", "What is 3 + 5?", ["3", "5", "8"], True, "C", "College", "Math", "")
+    assert question_of(row) == "What is 3 + 5?\nChoices:\nA. 3\nB. 5\nC. 8"
+    shown = "What is 3 + 5?\n(A) 3\n(B) $5$\n(C) 8"
+    assert question_of(replace(row, question=shown)) == shown
 
+
+def test_a_gold_that_is_no_option_is_scored_as_free_form(tsv):
     row = replace(read_tsv(tsv)[0], answer="seven")
     assert task_of(row) == "text"
     assert scores([row], ["<answer>Seven</answer>"])[0].correct
@@ -71,7 +79,7 @@ def test_what_is_cut_has_no_last_line():
 
 def test_the_page_holds_the_study_as_it_is():
     page = (DOCS / "bench.md").read_text()
-    assert "\n".join(study.table()) in page, "run python -m trl_onevision.bench.study and put it into docs/bench.md"
+    assert "\n".join(study.table()) in page, "run python tests/bench/scorer_study.py and put it into docs/bench.md"
 
 
 def test_the_rule_is_closer_to_a_reader_than_the_literal_reading():

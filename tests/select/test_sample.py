@@ -58,6 +58,6 @@ def test_weights_that_changed_are_another_model(checkpoint, data, tmp_path):
 
 
 def test_what_is_no_checkpoint_is_named(data, tmp_path):
-    with pytest.raises(SelectError, match=r"--model .*nothing: cannot be loaded as a model"):
+    with pytest.raises(ValueError, match=r"--model .*nothing: cannot be loaded as a model"):
         out = tmp_path / "out"
         select(Rows(data([row(1, 1.0)])), engine(tmp_path / "nothing", out), REWARDS, out)

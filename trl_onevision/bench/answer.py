@@ -6,16 +6,19 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from io import BytesIO
+from string import ascii_uppercase
 from typing import Any
 
 from PIL import Image
 
+from trl_onevision.answers.choice import without_label
 from trl_onevision.answers.extract import full_text
 from trl_onevision.bench.local import Checkpoint
 from trl_onevision.bench.tsv import BenchRow
 from trl_onevision.chat import FAIR_TRIAL, Chat, Line, NoReply, Request
 from trl_onevision.data.images import PixelGrid, store_image
 from trl_onevision.data.prompts import IMAGE, find_prompt, user_messages, with_choices
+from trl_onevision.data.questions import read_choices
 
 
 class BenchError(RuntimeError):
@@ -55,7 +58,7 @@ class Answer:
 
 
 def question_of(row: BenchRow) -> str:
-    """The question with its options, unless it shows them already; the image stands before it, whatever it marks.
+    """The question with its options, unless it lists them already; the image stands before it, whatever it marks.
 
     >>> row = BenchRow("1", "<image>Which colour?", ["red", "B. blue"], True, "A", "College", "Math", "")
     >>> print(question_of(row))
@@ -65,12 +68,8 @@ def question_of(row: BenchRow) -> str:
     B. blue
     """
     question = row.question.replace(IMAGE, "").strip()
-    options = [_bare(option, chr(ord("A") + number)) for number, option in enumerate(row.choices or [])]
-    return question if all(option in question for option in options) else with_choices(question, options)
-
-
-def _bare(option: str, label: str) -> str:
-    return option.strip().removeprefix(f"({label})").removeprefix(f"{label}.").removeprefix(f"{label})").strip()
+    options = [without_label(option, label) for option, label in zip(row.choices or [], ascii_uppercase, strict=False)]
+    return question if len(read_choices(question) or []) == len(options) else with_choices(question, options)
 
 
 def batches(rows: Sequence[BenchRow], size: int, done: Set[str] = frozenset()) -> list[list[BenchRow]]:
@@ -92,10 +91,7 @@ def answer_locally(model: str, rows: Sequence[BenchRow], settings: Generation, d
     todo = batches(rows, settings.batch_size, done)
     if not todo:
         return
-    try:
-        checkpoint = Checkpoint.load(model, settings.dtype)
-    except (OSError, ValueError) as error:
-        raise BenchError(f"--model {model}: cannot be loaded as a model for images and text: {error}") from error
+    checkpoint = Checkpoint.load(model, settings.dtype)
     for batch in todo:
         said = checkpoint.answer(
             [_messages(row, settings) for row in batch],
@@ -124,33 +120,26 @@ async def answer_by_server(
         options["extra_body"] = {"repetition_penalty": settings.repetition_penalty}
     chat = Chat(model, server, max_concurrency=settings.batch_size, timeout=600.0, options=options)
     ready = asyncio.Semaphore(settings.batch_size)  # requests with their images: not those of the whole file
-    failures: list[str] = []
+    answered, failures = 0, list[str]()
 
-    async def ask(line: Line, row: BenchRow) -> bool:
+    async def ask(line: Line, row: BenchRow) -> None:
+        nonlocal answered
         async with ready:
+            if not answered and len(failures) >= max(settings.batch_size, FAIR_TRIAL):
+                return
             try:
                 text, image = _asked(row, settings)
                 reply = await line.ask(Request(text, (image,)))
             except NoReply as error:
                 failures.append(f"row {row.index}: {str(error).rstrip('.')}")
-                return False
+                return
+        answered += 1
         # With the reasoning that a server splits off.
         completion = full_text({"reasoning": reply.reasoning, "content": reply.text})
         keep(Answer(row.index, completion, not reply.cut))
-        return True
 
-    answered = 0
     async with chat.open() as line:
-        tasks = [asyncio.create_task(ask(line, row)) for row in rows]
-        try:
-            for task in asyncio.as_completed(tasks):
-                answered += await task
-                if not answered and len(failures) >= max(settings.batch_size, FAIR_TRIAL):
-                    break
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(ask(line, row) for row in rows))
     if not failures:
         return
     asked = f"{len(failures)} of {len(rows)} requests"

@@ -26,13 +26,16 @@ class Checkpoint:
     def load(cls, model: str, dtype: str) -> Checkpoint:
         """From a folder or a hub id, onto a GPU where there is one.
 
-        Raises `OSError` or `ValueError` where `model` cannot be loaded as a model for images and text.
+        Raises `ValueError` where `model` cannot be loaded as a model for images and text.
         """
         import torch
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
-        processor = AutoProcessor.from_pretrained(model, padding_side="left")
-        network = AutoModelForImageTextToText.from_pretrained(model, dtype=getattr(torch, dtype)).eval()
+        try:
+            processor = AutoProcessor.from_pretrained(model, padding_side="left")
+            network = AutoModelForImageTextToText.from_pretrained(model, dtype=getattr(torch, dtype)).eval()
+        except (OSError, ValueError) as error:
+            raise ValueError(f"--model {model}: cannot be loaded as a model for images and text: {error}") from error
         return cls(network.to("cuda" if torch.cuda.is_available() else "cpu"), processor)
 
     def answer(self, conversations: Sequence[Any], max_new_tokens: int, **decoding: Any) -> list[Said]:

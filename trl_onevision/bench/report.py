@@ -17,49 +17,38 @@ from trl_onevision.bench.score import Scored
 RUN = "this run"
 
 
-def wilson(right: int, n: int) -> tuple[float, float]:
-    """The 95 % confidence interval of a share, after Wilson: sound for few rows and for shares near 0 and 1.
+def cell(verdicts: Iterable[bool]) -> dict[str, Any]:
+    """Rows, right ones, their share and its 95 % interval after Wilson, which is sound near 0, near 1 and for few rows.
 
-    >>> [round(bound, 3) for bound in wilson(36, 100)], [round(bound, 3) for bound in wilson(0, 10)]
-    ([0.273, 0.458], [0.0, 0.278])
+    >>> {name: round(value, 3) for name, value in cell([True] * 36 + [False] * 64).items()}
+    {'n': 100, 'right': 36, 'accuracy': 0.36, 'low': 0.273, 'high': 0.458}
     """
     from scipy.stats import binomtest  # seconds to import, and only a report needs it
 
-    if n == 0:
-        return 0.0, 1.0
-    interval = binomtest(right, n).proportion_ci(confidence_level=0.95, method="wilson")
-    return float(interval.low), float(interval.high)
-
-
-def cell(verdicts: Iterable[bool]) -> dict[str, Any]:
-    """Rows, right ones, their share and its interval.
-
-    >>> cell([True, False])["accuracy"]
-    0.5
-    """
     verdicts = list(verdicts)
     n, right = len(verdicts), sum(verdicts)
-    low, high = wilson(right, n)
-    return {"n": n, "right": right, "accuracy": right / n if n else None, "low": low, "high": high}
+    if n == 0:
+        return {"n": 0, "right": 0, "accuracy": None, "low": 0.0, "high": 1.0}
+    interval = binomtest(right, n).proportion_ci(method="wilson")
+    return {"n": n, "right": right, "accuracy": right / n, "low": float(interval.low), "high": float(interval.high)}
 
 
 def results(scored: Sequence[Scored], name: str, judged: Mapping[str, float] | None = None) -> dict[str, Any]:
     """All figures of a run; levels and categories are those of the data, in the paper's order where it has one."""
     levels = _ordered({one.level for one in scored}, paper.LEVELS)
     categories = _ordered({one.category for one in scored}, paper.CATEGORIES)
+
+    def of(**wanted: str) -> dict[str, Any]:
+        chosen = (one for one in scored if all(getattr(one, key) == value for key, value in wanted.items()))
+        return cell(one.correct for one in chosen)
+
     figures: dict[str, Any] = {
         "model": name,
-        "overall": cell(one.correct for one in scored),
-        "levels": {level: cell(one.correct for one in scored if one.level == level) for level in levels},
-        "categories": {c: cell(one.correct for one in scored if one.category == c) for c in categories},
-        "cells": {
-            category: {
-                level: cell(one.correct for one in scored if (one.category, one.level) == (category, level))
-                for level in levels
-            }
-            for category in categories
-        },
-        "choice": cell(one.correct for one in scored if one.task == "choice"),
+        "overall": of(),
+        "levels": {level: of(level=level) for level in levels},
+        "categories": {category: of(category=category) for category in categories},
+        "cells": {c: {level: of(category=c, level=level) for level in levels} for c in categories},
+        "choice": of(task="choice"),
         "free_form": cell(one.correct for one in scored if one.task != "choice"),
         "answers": {how: sum(one.how == how for one in scored) for how in ("stated", "last line", "none")},
         "unfinished": sum(not one.finished for one in scored),
@@ -82,17 +71,19 @@ def _ordered(names: set[str], known: tuple[str, ...]) -> list[str]:
 
 def lines(figures: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """The table by category (rows) and level (columns): a header and its lines, as text."""
-    levels = list(figures["levels"])
-    body = [
-        [category, *(_short(figures["cells"][category][level]) for level in levels), _long(total)]
-        for category, total in figures["categories"].items()
-    ]
-    body.append(["all", *(_long(total) for total in figures["levels"].values()), _long(figures["overall"])])
-    return ["", *levels, "all"], body
+    *categories, (name, totals) = _grid(figures)
+    body = [[category, *map(_short, cells[:-1]), _long(cells[-1])] for category, cells in categories]
+    return ["", *figures["levels"], "all"], [*body, [name, *map(_long, totals)]]
+
+
+def _grid(figures: Mapping[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The figures of each category by level, and in all; then those of all categories."""
+    grid = [(name, [*figures["cells"][name].values(), total]) for name, total in figures["categories"].items()]
+    return [*grid, ("all", [*figures["levels"].values(), figures["overall"]])]
 
 
 def _short(figure: Mapping[str, Any]) -> str:
-    return "" if not figure["n"] else f"{100 * figure['accuracy']:.1f} ({figure['right']}/{figure['n']})"
+    return f"{100 * figure['accuracy']:.1f} ({figure['right']}/{figure['n']})" if figure["n"] else ""
 
 
 def _long(figure: Mapping[str, Any]) -> str:
@@ -114,7 +105,7 @@ def notes(figures: Mapping[str, Any]) -> list[str]:
     n, answers = figures["overall"]["n"], figures["answers"]
     said = [
         "Percent right by rule, with 95 % Wilson intervals.",
-        f"Choice {_percent(figures['choice'])}, free-form {_percent(figures['free_form'])}.",
+        f"Choice {_short(figures['choice']) or 'none'}, free-form {_short(figures['free_form']) or 'none'}.",
         f"Of {n} rows {answers['stated']} state an answer, {answers['last line']} were read by their last line, "
         f"{answers['none']} have none; {figures['unfinished']} were cut at the length limit.",
         f"Comparing character by character would differ on {figures['literal_disagrees']} rows.",
@@ -130,27 +121,22 @@ def notes(figures: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def _percent(figure: Mapping[str, Any]) -> str:
-    return f"{_short(figure)}" if figure["n"] else "none"
-
-
 def comparison(figures: Mapping[str, Any]) -> tuple[list[str], dict[str, list[float | None]]]:
     """Columns (all, then levels and categories of the data) and a line of percentages for this run and the paper's."""
-    levels, categories = list(figures["levels"]), list(figures["categories"])
-    columns = ["all", *levels, *categories]
     own = [figures["overall"], *figures["levels"].values(), *figures["categories"].values()]
-    compared: dict[str, list[float | None]] = {RUN: [100 * figure["accuracy"] for figure in own]}
-    known = (*paper.LEVELS, *paper.CATEGORIES)
-    places = [paper.column_of(name, paper.LEVELS) for name in levels]
-    places += [paper.column_of(name, paper.CATEGORIES) for name in categories]
-    for model, reported in paper.MODELS.items():
-        compared[model] = [
-            reported[0],
-            *(None if place is None else reported[1 + known.index(place)] for place in places),
-        ]
-    empty: list[float | None] = [None] * len(places)
-    compared |= {model: [average, *empty] for model, average in paper.AVERAGES.items()}
-    return columns, compared
+    compared = {RUN: [_percent(figure) for figure in own]}
+    places = [paper.column_of(name, paper.LEVELS) for name in figures["levels"]]
+    places += [paper.column_of(name, paper.CATEGORIES) for name in figures["categories"]]
+    for model, (average, *rest) in paper.MODELS.items():
+        reported = dict(zip((*paper.LEVELS, *paper.CATEGORIES), rest, strict=True))
+        compared[model] = [average, *(reported.get(place or "") for place in places)]
+    for model, average in paper.AVERAGES.items():
+        compared[model] = [average, *(None for _ in places)]
+    return ["all", *figures["levels"], *figures["categories"]], compared
+
+
+def _percent(figure: Mapping[str, Any]) -> float | None:
+    return 100 * figure["accuracy"] if figure["n"] else None
 
 
 def markdown(figures: Mapping[str, Any]) -> str:
@@ -178,43 +164,29 @@ def draw(figures: Mapping[str, Any], path: Path) -> None:
     """The heat map: this run by category and level, and beside it the paper's models."""
     from matplotlib.figure import Figure
 
-    levels = list(figures["levels"])
-    own = [
-        [_percentage(figures["cells"][category][level]) for level in levels] + [_percentage(total)]
-        for category, total in figures["categories"].items()
-    ]
-    own.append([_percentage(total) for total in [*figures["levels"].values(), figures["overall"]]])
+    grid, levels = _grid(figures), [*figures["levels"], "all"]
     columns, compared = comparison(figures)
-    width, height = len(levels) + 1 + len(columns), max(len(own), len(compared))
-    figure = Figure(figsize=(3.5 + 0.75 * width, 2.2 + 0.42 * height), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=[len(levels) + 1, len(columns)])
-    _heat(left, own, [*figures["categories"], "all"], [*levels, "all"])
+    height = max(len(grid), len(compared))
+    figure = Figure(figsize=(3.5 + 0.75 * (len(levels) + len(columns)), 2.2 + 0.42 * height), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[len(levels), len(columns)])
+    _heat(left, [(name, [_percent(one) for one in cells]) for name, cells in grid], levels)
     left.set_title(
         f"{_plain(figures['model'][-40:])}\n{figures['overall']['n']} rows, percent right by rule", fontsize=9
     )
-    image = _heat(right, list(compared.values()), list(compared), columns)
+    image = _heat(right, [*compared.items()], columns)
     right.set_title("beside the paper's numbers\n(answers extracted and judged by models)", fontsize=9)
     figure.colorbar(image, ax=[left, right], label="percent right")
     figure.savefig(path, dpi=150)
 
 
-def _percentage(figure: Mapping[str, Any]) -> float | None:
-    return 100 * figure["accuracy"] if figure["n"] else None
-
-
-def _heat(axes: Any, values: list[list[float | None]], rows: list[str], columns: list[str]) -> Any:
-    image = axes.imshow(
-        [[math.nan if value is None else value for value in row] for row in values],
-        cmap="viridis",
-        vmin=0,
-        vmax=100,
-        aspect="auto",
-    )
+def _heat(axes: Any, rows: Sequence[tuple[str, list[float | None]]], columns: list[str]) -> Any:
+    values = [[math.nan if value is None else value for value in row] for _, row in rows]
+    image = axes.imshow(values, cmap="viridis", vmin=0, vmax=100, aspect="auto")
     axes.set_xticks(range(len(columns)), map(_plain, columns), rotation=40, ha="right", fontsize=7)
-    axes.set_yticks(range(len(rows)), map(_plain, rows), fontsize=7)
+    axes.set_yticks(range(len(rows)), [_plain(name) for name, _ in rows], fontsize=7)
     for y, row in enumerate(values):
         for x, value in enumerate(row):
-            if value is not None:
+            if not math.isnan(value):
                 axes.text(x, y, f"{value:.0f}", ha="center", va="center", fontsize=7, color="wk"[value > 60])
     return image
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trl_onevision.answers.choice import LETTERS
+from trl_onevision.answers.words import listed
 from trl_onevision.data.images import decode_image
 from trl_onevision.data.questions import read_choices
 from trl_onevision.data.schema import RowError, shown
 from trl_onevision.data.sources import SourceError, table_rows
 
 COLUMNS = ("index", "question", "choices", "answer", "level", "category", "image")
-REQUIRED = tuple(column for column in COLUMNS if column != "choices")
 MISSING = ("", "nan", "none", "null", "[]")
 """How a cell says that it holds nothing, once lower-cased."""
-LONGEST_INDEX = 64  # base64 of an image is longer; a shorter cell names the row whose image it shares
+_AGAIN = "Download the file again if it should be whole."
 
 
 class TsvError(ValueError):
@@ -41,31 +40,30 @@ class BenchRow:
 def read_tsv(path: Path, limit: int | None = None) -> list[BenchRow]:
     """Read and check the benchmark; `limit` keeps the first rows only.
 
-    Every row has all columns, none but `choices` empty, an index of its own, and an image that opens. Raises
-    `TsvError`, with the number of the row counted from 1 after the header, its index and the column.
+    Every row has all columns, none but `choices` empty, an index of its own, and an image that opens, or the index of
+    the row whose image it shares. Raises `TsvError`, with the number of the row counted from 1 after the header, its
+    index and the column.
     """
-    rows: list[BenchRow] = []
-    seen: dict[str, int] = {}
-    images: dict[str, str] = {}
+    rows: dict[str, BenchRow] = {}
     for number, cells in enumerate(_cells(path), 1):
-        index = cells["index"].strip()
-        place = f"{path}: row {number} (index {shown(index, 20)})"
-        for column in REQUIRED:
-            if not cells[column].strip():
+        row = row_of(cells)
+        place = f"{path}: row {number} (index {shown(row.index, 20)})"
+        for column in COLUMNS:
+            if not cells[column].strip() and column != "choices":
                 raise TsvError(f"{place}, column {column!r}: found nothing, expected a value. {_AGAIN}")
-        if index in seen:
-            raise TsvError(f"{place}, column 'index': found the index of row {seen[index]}, expected one of its own.")
-        seen[index] = number
-        images[index] = _image(cells["image"], images, place)
-        rows.append(row_of(cells, images[index]))
+        if row.index in rows:
+            first = 1 + [*rows].index(row.index)
+            raise TsvError(f"{place}, column 'index': found the index of row {first}, expected one of its own.")
+        if row.image in rows:
+            row = replace(row, image=rows[row.image].image)
+        else:
+            _check_image(row.image, place)
+        rows[row.index] = row
         if len(rows) == limit:
             break
     if not rows:
         raise TsvError(f"{path}: found a header and no rows. {_AGAIN}")
-    return rows
-
-
-_AGAIN = "Download the file again if it should be whole."
+    return [*rows.values()]
 
 
 def _cells(path: Path) -> Iterator[dict[str, str]]:
@@ -87,31 +85,20 @@ def _cells(path: Path) -> Iterator[dict[str, str]]:
         raise TsvError(f"{path}: cannot be read ({error.strerror}), expected the file r1-onevision.tsv.") from error
 
 
-def _image(cell: str, images: dict[str, str], place: str) -> str:
-    cell = cell.strip()
-    if len(cell) <= LONGEST_INDEX and cell in images:
-        return images[cell]
+def _check_image(cell: str, place: str) -> None:
     try:
         decode_image(f"data:;base64,{cell}")  # never a path: a file from elsewhere must not name files here
     except RowError as error:
         raise TsvError(f"{place}, column 'image': {error.problem}; found {error.found}. {_AGAIN}") from error
-    return cell
 
 
-def row_of(cells: Mapping[str, str], image: str) -> BenchRow:
+def row_of(cells: Mapping[str, str]) -> BenchRow:
     """The cells of one row, read."""
-    question, listed = cells["question"].strip(), cells["choices"].strip()
-    is_choice = listed.lower() not in MISSING
-    return BenchRow(
-        index=cells["index"].strip(),
-        question=question,
-        choices=options(listed, question) if is_choice else None,
-        is_choice=is_choice,
-        answer=cells["answer"].strip(),
-        level=cells["level"].strip(),
-        category=cells["category"].strip(),
-        image=image,
-    )
+    stripped = {column: cells[column].strip() for column in COLUMNS}
+    choices = stripped.pop("choices")
+    is_choice = choices.lower() not in MISSING
+    listed_choices = options(choices, stripped["question"]) if is_choice else None
+    return BenchRow(**stripped, choices=listed_choices, is_choice=is_choice)
 
 
 def options(cell: str, question: str) -> list[str] | None:
@@ -124,14 +111,7 @@ def options(cell: str, question: str) -> list[str] | None:
     >>> options("[1, 2]", "Which?"), options("['A', 'B']", "Which? (A) red (B) blue")
     (['1', '2'], ['red', 'blue'])
     """
-    try:
-        listed = ast.literal_eval(cell)  # literals only: nothing in the file runs
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        listed = None
-    if isinstance(listed, dict):
-        listed = list(listed.values())
-    if isinstance(listed, list | tuple) and listed:
-        texts = [str(option).strip() for option in listed]
-        if texts != list(LETTERS[: len(texts)]):  # letters alone: the texts are in the question
-            return texts
+    texts = [str(option).strip() for option in listed(cell) or ()]
+    if texts and texts != list(LETTERS[: len(texts)]):  # letters alone: the texts are in the question
+        return texts
     return read_choices(cell) or read_choices(question)

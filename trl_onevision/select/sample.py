@@ -82,20 +82,12 @@ class Local(Engine):
         for blind, batch in self._batches(rows):
             prompts = [prompt for index in batch if (prompt := rows.asked(index, blind)) is not None]
             if not all(map(self.replies, prompts)):
-                checkpoint = checkpoint or self._load()
+                checkpoint = checkpoint or Checkpoint.load(self.model, self.sampling.dtype)
                 self._sample(checkpoint, prompts, store)
             for _ in batch if blind == self.sampling.blind else ():
                 tick()
         store.close()
         return {}
-
-    def _load(self) -> Checkpoint:
-        try:
-            return Checkpoint.load(self.model, self.sampling.dtype)
-        except (OSError, ValueError) as error:
-            raise SelectError(
-                f"--model {self.model}: cannot be loaded as a model for images and text: {error}"
-            ) from error
 
     def _batches(self, rows: Rows) -> Iterator[tuple[bool, list[int]]]:
         """Rows of like size together, text apart from images: the same batches whatever is known already."""

@@ -13,8 +13,7 @@ from trl_onevision.data.prompts import PROMPTS
 
 
 def _row(doc: Mapping[str, Any]) -> BenchRow:
-    cells = {column: "" if doc[column] is None else str(doc[column]) for column in COLUMNS}
-    return row_of(cells, cells["image"])
+    return row_of({column: "" if doc[column] is None else str(doc[column]) for column in COLUMNS})
 
 
 def doc_to_visual(doc: Mapping[str, Any]) -> list[Image.Image]:

@@ -1,4 +1,4 @@
-"""Where rule scorer and literal reading disagree, and where the rules err: `python -m trl_onevision.bench.study`.
+"""Where rule scorer and literal reading disagree, and where the rules err: `python tests/bench/scorer_study.py`.
 
 Literal is what the released reward does for most golds: the stated answer, compared with the gold character by
 character. `docs/bench.md` holds the table that this prints.
