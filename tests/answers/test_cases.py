@@ -240,7 +240,7 @@ def test_the_last_statement_that_can_be_read(said, expected):
         ("3", "It is definitely 3!", 0),
         ("3", "There are 3 red apples in the picture.", 1),
         ("3", "1 + 2 = 3", 1),
-        ("3", "The length is 3 cm, because 1 + 2 = 3", 0),
+        ("3", "The length is 3 cm, because 1 + 2 = 3", 1),
         ("3.5", "three and a half", 1),
         ("2.5", "two point five", 1),
         ("1500000", "1.5 million", 1),

@@ -16,7 +16,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from trl_onevision.answers.stance import is_denied, is_hedged
+from trl_onevision.answers.sentence import AFTERTHOUGHT, SENTENCE_END
+from trl_onevision.answers.stance import asserts, is_asserted, is_denied, is_hedged
 
 # Literal tags and bounded repeats only: none of these can backtrack.
 _THINK_TAG = re.compile(r"<(/?)think>", re.IGNORECASE | re.ASCII)
@@ -53,24 +54,30 @@ _STATED = re.compile(
 )
 # "Solution: 5" may state the answer, but what begins there is more often the way to it.
 _SOLUTION = re.compile(_LINE.format(words="solution") + r"[:：][*_]{0,4}", re.IGNORECASE | re.MULTILINE)
-# "B. The", "5 cm. So", but not "St. Louis", "J. K. Rowling", "U.S. Army": behind a title or a lone capital a sentence
-# ends only where the next word is one that sentences begin with.
-_OPENERS = (
-    "The|This|That|These|Those|There|Here|It|Its|He|She|They|We|You|My|Our|Because|Since|As|So|Therefore|Thus|Hence|"
-    "However|But|And|If|In|On|At|By|For|From|With|To|Of|An|Let|Note|Wait|When|While|Both|All|Only|Each|Other"
-)
-_TITLES = "[A-Z] St Dr Mr Ms Mt Ft Lt Jr Sr vs No Mrs Gen Col Rev Vol Prof Capt"
-_BEHIND_NO_TITLE = "".join(rf"(?<!\b{title})" for title in _TITLES.split())
-_SENTENCE_END = re.compile(
-    rf"[.!?]\s(?=\s{{0,4}}(?:(?:{_OPENERS})\b|[A-J](?:\)|\s[a-z])))"
-    rf"|(?:[!?]|{_BEHIND_NO_TITLE}(?<!\.m)\.)\s(?=\s{{0,4}}[A-Z])|[。！？]"
-)
 _REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
 # The last sentence of an answer block, where it draws the conclusion.
 _CONCLUSION = re.compile(r"(?:therefore|thus|hence|so)\b,?\s{0,4}|(?:因此|所以)[,，]?", re.IGNORECASE)
 _END_OF_TURN = re.compile(r"(?:</s>|<\|[a-z_]{1,20}\|>|<eos>|\s)+\Z")
 _CLAUSE_END = re.compile(r"[.,;:!?。，；：！？\n]")
-_AFTERTHOUGHT = re.compile(r"\W{0,6}(?:or|maybe|perhaps|possibly|或|也许|可能)", re.IGNORECASE)
+# A box is a part of the formula that it stands in: "x + \boxed{3}", "\sqrt{\boxed{3}}", "\boxed{3}^2".
+_OPERATOR_BEFORE = re.compile(
+    r"(?:[-+]|(?:(?<![A-Za-z])[A-Za-z]|[\d)}\]])\s?[-+*]\s|[\^√]|\S\s?(?<![-=])[<>≤≥]"
+    r"|\\(?:cdot|times|pm|[gl]eq?|neq?|sqrt|[dt]?frac\s?(?:\{[^{}]{0,40}\}\s?)?)\s?\{?)\s?\Z"
+)
+_GOES_ON = re.compile(
+    r"\$?\s?(?:\^|/\s?[\d\\(a-z]|\\(?:cdot|times|pm|sqrt|[dt]?frac|pi)(?![a-z])|[-+*]\s?(?:[\d\\(]|[knxyz](?![A-Za-z])))"
+    r"|[knxyz](?![A-Za-z])|\$?\s?\?|[^\w.\n]{0,6}(?:if|unless|but(?!\snot)|al?though|at\s(?:least|most))\b",
+    re.IGNORECASE,
+)
+_STATES = re.compile(
+    r"(?:\b(?:is|are|was|were|equals|equal\sto|gives?|get)(?:\s(?:the|only|just|exactly|about|approximately|option))*|[=:≈])"
+    r"[\s$*\\(\[]*\Z"
+)
+_DENIED_OPINION = re.compile(
+    r"(?:n['’]t|not|never|nobody|no\sone|hardly)\s(?:\w+\s){0,3}?(?:think|believe|say|claim|sure|certain|true|the\scase|mean)"
+    r"|\b(?:doubt|false\sthat|some|people|others|maybe|perhaps|possibly)\b",
+    re.IGNORECASE,
+)
 CLAUSE = 80
 MOST_STATEMENTS = 12  # the last ones are what may be read
 
@@ -204,19 +211,24 @@ def statements(text: str) -> list[Statement]:
     """
     found = [_stated(text, match.end(), match.start()) for match in _last(_STATED, text, MOST_STATEMENTS)]
     found += [Statement(text[begin:end], start, begin, end) for start, begin, end in boxes(text)[-MOST_STATEMENTS:]]
-    meant = [statement for statement in found if not _is_denied(text, statement)]
+    meant = [statement for statement in found if _is_meant(text, statement)]
     return sorted(meant, key=lambda statement: statement.begin, reverse=True)
 
 
-def _is_denied(text: str, statement: Statement) -> bool:
-    """Whether the clause around a statement denies or hedges it: "not \\boxed{6}", "I doubt not the answer is 6"."""
+def _is_meant(text: str, statement: Statement) -> bool:
+    r"""Whether a statement stands: "not \boxed{6}", "x + \boxed{6}", "The answer is 6. No, 7" state no 6."""
+    is_box = text.startswith(("\\boxed", "\\fbox"), statement.start)
+    behind = statement.end + is_box
     before = _CLAUSE_END.split(text[max(0, statement.start - CLAUSE) : statement.start])[-1]
-    after = ""
-    if text.startswith(("\\boxed", "\\fbox"), statement.start):
-        after = _CLAUSE_END.split(text[statement.end + 1 : statement.end + 1 + CLAUSE])[0]
-        if _AFTERTHOUGHT.match(text, statement.end + 1):
-            return True
-    return any(is_denied(part) or is_hedged(part) for part in (before, after))
+    if AFTERTHOUGHT.match(text, behind):
+        return False
+    if not is_box:
+        return not (is_denied(before) or is_hedged(before))
+    if _OPERATOR_BEFORE.search(before) or _GOES_ON.match(text, behind) or not asserts(text, statement.start, behind):
+        return False
+    if _STATES.search(before):  # of "the number that he cannot reach is \boxed{6}" only an opinion counts
+        return _DENIED_OPINION.search(before) is None
+    return is_asserted(before)
 
 
 def _last(pattern: re.Pattern[str], text: str, most: int) -> deque[re.Match[str]]:
@@ -232,9 +244,9 @@ def _stated(text: str, begin: int, start: int = 0) -> Statement:
             return Statement(text[inside:end], start, begin, end + len(closing))
     end = text.find("\n", begin)
     line = text[begin : len(text) if end < 0 else end]
-    sentence_end = _SENTENCE_END.search(line)
+    sentence_end = SENTENCE_END.search(line)
     if sentence_end:
-        line = line[: sentence_end.start()]
+        line = line[: sentence_end.start() + (sentence_end[0][0] == "?")]
     said = _balanced(line.lstrip(" \t*_")).rstrip(" \t*_.。")
     return Statement(said, start, begin, begin + len(line))
 
@@ -247,28 +259,6 @@ def _balanced(text: str) -> str:
         if depth < 0:
             return text[:index]
     return text
-
-
-def without_reason(stated: str) -> str:
-    """Return an answer without the sentence or the reason behind it.
-
-    >>> without_reason("A, because B is wrong"), without_reason("closed since 1990"), without_reason("B since it fits")
-    ('A', 'closed since 1990', 'B')
-    """
-    cut = _REASON.search(stated)
-    answer = stated[: cut.start()] if cut else stated
-    end = _SENTENCE_END.search(answer)
-    answer = answer[: end.start()] if end else answer
-    short = _SINCE.split(answer, maxsplit=1)[0]
-    return (
-        short
-        if re.fullmatch(r"\W{0,3}(?:[A-Z]|[-+]?[\d.,]+\s?\S{0,6})\W{0,3}", short) or set(short) & {"$", "\\"}
-        else answer
-    )
-
-
-_REASON = re.compile(r",?\s+because\b|,\s+(?:since|which|where|so that)\b", re.IGNORECASE)
-_SINCE = re.compile(r"\s+(?:since|which|where|so that)\b")
 
 
 def answer_block(completion: Any, *, opened: bool = False) -> str:

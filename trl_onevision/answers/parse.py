@@ -1,7 +1,6 @@
 """A whole text as one mathematical value: a quantity with its unit, a sequence, a relation, or nothing."""
 
 import re
-from collections.abc import Iterator
 from decimal import Decimal
 from functools import lru_cache, partial
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from trl_onevision.answers import expression
 from trl_onevision.answers.expression import Parser, Token, Tree, Undefined, Unknown, Unreadable, symbols, tokenize
 from trl_onevision.answers.markup import plain
 from trl_onevision.answers.numerals import CJK, with_figures
+from trl_onevision.answers.sentence import NAME, cores
 from trl_onevision.answers.stance import is_asserted
 from trl_onevision.answers.units import Unit, read_unit
 
@@ -64,42 +64,16 @@ _SIGN_COMMANDS = {"le": "≤", "leq": "≤", "leqslant": "≤", "ge": "≥", "ge
 _SIGN_COMMANDS |= {"ne": "≠", "neq": "≠", "approx": "≈", "equiv": "=", "simeq": "≈", "sim": "≈", "doteq": "≈"}
 _JOINTS = ("or", "and", "或", "和", "与", "或者", "及", "以及")
 _MONEY = re.compile(r"^(-?\s?)((?:US\s?)?\\\$|[€£¥₹₩₽])\s?(?=[-\d.(])")
-_NAME = re.compile(r"(?:[\\∠△Δ]?\s?[A-Za-zα-ωΔ'_{}()△∠,\s]|\\[a-z]+|\d(?=[\s})'A-Za-z]|\s?$)|[" + CJK + r"]){1,60}")
-# What may be said before a value, up to its last word: "The area is", "There are", "x equals", "一共有".
-_COPULA = re.compile(
-    r"\b(?:is|are|was|were|be|equals|equal\sto|has|have|had|got|gets?|gives?|makes?|counts?|see|needs?|totals?|of|yields?|as"
-    r"|about|approximately|around|roughly|exactly|only|just|nearly|almost|approx\.?|answers?|results?)\b\s*:?\s*"
-    r"|['’]s\s+|(?:应该)?[是为有得]|等于|大?约|一共|总共|共|[:≈]|\\approx\b"
-)
-_LEAD = re.compile(rf"[A-Za-z{CJK}'’,\s\-:*_]*(?:\b[A-Za-z]+\s\d{{1,3}}\s[A-Za-z{CJK}'’,\s\-:]*)?")
-_CLOSING = re.compile(
-    r"\s*(?:\b(?:is|was)\s(?:the|my|our)?\s?(?:final\s|correct\s|right\s)?(?:answer|result|solution|value|total)s?"
-    r"|\b(?:long|wide|tall|high|deep|thick|away|apart|old|each|altogether|in\s(?:total|all|length|area|size))"
-    r"|\((?!\s*(?:or|and)\b)[^()\d]{2,80}\)|\(\s?(?:≈|about|approximately|approx\.?)[^()]{1,40}\)|[.,;]|(?<=[a-z]{2})!)\s*$"
-)
 # "red apples in the picture" may follow a number; "or more", "of 7", "if it rains", "to 9" may not.
 _NO_NOUN_WORDS = (
-    "or and to than more less fewer plus minus times over of not is are was were does do did if unless when "
-    "while but so because since would could should may might except without between from up at least most "
-    "greater smaller wrong then that which who as nor no never upto through until before after into divided "
-    "multiplied modulo mod squared cubed factorial percent half thirds hundred thousand million billion "
-    "trillion dozen point ish something kilo mille tens minimum maximum below above zero"
+    "and to than more less fewer plus minus times of is are was were does do did if unless when while but so because "
+    "since would should from least most greater smaller then that which who as through until before after into "
+    "divided multiplied modulo mod squared cubed factorial percent half thirds hundredths thousandths hundred "
+    "thousand million billion trillion mln mn bn dozen point ish kilo mille tens minimum maximum zero st nd rd th"
 )
 _NO_NOUN = frozenset(_NO_NOUN_WORDS.split())
 _WORDS = re.compile(r"[A-Za-z]+(?:['’-][A-Za-z]+)*")
-_NO_TAIL = re.compile(r"[或和与不非没错以上下多少超余几至到的成折分比左]")
-# "the square root of 3", "half of 3": what a sentence makes of its number.
-_OPERATION = re.compile(
-    r"\b(?:roots?|half|thirds?|quarters?|tenths?|fractions?|squares?|cubes?|multiples?|factors?|powers?|doubles?|inverse"
-    r"|reciprocal|opposite|negative|log\w*|factorial|sine|cosine|tangent|percent|sum|product|out|one|some|most)\s+of\s*\Z",
-    re.IGNORECASE,
-)
-# "left after …", "in the picture", "as it is the mode": words that add no number.
-_TAIL = re.compile(
-    r"(?<=[\w%°)}])'?,?\s(?:left|remaining|in|on|at|after|that|which|with|for|when|as|because|since|are\s(?:left|there|shown))\b"
-    r"(?:\s[^\d\\=+*/<>^]{1,200}|)\Z"
-)
-MOST_LEADS = 8
+_NO_TAIL = re.compile(r"[和与及上下多少超余几至到的成折分比左か]")
 _COUNTER_WORDS = "个 個 只 条 本 名 位 张 つ 個 개 项 unit item one piece total altogether answer"
 _COUNTERS = frozenset(_COUNTER_WORDS.split())
 MOST_WORDS = 6
@@ -120,11 +94,11 @@ def read(text: str, number: bool = False) -> Value | None:
     if len(text) > expression.LONGEST:
         return None
     unknown: Unknown | None = None
-    for candidate in _cores(text):
+    for candidate in cores(text):
         if not candidate:
             continue
         try:
-            return _value(candidate, number)
+            return _value(with_figures(candidate), number)
         except Unknown as error:
             unknown = unknown or error
         except Undefined:
@@ -150,35 +124,6 @@ _ANY_COMMAND = re.compile(r"\\(?:begin|end)\s?\{[a-zA-Z*]{1,20}\}|\\[a-zA-Z]{1,4
 _LATIN = re.compile(r"[^\W\d_]{2,}")
 _NO_PROSE_WORDS = "min max gcd lcm lim mod det and infinity deg mph rad mol inf"
 _NO_PROSE = frozenset([*expression.FUNCTIONS, *_NO_PROSE_WORDS.split()])
-
-
-def _cores(text: str) -> Iterator[str]:
-    """Yield the text, then what is left of it without a sentence around its value."""
-    bare = _without_closing(text)
-    if not is_asserted(text):
-        yield bare
-        return
-    yield with_figures(bare)
-    twice = re.match(r"(\w+)\s?[:,;-]\s(?=[A-Za-z])(?=.*\b\1\b)", bare, re.IGNORECASE)  # "FIVE: I count five"
-    bare = bare[twice.end() :] if twice else bare
-    ends = [match.end() for match in _COPULA.finditer(bare)][:MOST_LEADS]
-    for end in ends:
-        if _OPERATION.search(bare, 0, end):
-            continue
-        if _LEAD.fullmatch(bare, 0, end) or (_NAME.fullmatch(bare[:end].rstrip(" :≈"))):
-            value = with_figures(bare[end:].strip().strip("'"))
-            yield value
-            tail = _TAIL.search(value)
-            if tail:
-                yield value[: tail.start()].strip(" ,")
-
-
-def _without_closing(text: str) -> str:
-    while True:
-        shorter = _CLOSING.sub("", text).strip()
-        if shorter == text or not shorter:
-            return shorter or text
-        text = shorter
 
 
 def _value(text: str, number: bool) -> Value:
@@ -277,7 +222,7 @@ def _name(text: str, tokens: list[Token]) -> str | None:
         value = _plain_value(text, tokens, False)
     except (Unreadable, Unknown, Undefined):
         value = None
-    if _NAME.fullmatch(first) and not (isinstance(value, Quantity) and _is_term(value)):
+    if NAME.fullmatch(first) and not (isinstance(value, Quantity) and _is_term(value)):
         return re.sub(r"\s", "", first)
     if value is None or (isinstance(value, Quantity) and value.tree[0] == "sym" and symbols(value.tree)):
         raise Unreadable(first)
@@ -376,11 +321,11 @@ def noun(text: str) -> str | None:
     """
     text = text.strip()
     if re.fullmatch(rf"[{CJK}]{{1,8}}", text):
-        return None if _NO_TAIL.search(text) else "" if text in _COUNTERS else text
+        return None if _NO_TAIL.search(text) or not is_asserted(text) else "" if text in _COUNTERS else text
     if not re.fullmatch(r"[A-Za-z'’\-\s]+", text):
         return None
     words = [word.lower() for word in _WORDS.findall(text)]
-    if not 1 <= len(words) <= MOST_WORDS or _NO_NOUN.intersection(words):
+    if not 1 <= len(words) <= MOST_WORDS or _NO_NOUN.intersection(words) or not is_asserted(text):
         return None
     return " ".join(word for word in map(_singular, words) if word not in _COUNTERS)
 

@@ -9,23 +9,28 @@ MAX_ITEMS = 1000  # of an answer: a longer list scores as if it held as many, wh
 _NOT = r"not|never|nor|cannot|except|excluding|(?:other|rather)\sthan|instead\sof"
 _WRONG = r"wrong|incorrect|false"
 _DENIED = re.compile(
-    rf"\b(?:{_NOT}|{_WRONG}|no|neither|none|untrue|excluded?|eliminat\w+|unlike|without|impossible|unlikely|invalid|instead"
-    r"|reject\w*|doubt\w*|hardly|barely|scarcely|(?:anything|everything|all|nothing|any)\sbut|far\sfrom|rul\w+\sout"
-    r"|isnt|cant)\b|\w+n['’]t\b"
-    r"|[不非没沒未错錯误除別别否無无疑✗✘❌✖¬]|[以之]外|でな|ない|아니|\bniet\b|\bnicht\b|\bkein\w*\b",
+    rf"\b(?:{_NOT}|{_WRONG}|no|neither|none|nobody|untrue|excluded?|eliminat\w+|unlike|without|impossible|unlikely|invalid"
+    r"|instead|reject\w*|refut\w+|doubt\w*|hardly|barely|scarcely|(?:anything|everything|all|nothing|any)\sbut|far\sfrom"
+    r"|rul\w+\sout|(?:is|are|was|were)\s(?:absent|missing)|fails?|mistake\w*|the\s(?:trap|worst|least\slikely)|isnt|cant)\b"
+    r"|\w+n['’]t\b|[不非没沒未错錯误誤除别別否無无疑✗✘❌✖¬]|[以之]外|有问题|では?な|ない|아니|\b(?:niet|nicht|kein\w*)\b",
     re.IGNORECASE,
 )
-CHINESE_HEDGES = "或者?|还是|也许|可能|要么|(?<!分)之一|[均都]可|大概|似乎"
+# "A or B", "maybe A", and what only shows what might be said: "e.g. A", "A, etc.", "A...", "some say A".
 _HEDGED = re.compile(
-    r"\b(?:or|maybe|perhaps|possibly|might|either|between|could|may|unsure|uncertain|alternative\w*|unclear|vs|versus|else"
-    rf"|otherwise|failing|sometimes|partly|partially)\b|{CHINESE_HEDGES}",
+    r"\b(?:or|oder|ou|или|maybe|perhaps|possibly|might|either|between|could|may|unsure|uncertain|alternative\w*|unclear|vs"
+    r"|versus|else|otherwise|failing|sometimes|partly|partially|e\.?g|for\s(?:example|instance)|such\sas|etc|among\sothers"
+    r"|(?:some|any)thing\slike|so\s(?:on|forth)|(?:some|they|people|others|one\swould)\s(?:say|claim)s?)\b|\w-ish\b"
+    r"|,\ssay\W*\Z|\.\.\.|或者?|还是|也许|可能|要么|(?<!分)之一|[均都]可|大概|似乎|例如|比如|诸如|随便|什么的|之类|等等|等\W*\Z",
     re.IGNORECASE,
 )
+# What says that the value is another: a bound, or "nearly".
 _BOUND = re.compile(
-    r"\b(?:(?:more|less|fewer|greater|larger|smaller|higher|lower|bigger)\sthan|at\s(?:least|most)|up\sto|over|under|above"
-    r"|below|beyond|exceeds?)\b|大于|小于|超过|不少于|以上|以下|至少|至多",
+    r"\b(?:(?:more|less|fewer|greater|larger|smaller|higher|lower|bigger)\sthan|at\s(?:least|most|the\s(?:la|earlie)test)"
+    r"|up\sto|over|under|above|below|beyond|exceeds?|upwards?|nearly|almost|close\sto|exclusive"
+    r"|too\s(?:many|few|much|late|early))\b|大于|小于|超过|不少于|以上|以下|至少|至多|(?:左右|上下)\W*\Z|几乎|接近|将近",
     re.IGNORECASE,
 )
+_ASKS = re.compile(r"[?？吗嗎]\W*\Z|是不是|是否|有没有|对不对")
 _DOUBLE = re.compile(r"\bnot\s(?:only|just|merely)\b|没错|不错|没有错", re.IGNORECASE)
 # What may stand between a denial and the place that it denies: "not in the region at [1, 2]".
 _OF_A_PLACE = (
@@ -57,8 +62,7 @@ def is_asserted(text: str) -> bool:
     >>> is_asserted("It is 12."), is_asserted("It is not 12."), is_asserted("12 or 13"), is_asserted("不选C")
     (True, False, False, False)
     """
-    asks = text.rstrip().endswith("?")
-    return not (asks or is_denied(text) or _HEDGED.search(text) or _BOUND.search(text))
+    return not (_ASKS.search(text) or is_denied(text) or is_hedged(text) or _BOUND.search(text))
 
 
 def is_denied(text: str) -> bool:

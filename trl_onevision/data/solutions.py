@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from trl_onevision.answers.extract import boxes, split, statements, tagged_span, without_reason
+from trl_onevision.answers.extract import boxes, split, statements, tagged_span
+from trl_onevision.answers.sentence import without_reason
 from trl_onevision.data.schema import RowError, shown
 
 LONGEST_ANSWER = 120  # a longer "answer" is an explanation, and no rule can compare it

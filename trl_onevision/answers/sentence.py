@@ -1,0 +1,123 @@
+"""The sentence around an answer: what leads to it, what closes it, the reasons behind it. One rule for every kind."""
+
+import itertools
+import re
+from collections.abc import Iterator
+
+from trl_onevision.answers.numerals import CJK
+from trl_onevision.answers.stance import is_asserted
+
+# "B. The", "5 cm. So", but not "St. Louis", "J. K. Rowling", "U.S. Army": behind a title or a lone capital a sentence
+# ends only where the next word is one that sentences begin with.
+_OPENERS = (
+    "The|This|That|These|Those|There|Here|It|Its|He|She|They|We|You|My|Our|Because|Since|As|So|Therefore|Thus|Hence|"
+    "However|But|And|If|In|On|At|By|For|From|With|To|Of|An|Let|Note|Wait|When|While|Both|All|Only|Each|Other"
+)
+_TITLES = "[A-Z] St Dr Mr Ms Mt Ft Lt Jr Sr vs No Mrs Gen Col Rev Vol Prof Capt"
+_BEHIND_NO_TITLE = "".join(rf"(?<!\b{title})" for title in _TITLES.split())
+SENTENCE_END = re.compile(
+    rf"[.!?]\s(?=\s{{0,4}}(?:(?:{_OPENERS})\b|[A-J](?:\)|\s[a-z])))"
+    rf"|(?:[!?]|{_BEHIND_NO_TITLE}(?<!\.m)\.)\s(?=\s{{0,4}}[A-Z])|[。！？]"
+)
+# What takes back or widens what was said just before it.
+AFTERTHOUGHT = re.compile(
+    r"[^\w\n]{0,6}(?:(?:or|nope|wait,?\sno|actually|i\smean|maybe|perhaps|possibly)\b|no,\s(?=it\b|[-$\\(]*[\dA-Z]\b)"
+    r"|或|也许|可能)",
+    re.IGNORECASE,
+)
+_REASON = re.compile(
+    r",?\s+because\b|,\s+(?:since|which|where|so that|as (?:it|the|there))\b|[,，]?因为"
+    r"|(?:,\s|\s\()not\s(?=[-$\\(]{0,3}\d[^A-Za-z]{0,12}\Z)|,?\s(?:rather\sthan|instead\sof)\s(?=[-$\\(]{0,3}\d[^A-Za-z]{0,12}\Z)",
+    re.IGNORECASE,
+)
+_FIGURE = re.compile(r"\d")
+_SINCE = re.compile(r"\s+(?:since|which|where|so that)\b")
+
+# What a name may be made of: "AB", "∠ABC", "f'", "\alpha", "面积".
+NAME = re.compile(r"(?:[\\∠△Δ]?\s?[A-Za-zα-ωΔ'_{}()△∠,\s]|\\[a-z]+|\d(?=[\s})'A-Za-z]|\s?$)|[" + CJK + r"]){1,60}")
+# What may be said before a value, up to its last word: "The area is", "There are", "x equals", "一共有".
+_COPULA = re.compile(
+    r"\b(?:is|are|was|were|be|equals|equal\sto|has|have|had|got|gets?|gives?|makes?|counts?|counted|see|needs?|totals?|of"
+    r"|yields?|as|about|approximately|around|roughly|exactly|only|just|approx\.?|answers?|results?|es|est|ist)\b\s*:?\s*"
+    r"|['’]s\s+|(?:应该)?[是为有得]|等于|大?约|一共|总共|共|[:≈]|\\approx\b"
+)
+_LEAD = re.compile(rf"[A-Za-z{CJK}'’,\s\-:*_]*(?:\b[A-Za-z]+\s\d{{1,3}}\s[A-Za-z{CJK}'’,\s\-:]*)?")
+# "the square root of 3", "half of 3": what a sentence makes of its number.
+_OPERATION = re.compile(
+    r"\b(?:roots?|half|thirds?|quarters?|tenths?|fractions?|squares?|cubes?|multiples?|factors?|powers?|doubles?|inverse"
+    r"|reciprocal|opposite|negative|log\w*|factorial|sine|cosine|tangent|percent|sum|product|out|one|some|most)\s+of\s*\Z",
+    re.IGNORECASE,
+)
+_CLOSING = re.compile(
+    r"\s*(?:\b(?:is|was)\s(?:the|my|our)?\s?(?:final\s|correct\s|right\s)?(?:answer|result|solution|value|total)s?"
+    r"|\b(?:long|wide|tall|high|deep|thick|away|apart|old|each|altogether|in\s(?:total|all|length|area|size))"
+    rf"|\s\((?=[^()]*(?:[a-z]{{3}}|[{CJK}]))[^()\d]{{2,80}}\)|[.,;]|(?<=[a-z]{{2}})!|です|입니다)\s*$"
+)
+# "left after …", "in the picture", "as it is the mode": words that add no number.
+_TAIL = re.compile(
+    r"(?<=[\w%°}])'?,?\s(?:left|remaining|in|on|at|after|that|which|with|for|when|as|since|of\sthem|are\s(?:left|there|shown))\b"
+    r"(?:\s[^\d\\=+*/<>^]{1,200}|)\Z"
+)
+MOST_LEADS = 8
+
+
+def without_reason(stated: str) -> str:
+    """Return an answer without the sentence or the reason behind it.
+
+    >>> without_reason("A, because B is wrong"), without_reason("closed since 1990"), without_reason("B since it fits")
+    ('A', 'closed since 1990', 'B')
+    """
+    cut = _REASON.search(stated)
+    answer = stated[: cut.start()] if cut else stated
+    end = SENTENCE_END.search(answer)
+    answer = answer[: end.start()] if end else answer
+    short = _SINCE.split(answer, maxsplit=1)[0]
+    return (
+        short
+        if re.fullmatch(r"\W{0,3}(?:[A-Z]|[-+]?[\d.,]+\s?\S{0,6})\W{0,3}", short) or set(short) & {"$", "\\"}
+        else answer
+    )
+
+
+def cores(text: str) -> Iterator[str]:
+    """Yield what a sentence may state: itself, then what is left of it without what leads to its value.
+
+    >>> list(cores("There are 3 apples in the picture.")), list(cores("It is not 3"))
+    (['There are 3 apples in the picture', '3 apples in the picture', '3 apples'], ['It is not 3'])
+    >>> next(cores("3, because 1 + 2 = 3"))
+    '3'
+    """
+    said = without_reason(text)
+    rest = text[len(said) :]
+    adds = AFTERTHOUGHT.match(rest) or (SENTENCE_END.match(rest) and (_FIGURE.search(rest) or not is_asserted(rest)))
+    if rest and not adds:
+        yield from _cores(said)
+    yield from _cores(text)
+
+
+def _cores(text: str) -> Iterator[str]:
+    if not is_asserted(text):
+        yield text.rstrip(" .,;")
+        return
+    bare = _without_closing(text)
+    yield bare
+    twice = re.match(r"(\w+)\s?[:,;-]\s(?=[A-Za-z])(?=.*\b\1\b)", bare, re.IGNORECASE)  # "FIVE: I count five"
+    bare = bare[twice.end() :] if twice else bare
+    for copula in itertools.islice(_COPULA.finditer(bare), MOST_LEADS):
+        end = copula.end()
+        if not _OPERATION.search(bare, 0, end) and (
+            _LEAD.fullmatch(bare, 0, end) or NAME.fullmatch(bare[:end].rstrip(" :≈"))
+        ):
+            value = bare[end:].strip().strip("'")
+            yield value
+            tail = _TAIL.search(value)
+            if tail:
+                yield value[: tail.start()].strip(" ,")
+
+
+def _without_closing(text: str) -> str:
+    while True:
+        shorter = _CLOSING.sub("", text).strip()
+        if shorter == text or not shorter:
+            return shorter or text
+        text = shorter
