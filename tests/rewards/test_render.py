@@ -74,6 +74,66 @@ def test_paper_and_a_flood_of_one_colour_earn_next_to_nothing(blank):
     assert score(blank) <= 0.05
 
 
+PARTS = SVG.removeprefix('<svg viewBox="0 0 100 60">').removesuffix("</svg>")
+UNSEEN = {
+    "defs": f"<defs>{PARTS}</defs>",
+    "display": f'<g display="none">{PARTS}</g>',
+    "style": f'<g style="display: none">{PARTS}</g>',
+    "visibility": f'<g visibility="hidden">{PARTS}</g>',
+    "opacity": f'<g opacity="0.01">{PARTS}</g>',
+}
+
+
+@pytest.mark.parametrize("unseen", UNSEEN.values(), ids=UNSEEN)
+def test_parts_that_nobody_sees_are_none(unseen):
+    assert score(f'<svg viewBox="0 0 100 60">{unseen}</svg>') == 0
+    speck = '<rect x="99" y="59" width="1" height="1"/>'
+    assert score(f'<svg viewBox="0 0 100 60">{unseen}{speck}</svg>') < 0.01
+
+
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        f'<g transform="translate(900 900)">{PARTS}</g>',
+        f'<g transform="scale(0.001)">{PARTS}</g>',
+        PARTS.replace("fill=", 'fill-opacity="0" fill='),
+        f'{PARTS}<rect width="100" height="60" fill="white"/>',
+    ],
+)
+def test_a_drawing_that_comes_out_blank_earns_nothing_for_its_parts(drawn):
+    assert score(f'<svg viewBox="0 0 100 60">{drawn}</svg>') == 0
+
+
+def test_a_transform_is_part_of_a_part():
+    plain, moved = (
+        f'<svg viewBox="0 0 9 9"><g{how}><rect width="3" height="3"/></g></svg>'
+        for how in ("", " transform='translate(1,2)'")
+    )
+    twice = moved.replace("<rect", "<rect transform='scale(2)'")
+    parts = [read_drawing(source).parts for source in (plain, moved, twice)]
+    assert [similarity(parts[1], given) for given in parts] == [0, 1, 0]
+    assert read_drawing(moved.replace("(1,2)", "( 1 2 )")).parts == parts[1]
+
+
+@pytest.mark.parametrize(
+    ("answer", "language"),
+    [
+        ('<svg viewBox="0 0 9 9"><rect x="1e999" width="9" height="9"/></svg>', "svg"),
+        ('<svg viewBox="0 0 9 9"><path d="M0 0 L1e999 1e308"/></svg>', "svg"),
+        ('<svg viewBox="0 0 1e-300 1e-300"><rect x="1e300" width="9" height="9"/></svg>', "svg"),
+        ('{"mark": "bar", "data": {"values": [{"b": 1%s}]}}' % ("0" * 400), "vega-lite"),
+        ('{"mark": "bar", "width": 1%s, "data": {"values": []}}' % ("0" * 400), "vega-lite"),
+    ],
+)
+def test_numbers_beyond_all_bounds_earn_nothing(answer, language):
+    assert score(answer, language) == 0
+
+
+def test_a_fence_that_never_closes_costs_what_its_length_says(linear):
+    for filling in (" ", "\n", "a "):
+        assert linear(lambda body: score("```" + body), filling * 200_000) == 0
+
+
 def test_many_parts_on_top_of_each_other_do_not_raise_the_score():
     rects = "".join(f'<rect x="{x}" y="{y}" width="30" height="20" fill="red"/>' for x in range(40) for y in range(40))
     assert score(f'<svg viewBox="0 0 100 60">{rects}</svg>') < score(SVG.replace("red", "green"))
@@ -190,9 +250,24 @@ def test_a_renderer_that_aborts_or_hangs_is_replaced_and_the_next_drawing_drawn(
     assert sum("render_worker.py" in " ".join(child.cmdline()) for child in children if child.is_running()) == 1
 
 
+def test_an_interrupted_drawing_is_not_the_answer_to_the_next(monkeypatch):
+    black, white = (
+        f'<svg viewBox="0 0 9 9"><rect width="9" height="9" fill="{fill}"/></svg>' for fill in ("#000", "#fff")
+    )
+    expected = render(read_drawing(white))
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(renderer_module, "_read", interrupted)
+        render(read_drawing(black))
+    assert render(read_drawing(white)) == expected
+
+
 def test_a_renderer_that_takes_too_much_memory_is_killed(monkeypatch):
     assert render(read_drawing(SVG)) is not None
-    before = renderer_module._renderer.process
+    before = renderer_module._renderer.child
     monkeypatch.setattr(renderer_module, "MEMORY_BYTES", 1)
     assert render(read_drawing(SVG)) is None
     assert before.process.poll() is not None
@@ -219,6 +294,7 @@ def test_a_call_ends_with_its_budget():
         {"language": "svg"},
         {"language": "vega-lite", "source": SVG},
         {"language": "svg", "source": "<svg"},
+        {"language": "svg", "source": '<svg viewBox="0 0 9 9"/>'},
     ],
 )
 def test_a_gold_that_does_not_render_is_named(gold, caplog):

@@ -378,7 +378,7 @@ def test_pairs_cannot_break_the_protocol():
 
 
 def test_a_worker_that_cannot_start_says_so(monkeypatch):
-    monkeypatch.setattr(verify.sys, "executable", "/bin/false")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     pool = verify._Pool()
     with pytest.raises(RuntimeError, match="does not start"):
         pool.check([ALGEBRA], seconds=1, budget=10)

@@ -144,7 +144,7 @@ def says_none(text: str) -> bool:
     if value is not None:
         leaves = collect(value, lambda node, _: [] if isinstance(node, list | dict | None) else [node])
         return all(isinstance(leaf, str) and _NOTHING.fullmatch(leaf.strip(" .。!")) for leaf in leaves)
-    return bool(_NOTHING.fullmatch(text[slice(*fenced(text))].strip().removeprefix("json").strip(" \n.。!")))
+    return bool(_NOTHING.fullmatch(text[slice(*fenced(text))].strip(" \n.。!")))
 
 
 def check_option(name: str, value: Any, known: tuple[Any, ...]) -> None:

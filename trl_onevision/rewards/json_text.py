@@ -15,6 +15,7 @@ Item = TypeVar("Item")
 
 LABEL_KEYS = ("label", "category", "class", "name")
 
+_LANGUAGE = re.compile(r"(?:json|svg|xml|vega-lite)\b\s*+|[\w+.-]{0,20}+[ \t]*+\n")
 _FLAT_OBJECT = re.compile(r"\{[^{}]*+\}")
 
 
@@ -45,12 +46,19 @@ def read_json(text: str) -> Any | None:
 
 
 def fenced(text: str) -> tuple[int, int]:
-    """Where the inside of the last code fence starts and ends; the whole text where there is none."""
-    parts = text.split("```")
-    if len(parts) == 1:
+    """Where the inside of the last code fence starts, behind its language, and ends; the whole text without one.
+
+    >>> text = "So: ```json\\n[1, 2]```."
+    >>> text[slice(*fenced(text))]
+    '[1, 2]'
+    """
+    fences = text.count("```")
+    if not fences:
         return 0, len(text)
-    end = len(text) if len(parts) % 2 == 0 else len(text) - len(parts[-1]) - 3
-    return end - len(parts[-1 if len(parts) % 2 == 0 else -2]), end
+    end = len(text) if fences % 2 else text.rfind("```")
+    start = text.rfind("```", 0, end) + 3
+    language = _LANGUAGE.match(text, start, end)
+    return language.end() if language else start, end
 
 
 def _loads(text: str) -> Any | None:

@@ -31,9 +31,10 @@ class RenderReward(NamedReward):
     [1.0, 0.0, 0.0]
 
     The score is in [0, 1]: half `1 - d(answer) / d(blank)`, at least 0, where d is the mean difference of colours to
-    the gold's image over what either has painted, slightly blurred, so that blank paper earns nothing; half the F1 of
-    the parts (shape, colours and place of an SVG; marks, encodings and values of a chart). An answer that is no SVG or
-    Vega-Lite, does not render within `seconds`, or reaches for a file, an address or an expression earns 0.
+    the gold's image over what either has painted, slightly blurred; half the F1 of the parts that can be seen (shape,
+    colours, place and transforms of an SVG; marks, encodings and values of a chart). Blank paper earns 0, and so does
+    an answer that is no SVG or Vega-Lite, does not render within `seconds`, or reaches for a file, an address or an
+    expression.
     Both are rendered by resvg and vl-convert in a process that is killed where it must be; nothing that a model writes
     runs as code, as RRVF's matplotlib does (arXiv 2507.20766). A call draws for `budget` seconds at most; what is left
     earns 0.
@@ -60,7 +61,7 @@ class RenderReward(NamedReward):
             gold, gold_image = self._gold(row["solution"])
             drawing, image = self._drawn(answer_block(row["completion"]), end)
             rendered.append(image is not None)
-            if drawing is None or image is None:
+            if drawing is None or image is None or not painted(image).any():
                 return 0.0
             return (looks_like(gold_image, image) + similarity(gold.parts, drawing.parts)) / 2
 
@@ -75,8 +76,8 @@ class RenderReward(NamedReward):
             drawing, image = _gold_image(text, self.side)
         except (Refused, ValueError, TypeError, KeyError, RecursionError) as error:
             raise Unscorable(f"the gold is no drawing ({error}): {text[:80]!r}") from None
-        if image is None:
-            raise Unscorable(f"the gold does not render: {text[:80]!r}")
+        if image is None or not painted(image).any():
+            raise Unscorable(f"the gold does not render, or to blank paper: {text[:80]!r}")
         return drawing, image
 
     def _drawn(self, text: str, end: float) -> tuple[Drawing | None, NDArray[Any] | None]:
@@ -121,11 +122,17 @@ def looks_like(gold: NDArray[Any], given: NDArray[Any]) -> float:
     >>> looks_like(black, black), looks_like(black, grey), looks_like(black, white)
     (1.0, 0.5, 0.0)
     """
-    painted = ((gold < 1 - PAINTED) | (given < 1 - PAINTED)).any(-1)
-    blank = (1 - gold[painted]).mean() if painted.any() else 0.0
+    either = painted(gold) | painted(given)
+    blank = (1 - gold[either]).mean() if either.any() else 0.0
     if blank == 0:
         return 0.0
-    return float(max(0.0, 1 - abs(gold - given)[painted].mean() / blank))
+    return float(max(0.0, 1 - abs(gold - given)[either].mean() / blank))
+
+
+def painted(image: NDArray[Any]) -> NDArray[Any]:
+    """Which pixels of an image are not paper."""
+    channels: NDArray[Any] = image < 1 - PAINTED
+    return channels.max(-1)
 
 
 render_reward = RenderReward()

@@ -7,11 +7,14 @@ drawing needs to be, is refused before a renderer sees it.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 from xml.etree import ElementTree
+
+from trl_onevision.rewards.json_text import fenced, number
 
 Language = Literal["svg", "vega-lite"]
 
@@ -35,7 +38,8 @@ _SHAPES = {
 _CONTAINERS = ("svg", "g", "defs", "title", "desc", "tspan", "linearGradient", "radialGradient", "stop")
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,3})?")
 _LENGTH = re.compile(rf"\s*({_NUMBER.pattern})\s*(?:px)?\s*")
-_FENCE = re.compile(r"```[a-zA-Z-]*\s*\n?(.*?)```", re.DOTALL)
+_HIDDEN = {"display": ("none",), "visibility": ("hidden", "collapse")}
+_FAINT = 0.05  # an opacity below which nobody sees what is painted
 
 
 class Refused(ValueError):
@@ -62,8 +66,7 @@ def read_drawing(text: str) -> Drawing:
 
     Raises `Refused`.
     """
-    fences = _FENCE.findall(text)
-    source = (fences[-1] if fences else text).strip()
+    source = text[slice(*fenced(text))].strip()
     if len(source) > MOST_CHARACTERS:
         raise Refused(f"longer than {MOST_CHARACTERS} characters")
     if source.startswith("<"):
@@ -104,12 +107,12 @@ def _svg_parts(source: str) -> tuple[Counter[Any], bool]:
         count += 1
         if count > MOST_PARTS or depth > MOST_DEPTH:
             raise Refused(f"more than {MOST_PARTS} elements, or {MOST_DEPTH} within each other")
-        style = inherited | _style(element)
+        style = _style(element, inherited)
         tag = _tag(element)
-        if tag in _SHAPES:
-            parts[_svg_part(element, tag, style, max(width, height))] += 1
-        elif tag not in _CONTAINERS:
+        if tag not in _SHAPES and tag not in _CONTAINERS:
             raise Refused(f"<{tag}> is not drawn")
+        if tag in _SHAPES and "hidden" not in style:
+            parts[_svg_part(element, tag, style, max(width, height))] += 1
         pending.extend((child, style, depth + 1) for child in element)
     return parts, width >= height
 
@@ -124,7 +127,7 @@ def _size(root: ElementTree.Element) -> tuple[float, float]:
     sides = [float(found[1]) for found in given if found]
     if any(root.get(side) and not found for side, found in zip(("width", "height"), given, strict=True)):
         raise Refused("a size in other units than pixels")
-    box = [float(number) for number in _NUMBER.findall(root.get("viewBox", ""))]
+    box = [float(n) for n in _NUMBER.findall(root.get("viewBox", ""))]
     if box and len(box) != 4:
         raise Refused("a viewBox that is not four numbers")
     if not box and len(sides) != 2:
@@ -137,21 +140,32 @@ def _size(root: ElementTree.Element) -> tuple[float, float]:
     return width, height
 
 
-def _style(element: ElementTree.Element) -> dict[str, str]:
-    """What is painted: attributes, and the declarations of `style`, which go before them."""
+def _style(element: ElementTree.Element, inherited: dict[str, str]) -> dict[str, str]:
+    """What is painted, where, and whether it can be seen: attributes, and the declarations of `style` before them."""
     named = {key.rpartition("}")[2]: value for key, value in element.attrib.items()}
     for key, value in named.items():
         if key == "href" or "url(" in value.replace("url(#", "") or key.startswith("on"):
             raise Refused(f"{key}={value[:40]!r} reaches beyond the drawing")
     declared = (item.partition(":") for item in named.get("style", "").split(";"))
     named |= {key.strip(): value.strip() for key, _, value in declared if value}
-    return {key: value for key, value in named.items() if key in ("fill", "stroke", "transform")}
+    style = inherited | {key: value for key, value in named.items() if key in ("fill", "stroke")}
+    if "transform" in named:
+        style["transform"] = f"{inherited.get('transform', '')} {named['transform']}"
+    faint = _NUMBER.match(named.get("opacity", "1"))
+    hidden = any(named.get(key, "").strip() in values for key, values in _HIDDEN.items())
+    if hidden or _tag(element) == "defs" or (faint and float(faint[0]) < _FAINT):
+        style["hidden"] = ""
+    return style
 
 
 def _svg_part(element: ElementTree.Element, tag: str, style: dict[str, str], side: float) -> tuple[Any, ...]:
-    places = [round(float(n) / side * GRID) for key in _SHAPES[tag] for n in _NUMBER.findall(element.get(key, ""))]
+    places = [float(n) / side * GRID for key in _SHAPES[tag] for n in _NUMBER.findall(element.get(key, ""))]
+    if not all(map(math.isfinite, places)):
+        raise Refused(f"<{tag}> lies beyond all numbers")
     words = " ".join("".join(element.itertext()).split()) if tag == "text" else ""
-    return tag, _colour(style.get("fill", "black")), _colour(style.get("stroke", "none")), tuple(places), words
+    moved = tuple(re.findall(rf"[a-zA-Z]+|{_NUMBER.pattern}", style.get("transform", "")))
+    colours = _colour(style.get("fill", "black")), _colour(style.get("stroke", "none"))
+    return tag, *colours, tuple(map(round, places)), words, moved
 
 
 def _colour(value: str) -> Any:
@@ -182,7 +196,7 @@ def _vega_lite_parts(source: str) -> Counter[Any]:
         if "data" not in path[:-1] or "values" not in path:
             _check_setting(key, value)
         if key == "mark":
-            parts["mark", value if isinstance(value, str) else str(_get(value, "type"))] += 1
+            parts["mark", str(value.get("type") if isinstance(value, dict) else value)] += 1
         elif len(path) > 1 and path[-2] == "encoding" and isinstance(value, dict):
             asked = tuple(str(value.get(name)) for name in ("field", "type", "aggregate", "bin", "stack"))
             parts["encoding", key, *asked] += 1
@@ -197,10 +211,8 @@ def _check_setting(key: str, value: Any) -> None:
     if key in _BEYOND or value == "image":
         raise Refused(f"{key}: {str(value)[:40]!r} reaches beyond the drawing")
     if key in ("width", "height", "step", "size", "strokeWidth", "fontSize", "padding"):
-        numbers = [
-            number for number in (value if isinstance(value, list) else [value]) if isinstance(number, int | float)
-        ]
-        if any(not -LARGEST <= number <= LARGEST for number in numbers):
+        stated = map(number, value if isinstance(value, list) else [value])
+        if any(size is not None and not -LARGEST <= size <= LARGEST for size in stated):
             raise Refused(f"{key}: not between 0 and {LARGEST}")
     if key in ("filter", "calculate", "test") and isinstance(value, str):
         raise Refused(f"{key}: an expression")
@@ -215,12 +227,9 @@ def _walk(spec: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
         if isinstance(value, dict):
             pending.extend(((*path, str(key)), item) for key, item in value.items())
         elif isinstance(value, list):
-            pending.extend(((*path, str(number)), item) for number, item in enumerate(value))
+            pending.extend(((*path, str(place)), item) for place, item in enumerate(value))
 
 
-def _get(value: Any, key: str) -> Any:
-    return value.get(key) if isinstance(value, dict) else None
-
-
-def _rounded(value: Any) -> Any:
-    return f"{value:.3g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+def _rounded(value: Any) -> str:
+    amount = number(value)
+    return str(value) if amount is None else f"{amount:.3g}"

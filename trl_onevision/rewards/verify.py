@@ -7,21 +7,16 @@ Works from any thread, inside asyncio and in forked processes (each starts worke
 """
 
 import atexit
-import contextlib
-import json
 import os
 import re
 import selectors
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from pathlib import Path
 
 from trl_onevision.answers.markup import plain
+from trl_onevision.rewards.child import Child
 
 MAX_WORKERS = 4
 PAIRS_AT_ONCE = 8
@@ -89,40 +84,14 @@ def _most_workers() -> int:
     return max(1, min(MAX_WORKERS, (os.cpu_count() or 1) // max(ranks, 1)))
 
 
-class _Worker:
+class _Worker(Child):
     """One `verify_worker.py`, the pairs that it is busy with, and whether it has said that it is ready."""
 
     def __init__(self) -> None:
-        # -P keeps this folder, whose modules have everyday names, off the worker's path.
-        command = [sys.executable, "-P", str(Path(__file__).with_name("verify_worker.py")), str(os.getpid())]
-        environment = {name: value for name, value in os.environ.items() if name != "TRL_ONEVISION"}
-        self.process = subprocess.Popen(
-            command,
-            bufsize=0,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment | {"PYTHONHASHSEED": "0"},  # sympy's order of terms, hence its verdicts, repeat
-            start_new_session=True,  # Ctrl-C reaches the parent alone, and one kill takes the children too
-        )
-        assert self.process.stdin and self.process.stdout
-        self.stdin, self.stdout = self.process.stdin, self.process.stdout
+        # sympy's order of terms, hence its verdicts, repeat
+        super().__init__("verify_worker.py", str(os.getpid()), PYTHONHASHSEED="0")
         self.ready = False
         self.busy: deque[int] = deque()
-
-    def send(self, pairs: list[Pair], seconds: float) -> None:
-        with contextlib.suppress(BrokenPipeError):  # it is gone, which the next reading shows
-            self.stdin.write(json.dumps({"pairs": pairs, "seconds": seconds}).encode() + b"\n")
-
-    def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.abandon()
-        self.process.wait()
-
-    def abandon(self) -> None:
-        """Close this process's ends of the pipes: the worker then leaves by itself."""
-        self.stdin.close()
-        self.stdout.close()
 
 
 class _Pool:
@@ -159,7 +128,7 @@ class _Pool:
                 for worker in self.workers:
                     if worker.ready and waiting and not worker.busy:
                         worker.busy.extend(waiting.popleft() for _ in range(min(PAIRS_AT_ONCE, len(waiting))))
-                        worker.send([pairs[index] for index in worker.busy], seconds)
+                        worker.send(pairs=[pairs[index] for index in worker.busy], seconds=seconds)
                 for key, _ in selector.select(max(0.0, deadline - time.monotonic())):
                     if not self._read(key.data, verdicts):
                         gone = key.data
@@ -199,10 +168,8 @@ class _Pool:
             self._drop(worker)
 
     def forget(self) -> None:
-        """In a forked child: the workers are the parent's. Holding their pipes open would keep them from leaving."""
         for worker in self.workers:
-            worker.abandon()
-            worker.process.returncode = 0
+            worker.forget()
         self.__init__()  # type: ignore[misc]
 
 
