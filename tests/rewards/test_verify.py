@@ -49,7 +49,7 @@ def run(code, **options):
     )
 
 
-def gone(pids, seconds=10):
+def gone(pids, seconds=60):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         living = [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]
