@@ -74,6 +74,9 @@ def test_the_package_without_the_variable_is_said_too(check, env):
             {"reward_funcs": [OURS], "env": {"TRL_ONEVISION": {"environment": {"boards.Board": {"width": 8}}}}},
             "env: environment: boards.Board got an unexpected keyword argument 'width'; it takes size.",
         ),
+        ({"num_generations": "many"}, "--num_generations"),
+        ({"reward_funcs": [OURS], "env": {"TRL_ONEVISION": {"advantage": "ema"}}}, "set scale_rewards: none"),
+        ({"reward_funcs": [OURS], "beta": 0.0, "env": {"TRL_ONEVISION": {"terms": "dads"}}}, "it needs a beta"),
     ],
 )
 def test_what_stops_a_run_at_its_start_is_named(check, settings, expected):
@@ -85,6 +88,11 @@ def test_what_stops_a_run_at_its_start_is_named(check, settings, expected):
 def test_an_environment_is_looked_for_where_trl_looks_for_rewards(check, given):
     verdict = check(reward_funcs=[OURS], env={"TRL_ONEVISION": {"environment": given}})
     assert not verdict.errors and f"environment={given!r}" in verdict.trainer
+
+
+def test_options_of_trl_that_fit_are_no_error(check):
+    ema = {"TRL_ONEVISION": {"advantage": "ema", "terms": {"dads": None}}}
+    assert not check(reward_funcs=[OURS], scale_rewards=False, beta=0.1, env=ema).errors
 
 
 def test_options_of_accelerate_may_stand_in_a_recipe(check):

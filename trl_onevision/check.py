@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 import yaml
@@ -49,8 +49,8 @@ class Verdict:
 def check_recipe(recipe: Path, folder: Path | None = None) -> Verdict:
     """Read a recipe for `trl grpo` as TRL does: its keys, its rewards, and whether they bring in this package.
 
-    `folder` is the one that `trl grpo` is started from, in which it looks for a module of rewards. Values are TRL's
-    to check, data and model are not looked at.
+    `folder` is the one that `trl grpo` is started from, in which it looks for a module of rewards. Options are read,
+    and those of this package held against TRL's; data and model are not looked at.
 
     >>> from trl_onevision.recipes import recipe_path
     >>> check_recipe(recipe_path("quickstart-grpo")).errors
@@ -62,7 +62,7 @@ def check_recipe(recipe: Path, folder: Path | None = None) -> Verdict:
     # As TRL does: every key of `env` is exported as text
     text = str((settings.get("env") or {}).get("TRL_ONEVISION", os.environ.get("TRL_ONEVISION", "")))
     asked = requested(text)
-    errors = _unknown_keys(settings)
+    args, errors = _read_as_trl_does(settings)
     paths = [path for path in settings.get("reward_funcs") or [] if "." in str(path)]
     problems, brings_us_in = _imported(paths, folder or Path())
     errors += [f"reward_funcs: {path} cannot be used ({why})." for path, why in problems.items() if why]
@@ -72,7 +72,10 @@ def check_recipe(recipe: Path, folder: Path | None = None) -> Verdict:
 
         try:
             with _importable(folder or Path()):
-                trainer = f"OneVisionGRPOTrainer, with {Options.parse(text).describe()}"
+                options = Options.parse(text)
+            trainer = f"OneVisionGRPOTrainer, with {options.describe()}"
+            if args is not None:
+                options.check(args)
         except ValueError as error:
             errors.append(f"env: {error}")
     elif asked:
@@ -107,19 +110,30 @@ def _read(recipe: Path) -> dict[str, Any]:
     return settings
 
 
-def _unknown_keys(settings: dict[str, Any]) -> list[str]:
-    """Keys that neither TRL nor `accelerate launch` knows, which would end the run in `accelerate`'s parser."""
+def _read_as_trl_does(settings: dict[str, Any]) -> tuple[Any, list[str]]:
+    """The options as TRL's parser reads them, or None; and what is wrong: with a value, or keys that none knows.
+
+    A key that neither TRL nor `accelerate launch` knows would end the run in `accelerate`'s parser.
+    """
     from accelerate.commands.launch import launch_command_parser
     from trl.scripts.grpo import make_parser
 
-    parsers = (make_parser(), launch_command_parser())
-    known = {action.dest for parser in parsers for action in parser._actions} | {"env", "accelerate_config"}
+    def refuse(message: str) -> NoReturn:
+        raise ValueError(message)
+
+    parser = make_parser()
+    known = {a.dest for p in (parser, launch_command_parser()) for a in p._actions} | {"env", "accelerate_config"}
     errors = []
     for key in map(str, settings):
         if key not in known:
             close = get_close_matches(key, known, n=1)
             errors.append(f"{key}: neither TRL nor accelerate has this option.{f' {close[0]}?' if close else ''}")
-    return errors
+    parser.set_defaults_with_config(**settings)
+    parser.error = refuse  # in the place of leaving Python
+    try:
+        return parser.parse_args([]), errors
+    except ValueError as error:
+        return None, [*errors, str(error)]
 
 
 def _imported(paths: list[str], folder: Path) -> tuple[dict[str, str | None], bool]:

@@ -63,6 +63,8 @@ def test_photographs_come_from_a_folder(tmp_path: Path) -> None:
         ({}, {"seed": 3}, "no task and no level"),
         ({}, {"seed": 3, "task": "sudoku", "level": 1}, "--task 'sudoku': unknown"),
         ({}, {"seed": 3, "task": "count", "level": 9}, "count has levels 1 to 4"),
+        ({"task": "sudoku"}, {"seed": 3}, "--task 'sudoku': unknown"),
+        ({"task": "count", "level": 9}, {"seed": 3, "level": 1}, "count has levels 1 to 4"),
         ({"images": "no/such"}, {}, "found no image"),
         ({"prompt": "plane"}, {}, "prompt 'plane': unknown"),
     ],

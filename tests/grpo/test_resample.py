@@ -171,13 +171,32 @@ def test_a_round_costs_its_rollouts_and_no_pass(make: Callable[..., Any], monkey
     assert len(trainer._metrics["train"]["completions/mean_length"]) == 1
 
 
+def test_a_group_that_normalised_rewards_tell_apart_is_live(make: Callable[..., Any]) -> None:
+    """Each completion is paid 1 in all; divided by their deviations, the two rewards do not cancel out."""
+
+    def first(pays: list[str], **columns: Any) -> list[float]:
+        return [float(i % 2) for i in range(len(pays))]
+
+    def second(pays: list[str], **columns: Any) -> list[float]:
+        return [2.0 - 2 * (i % 2) for i in range(len(pays))]
+
+    rewards = {"rewards": [first, second], "reward_weights": [1.0, 0.5]}
+    for aggregation, live in (("sum_then_normalize", 0.0), ("normalize_then_sum", 1.0)):
+        trainer, scored = step(make, ["mixed"] * 6, resample=1, multi_objective_aggregation=aggregation, **rewards)
+        assert trainer._metrics["train"]["resample/live_before"] == [live]
+        assert scored["advantages"].any() == bool(live)
+
+
 def test_what_rewards_log_goes_with_its_completion(make: Callable[..., Any]) -> None:
-    def noted(completion_ids: list[list[int]], pays: list[str], log_extra: Any, **columns: Any) -> list[float]:
+    def noted(completion_ids: list[list[int]], pays: list[str], log_extra: Any, log_metric: Any, **_: Any) -> Any:
         log_extra("length", [len(ids) for ids in completion_ids])
+        log_metric("asked" if len(pays) == 12 else "asked again", len(pays))
         return accuracy(completion_ids, pays)
 
     trainer, scored = step(make, pays_for(["none"]), resample=3, rewards=noted)
     assert list(trainer._logs["extra"]["length"]) == scored["completion_mask"].sum(1).tolist()
+    # A mean of no rows in particular is of the first round, as is the length of completions
+    assert trainer._metrics["train"]["asked"] == [12.0] and "asked again" not in trainer._metrics["train"]
 
 
 def test_a_dataset_smaller_than_the_demand_ends_the_rounds_and_says_so_once(

@@ -120,6 +120,25 @@ def nothing(groups: Groups) -> torch.Tensor:
     return torch.full_like(groups.total_N, NAN)
 
 
+def of_groups(groups: Groups) -> torch.Tensor:
+    return groups.accuracy_M
+
+
+def a_list(groups: Groups) -> list[float]:
+    return groups.right_N.tolist()
+
+
+class Falling:
+    """One that remembers."""
+
+    def __init__(self) -> None:
+        self.factor = 2.0
+
+    def __call__(self, groups: Groups) -> torch.Tensor:
+        self.factor /= 2
+        return torch.full_like(groups.total_N, self.factor)
+
+
 GIVEN = tiny.completions([5, 9, 3, 16, 7, 7, 12, 1])
 SETTINGS: dict[str, Any] = {"given": GIVEN, "rewards": right_where_even, "scale_rewards": "none", **ONE_BATCH}
 
@@ -158,9 +177,16 @@ def test_a_function_of_ones_own_and_what_it_must_return(make: Callable[..., Any]
     mine = make(**{**OURS, "options": {"advantage": f"{__name__}.half"}}, **SETTINGS)
     plain = make(**OURS, **SETTINGS)
     assert update(mine).loss == pytest.approx(update(plain).loss / 2, abs=1e-7)
-    broken = make(**{**OURS, "options": {"advantage": f"{__name__}.nothing"}}, **SETTINGS)
-    with pytest.raises(ValueError, match="expected a finite factor for each of the 8 completions"):
-        update(broken)
+    for name, found in (("nothing", r"returned \[nan"), ("of_groups", r"shape \(2,\)"), ("a_list", "a list")):
+        broken = make(**{**OURS, "options": {"advantage": f"{__name__}.{name}"}}, **SETTINGS)
+        with pytest.raises(ValueError, match=f"{found}.* a finite factor for each of the 8 completions"):
+            update(broken)
+
+
+def test_a_class_of_ones_own_is_made_once_a_trainer(make: Callable[..., Any]) -> None:
+    trainer = make(**{**OURS, "options": {"advantage": f"{__name__}.Falling"}}, **SETTINGS)
+    table = groups(TABLE[:1])
+    assert [trainer._shaping.factor(table)[0].item() for _ in range(3)] == [1.0, 0.5, 0.25]
 
 
 @pytest.mark.parametrize(
@@ -181,8 +207,22 @@ def test_the_reward_that_says_what_is_right_must_be_there(make: Callable[..., An
     with pytest.raises(ValueError, match="correct: 'accuracy' is not among the rewards of this run: \\['right_where"):
         make(**{**OURS, "options": {"advantage": "observe", "correct": "accuracy"}}, **SETTINGS)
     two = {**SETTINGS, "rewards": [right_where_even, tiny.reward]}
-    with pytest.raises(ValueError, match="needs correct"):
-        make(**{**OURS, "options": {"advantage": "observe"}}, **two)
+    for wanting in ({"advantage": "observe"}, {"terms": "dads"}):
+        with pytest.raises(ValueError, match="needs correct"):
+            make(**{**OURS, "options": wanting}, **two, beta=0.1)
+    with pytest.raises(ValueError, match="'accuracy' is not among"):  # though nothing reads it
+        make(**{**OURS, "options": {"correct": "accuracy"}}, **SETTINGS)
+    twins = {**SETTINGS, "rewards": [right_where_even, right_where_even]}
+    with pytest.raises(ValueError, match="'right_where_even' is the name of several"):
+        make(**{**OURS, "options": {"correct": "right_where_even"}}, **twins)
+    asking = replace(groups(TABLE[:1]), names=["a", "b"], rewards_NF=torch.zeros(4, 2))
+    with pytest.raises(ValueError, match="correct: name the reward that says what is right, one of"):
+        _ = asking.accuracy_M
+
+
+def test_key_steps_are_a_column(make: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match="advantage: steps credits key steps, and the dataset has no column"):
+        make(**{**OURS, "options": {"advantage": "steps"}}, **SETTINGS)
 
 
 def test_options_of_a_recipe_are_read() -> None:

@@ -219,6 +219,15 @@ def test_what_cannot_hold_is_refused_by_name(options: dict[str, Any], message: s
         OneVisionGRPOConfig(output_dir="runs", bf16=False, report_to="none", **options)
 
 
+@pytest.mark.parametrize(
+    ("family", "why"), [("qwen2_5_vl", "the dataset has no column 'images'"), ("qwen2", "the model sees none")]
+)
+def test_a_run_without_an_image_has_nothing_to_mask(make: Callable[..., Any], family: str, why: str) -> None:
+    data = tiny.dataset(2).remove_columns("images")
+    with pytest.raises(ValueError, match=f"terms: papo masks patches of images, and {why}"):
+        make(**{**OURS, "options": {"terms": "papo"}}, family=family, data=data, **SETTINGS)
+
+
 def test_a_recipe_names_terms_and_their_settings() -> None:
     options = Options.parse("{'terms': {'papo': {'gamma': 0.04}}}")
     assert terms.read(options.terms)["papo"] == terms.Papo(gamma=0.04)

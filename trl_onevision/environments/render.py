@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 from trl_onevision.answers.extract import answer_block
+from trl_onevision.environments.settings import positive
 from trl_onevision.rewards.render import RenderReward
 from trl_onevision.rewards.render_source import Refused, read_drawing
 from trl_onevision.rewards.renderer import render
@@ -37,6 +38,7 @@ class Render:
     """
 
     def __init__(self, side: int = 336, calls: int = 4, seconds: float = 5.0) -> None:
+        positive("Render", side=side, calls=calls, seconds=seconds)
         self.side, self.calls, self.seconds = side, calls, seconds
         self._reward = RenderReward(seconds=seconds)
         self._row: dict[str, Any] = {}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trl_onevision.data.prompts import find_prompt
-from trl_onevision.data.synthesize import make
+from trl_onevision.data.synthesize import check_level, make
 from trl_onevision.data.synthesize.pictures import from_folder
 from trl_onevision.data.synthesize.puzzle import row as row_of
 from trl_onevision.data.synthesize.scene import picture
@@ -40,6 +40,8 @@ class Synthesize:
         images: str | Path | None = None,
         prompt: str = "think-answer",
     ) -> None:
+        if task is not None:
+            check_level(task, level or 1)
         self.task, self.level, self.prompt = task, level, find_prompt(prompt)
         self.pictures = picture if images is None else from_folder(images)
         self.columns: dict[str, Any] = {}

@@ -9,6 +9,7 @@ from typing import Any, get_args
 from PIL import Image
 
 from trl_onevision.data.images import decode_image
+from trl_onevision.environments.settings import positive
 from trl_onevision.rewards import accuracy_reward
 from trl_onevision.rewards.frames import Frame, frame_scale
 
@@ -43,6 +44,7 @@ class Zoom:
     ) -> None:
         if frame not in get_args(Frame):
             raise ValueError(f"Zoom: frame {frame!r} is not one of {', '.join(get_args(Frame))}.")
+        positive("Zoom", calls=calls, pixels=pixels, share=share)
         self.frame, self.calls, self.pixels, self.share = frame, calls, pixels, share
         self._left = 0
 

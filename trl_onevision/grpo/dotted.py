@@ -15,6 +15,9 @@ def find(option: str, path: str) -> Any:
     Traceback (most recent call last):
     ValueError: environment: 'trl_onevision.environments.Zoon' cannot be imported: module 'trl_onevision.environments'
         has no attribute 'Zoon'
+    >>> find("advantage", "math.pi")
+    Traceback (most recent call last):
+    ValueError: advantage: 'math.pi' cannot be called.
 
     Raises `ValueError` with the option's name.
     """
@@ -22,6 +25,9 @@ def find(option: str, path: str) -> Any:
     if not module:
         raise ValueError(f"{option}: {path!r} is no dotted path such as my_module.my_name.")
     try:
-        return getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
+        found = getattr(import_module(module), name)
+    except Exception as error:  # whatever a module of yours ends with
         raise ValueError(f"{option}: {path!r} cannot be imported: {error}") from error
+    if not callable(found):
+        raise ValueError(f"{option}: {path!r} cannot be called.")
+    return found

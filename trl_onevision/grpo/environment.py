@@ -45,6 +45,8 @@ def read(given: Any) -> Callable[[], Any] | None:
     """
     if not given:
         return None
+    if not isinstance(given, str | Mapping):
+        raise ValueError(f"environment: a dotted path, or a mapping of one to its settings, not {given!r}.")
     named = given if isinstance(given, Mapping) else {given: None}
     if len(named) != 1:
         raise ValueError(f"environment: one for all rows, not {', '.join(map(str, named))}.")
@@ -53,7 +55,7 @@ def read(given: Any) -> Callable[[], Any] | None:
     try:
         inspect.signature(kind).bind(**(settings or {}))
     except TypeError as error:
-        known = ", ".join(inspect.signature(kind).parameters) if callable(kind) else "nothing"
+        known = ", ".join(inspect.signature(kind).parameters)
         raise ValueError(f"environment: {path} {error}; it takes {known or 'nothing'}.") from error
     return partial(kind, **(settings or {}))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
+from trl.trainer.utils import nanstd
 
 LABELS = ("source", "task", "modality")
 
@@ -25,6 +26,8 @@ class Groups:
         labels: For each of `source`, `task` and `modality` (`text` or `image`) a value a completion, or None.
         advantages_N: TRL's advantages, once there are any.
         correct: The reward that says what is right; needs no name where there is one reward.
+        normalizes: Whether TRL divides each reward by its group's deviation before it sums them up
+            (`multi_objective_aggregation: normalize_then_sum`).
     """
 
     rewards_NF: torch.Tensor
@@ -35,6 +38,7 @@ class Groups:
     labels: dict[str, list[str | None]]
     advantages_N: torch.Tensor | None = None
     correct: str | None = None
+    normalizes: bool = False
 
     def split(self, values_N: torch.Tensor) -> torch.Tensor:
         """A row for each group (M, G)."""
@@ -46,17 +50,28 @@ class Groups:
 
     @property
     def total_N(self) -> torch.Tensor:
-        """The weighted sum that TRL makes of the rewards; NaN where no reward said anything."""
-        total_N = (self.rewards_NF * self.weights_F).nansum(1)
+        """The weighted sum that TRL makes of the rewards; NaN where no reward said anything.
+
+        >>> from dataclasses import replace
+        >>> rewards = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+        >>> groups = Groups(rewards, torch.tensor([1.0, 0.5]), torch.ones(2), 2, ["iou", "accuracy"], {})
+        >>> groups.total_N, replace(groups, normalizes=True).total_N
+        (tensor([1., 1.]), tensor([ 0.3535, -0.3535]))
+        """
+        rewards_NF = self.rewards_NF
+        if self.normalizes:
+            each_MGF = rewards_NF.unflatten(0, (-1, self.size))
+            deviation_MGF = nanstd(each_MGF, dim=1, keepdim=True)
+            rewards_NF = ((each_MGF - each_MGF.nanmean(1, keepdim=True)) / (deviation_MGF + 1e-4)).flatten(0, 1)
+        total_N = (rewards_NF * self.weights_F).nansum(1)
         return total_N.masked_fill(self.rewards_NF.isnan().all(1), torch.nan)
 
     @property
     def correct_N(self) -> torch.Tensor:
         """What the reward that says right or wrong paid."""
-        if self.correct is None:
-            (of_one_reward,) = self.rewards_NF.T
-            return of_one_reward
-        return self.rewards_NF[:, list(self.names).index(self.correct)]
+        if self.correct is None and len(self.names) > 1:
+            raise ValueError(f"correct: name the reward that says what is right, one of {self.names}.")
+        return self.rewards_NF[:, 0 if self.correct is None else list(self.names).index(self.correct)]
 
     @property
     def right_N(self) -> torch.Tensor:
@@ -104,16 +119,14 @@ def gather_groups(
         names=trainer.reward_func_names,
         labels={label: list(values) for label, values in zip(LABELS, labels, strict=True)},
         correct=trainer.options.correct,
+        normalizes=trainer.multi_objective_aggregation == "normalize_then_sum",
     )
 
 
-def check_correct(trainer: Any, option: str) -> None:
-    """Raise where `option` needs to know what is right and `correct` does not say it, or names no reward."""
-    correct, known = trainer.options.correct, trainer.reward_func_names
-    if correct is None and len(known) > 1:
-        raise ValueError(f"{option} needs correct: the reward that says what is right, one of {known}.")
-    if correct is not None and correct not in known:
-        raise ValueError(f"correct: {correct!r} is not among the rewards of this run: {known}.")
+def may_hold(trainer: Any, *columns: str) -> bool:
+    """Whether rows may have one of these columns; what an environment or a stream brings is not known before."""
+    known = getattr(trainer.train_dataset, "column_names", None)
+    return trainer.environment_factories is not None or known is None or bool({*columns} & {*known})
 
 
 def _modality(row: dict[str, Any]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import os
 from collections.abc import Mapping
@@ -62,7 +63,7 @@ class Options:
         default=True, metadata={"help": "Leave completions with an advantage of exactly zero out of the policy pass."}
     )
     freeze: str | None = field(default=None, metadata={"help": "What not to train: 'vision' or 'language'."})
-    # In this order, for `TrlParser` to take what a command line gives as text
+    # In this order, for `TrlParser` to take what a command line gives as text; `__post_init__` reads it
     advantage: list[str] | str | None = field(
         default=None,
         metadata={"help": "What scales the advantages: odsw-easy, observe, ema, my_module.fn, or a list."},
@@ -89,8 +90,11 @@ class Options:
             self.skip_zero_advantages = _as_bool("skip_zero_advantages", self.skip_zero_advantages)
         if self.freeze not in (None, *PARTS):
             raise ValueError(f"freeze must be 'vision' or 'language', not {self.freeze!r}.")
-        for name in self.advantages:
-            shaping.find(name)
+        for name in ("advantage", "terms", "environment"):
+            value = getattr(self, name)
+            if isinstance(value, str) and value.startswith(("{", "[")):  # as a command line gives one
+                setattr(self, name, _read(name, value))
+        shaping.read(self.advantage)
         if isinstance(self.resample, bool) or not isinstance(self.resample, int) or self.resample < 0:
             raise ValueError(f"resample must be a number of rounds, 0 for none, not {self.resample!r}.")
         terms.read(self.terms)
@@ -99,13 +103,15 @@ class Options:
     @property
     def advantages(self) -> list[str]:
         """The names in `advantage`."""
-        given = [self.advantage] if isinstance(self.advantage, str) else self.advantage or []
-        return [str(name) for name in given]
+        return list(shaping.read(self.advantage))
 
     @classmethod
     def parse(cls, text: str) -> Options:
-        """Read options from the text of `TRL_ONEVISION`: a YAML mapping, or `true`, `on`, `yes`, `1`: the defaults."""
-        given = yaml.safe_load(text)
+        """Read options from the text of `TRL_ONEVISION`: a YAML mapping, or `true`, `on`, `yes`, `1`: the defaults.
+
+        A recipe's mapping comes as Python writes it, since TRL exports `str` of it: `None`, and strings with escapes.
+        """
+        given = _read(VARIABLE, text)
         if given in (True, None):  # 1 is equal to True
             given = {}
         if not isinstance(given, Mapping):
@@ -129,7 +135,7 @@ class Options:
             # Imported here: reading options is all that most of its callers do
             from trl_onevision.grpo.loss import head
 
-            head.check(head.refused_options(args))
+            head.check(head.refused_options(args) + [head.MASKED_WITHIN] * bool(self.environment))
         if self.share_prompt == "true" and args.cache_implementation is not None:
             raise ValueError(
                 f"share_prompt: true expands a dynamic cache, which cannot hold with cache_implementation: "
@@ -140,8 +146,10 @@ class Options:
                 "share_prompt: true counts a prompt's tokens once, which cannot hold with router_aux_loss_coef: the "
                 "auxiliary loss counts them once a completion. Drop one of the two, or set share_prompt: auto."
             )
+        if self.resample and self.environment:
+            raise ValueError("resample cannot hold with an environment, which has a state. Drop one of the two.")
         terms.check(terms.read(self.terms), self.loss, args)
-        if "ema" in self.advantages and args.scale_rewards != "none":
+        if "ema" in self.advantages and args.scale_rewards not in ("none", False):
             raise ValueError(
                 f"advantage: ema divides by a deviation of its own, so TRL's has to be off: set scale_rewards: none, "
                 f"not {args.scale_rewards}."
@@ -150,6 +158,16 @@ class Options:
             raise ValueError("advantage: ema needs multi_objective_aggregation: sum_then_normalize.")
         if "steps" in self.advantages and self.loss == "liger":
             raise ValueError("advantage: steps gives each token its own advantage, which loss: liger does not take.")
+
+    def check_correct(self, rewards: list[str]) -> None:
+        """Raise where `correct` names none of a run's rewards, or says nothing where something needs it."""
+        wanting = [f"advantage: {name}" for name in self.advantages if name in shaping.OF_CORRECT]
+        wanting += ["terms: dads"] if "dads" in terms.read(self.terms) else []
+        if self.correct is None and len(rewards) > 1 and wanting:
+            raise ValueError(f"{wanting[0]} needs correct: the reward that says what is right, one of {rewards}.")
+        if self.correct is not None and rewards.count(self.correct) != 1:
+            found = "is the name of several" if self.correct in rewards else "is not among the"
+            raise ValueError(f"correct: {self.correct!r} {found} rewards of this run: {rewards}.")
 
     def describe(self) -> str:
         """The options that say something, as one line, in the order of their definition."""
@@ -175,6 +193,18 @@ class OneVisionGRPOConfig(Options, GRPOConfig):
         Options.__post_init__(self)
         GRPOConfig.__post_init__(self)
         self.check(self)
+
+
+def _read(name: str, text: str) -> Any:
+    """What a text says: as Python writes it, or as YAML."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        pass
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name} cannot be read as YAML: {text!r}. {error}") from error
 
 
 def _as_bool(name: str, value: Any) -> bool:

@@ -133,7 +133,9 @@ class Resampler(TrainerCallback):
         live = trainer._groups.live_M.tolist()
         dead = [group for group, alive in enumerate(live) if not alive]
         before, seen, rounds = 1 - len(dead) / len(live), len(live), 0
-        lengths = {name: len(values) for name, values in trainer._metrics["train"].items()}
+        metrics, pending = trainer._metrics["train"], trainer._pending_metrics  # of the first round, to be kept
+        lengths, logged = {name: len(values) for name, values in metrics.items()}, dict(pending)
+        pending.clear()
         while dead and rounds < self.rounds and (tried := list(islice(fresh, len(dead)))):
             each = -(-len(tried) // ranks)  # as many on each rank, so that each makes the same passes
             mine = (tried + tried[-1:] * (each * ranks - len(tried)))[rank * each : (rank + 1) * each]
@@ -152,9 +154,11 @@ class Resampler(TrainerCallback):
                 for row, of_group in zip(here, self._read([index], len(here)), strict=True):
                     rows[row - rank * B], chosen[row - rank * B] = of_group, rollouts[row - group * G]
             dead = [group for place, group in enumerate(dead) if place >= len(tried) or not live[place]]
-        for name, values in trainer._metrics["train"].items():
-            if name.startswith("completions/"):  # of the first round, which nothing was chosen from
+        for name, values in metrics.items():
+            if name.startswith("completions/"):
                 del values[lengths[name] :]
+        pending.clear()
+        pending.update(logged)
         groups = self._groups_of(B)
         self._log(live_before=before, live_after=1 - len(dead) / groups, rounds=rounds, rows=seen)
         self._explain(len(dead) == groups, bool(dead) and rounds < self.rounds)

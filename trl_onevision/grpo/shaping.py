@@ -17,7 +17,7 @@ import torch
 
 from trl_onevision.grpo import dotted
 from trl_onevision.grpo.credit import key_step_credit
-from trl_onevision.grpo.groups import Groups, check_correct
+from trl_onevision.grpo.groups import Groups, may_hold
 
 Shape = Callable[[Groups], torch.Tensor]
 
@@ -130,6 +130,21 @@ SHAPES: dict[str, Any] = {
     "ema": EMAScale,
 }
 STEPS = "steps"
+OF_CORRECT = set(SHAPES) - {"ema"}  # what reads which completions are right
+
+
+def read(given: Any) -> dict[str, Shape]:
+    """Functions by name from an option: a name, a dotted path, or a list of them.
+
+    >>> list(read(["observe", "math.sqrt"])), read(None)
+    (['observe', 'math.sqrt'], {})
+    """
+    names = [given] if isinstance(given, str) else given or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"advantage: a name, a dotted path, or a list of them, not {given!r}.")
+    if len(set(names)) < len(names):
+        raise ValueError(f"advantage: {names} names one twice.")
+    return {name: find(name) for name in names}
 
 
 def find(name: str) -> Shape:
@@ -144,26 +159,24 @@ def find(name: str) -> Shape:
     """
     if name == STEPS:  # a factor a token, for `Shaping` to apply
         return lambda groups: torch.ones_like(groups.total_N)
-    if name in SHAPES:
-        shape = SHAPES[name]
-        return shape() if isinstance(shape, type) else shape
-    if "." not in name:
+    if name not in SHAPES and "." not in name:
         raise ValueError(
             f"advantage: {name!r} is neither one of {', '.join([*SHAPES, STEPS])} nor a dotted path such as "
             "my_module.my_function."
         )
-    return dotted.find("advantage", name)
+    shape = SHAPES.get(name) or dotted.find("advantage", name)
+    return shape() if isinstance(shape, type) else shape
 
 
 class Shaping:
     """The shaping of one trainer, and what it remembers from one generation to the next."""
 
-    def __init__(self, trainer: Any, names: list[str]) -> None:
+    def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
-        self.shapes = {name: find(name) for name in names}
-        self.credits_steps = STEPS in names
-        if set(names) & set(SHAPES) - {"ema"}:
-            check_correct(trainer, "advantage")
+        self.shapes = read(trainer.options.advantage)
+        self.credits_steps = STEPS in self.shapes
+        if self.credits_steps and not may_hold(trainer, "key_steps"):
+            raise ValueError("advantage: steps credits key steps, and the dataset has no column 'key_steps'.")
 
     def apply(self, scored: dict[str, Any], groups: Groups, rows: list[dict[str, Any]]) -> None:
         """Shape the advantages of a scored generation and of TRL's table of completions; `rows` are this rank's."""
@@ -188,10 +201,10 @@ class Shaping:
         factor_N = torch.ones_like(groups.total_N)
         for name, shape in self.shapes.items():
             given = shape(groups)
-            if given.shape != factor_N.shape or not given.isfinite().all():
+            if not isinstance(given, torch.Tensor) or given.shape != factor_N.shape or not given.isfinite().all():
                 raise ValueError(
-                    f"advantage: {name} returned {_described(given)}, expected a finite factor for each of the "
-                    f"{len(factor_N)} completions."
+                    f"advantage: {name} returned {_described(given)}, expected a tensor with a finite factor for each "
+                    f"of the {len(factor_N)} completions."
                 )
             factor_N = factor_N * given.to(factor_N)
         return factor_N
@@ -218,5 +231,7 @@ def _spread(groups: Groups, factor_M: torch.Tensor) -> torch.Tensor:
     return groups.spread(factor_M.nan_to_num(nan=1.0))
 
 
-def _described(given: torch.Tensor) -> str:
+def _described(given: Any) -> str:
+    if not isinstance(given, torch.Tensor):
+        return f"a {type(given).__name__}"
     return f"shape {tuple(given.shape)}" if given.isfinite().all() else f"{given.tolist()}"

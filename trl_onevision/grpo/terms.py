@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from trl.trainer.grpo_config import GRPOConfig
 
-from trl_onevision.grpo.groups import Groups, check_correct
+from trl_onevision.grpo.groups import Groups, may_hold
 from trl_onevision.grpo.loss.head import window_weights
 from trl_onevision.grpo.signatures import FIELDS
 
@@ -67,6 +67,8 @@ class Papo:
     def __post_init__(self) -> None:
         if not 0 <= self.mask <= 1:
             raise ValueError(f"terms: papo: mask is a share of patches, from 0 to 1, not {self.mask}.")
+        if self.clamp <= 0:
+            raise ValueError(f"terms: papo: clamp is the most that a KL counts, above 0, not {self.clamp}.")
         if self.eta_masked and self.detach:
             raise ValueError("terms: papo: eta_masked needs detach: false, or nothing of it reaches the weights.")
 
@@ -94,17 +96,37 @@ def read(given: Any) -> dict[str, Any]:
     >>> read({"papo": {"gamma": 0.01}, "dads": None})
     {'papo': Papo(gamma=0.01, mask=0.6, eta=0.0, eta_masked=0.0, clamp=10.0, detach=True), 'dads': Dads()}
     """
+    if not isinstance(given, str | list | Mapping | None):
+        raise ValueError(f"terms: a name, a list of names, or a mapping of names to settings, not {given!r}.")
     names = given if isinstance(given, Mapping) else dict.fromkeys([given] if isinstance(given, str) else given or [])
     terms = {}
     for name, settings in names.items():
         if name not in TERMS:
             raise ValueError(f"terms: {name!r} is not one of {', '.join(TERMS)}.")
-        known = [f.name for f in dataclasses.fields(TERMS[name])]
+        if not isinstance(settings, Mapping | None):
+            raise ValueError(f"terms: {name}: a mapping of settings to values, not {settings!r}.")
+        defaults = {f.name: f.default for f in dataclasses.fields(TERMS[name])}
         for setting in settings or {}:
-            if setting not in known:
-                raise ValueError(f"terms: {name} has no {setting!r}; it has {', '.join(known) or 'no settings'}.")
-        terms[name] = TERMS[name](**(settings or {}))
+            if setting not in defaults:
+                raise ValueError(f"terms: {name} has no {setting!r}; it has {', '.join(defaults) or 'no settings'}.")
+        values = {key: _value(f"terms: {name}: {key}", defaults[key], v) for key, v in (settings or {}).items()}
+        terms[name] = TERMS[name](**values)
     return terms
+
+
+def _value(where: str, default: Any, given: Any) -> Any:
+    """A setting, of the kind of its default; YAML takes 1e-2, without a full stop, for a text."""
+    if isinstance(default, bool):
+        if not isinstance(given, bool):
+            raise ValueError(f"{where} is true or false, not {given!r}.")
+        return given
+    try:
+        number = math.nan if isinstance(given, bool) else float(given)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{where} is a number, not {given!r}.")
+    return number
 
 
 def check(names: Mapping[str, Any], loss: str, args: GRPOConfig) -> None:
@@ -125,8 +147,9 @@ class Terms:
         terms = read(trainer.options.terms)
         self.papo: Papo | None = terms.get("papo")
         self.dads: Dads | None = terms.get("dads")
-        if self.dads is not None:
-            check_correct(trainer, "terms: dads")
+        if self.papo is not None and not (trainer._is_vlm and may_hold(trainer, "images", "image")):
+            why = "the dataset has no column 'images'" if trainer._is_vlm else "the model sees none"
+            raise ValueError(f"terms: papo masks patches of images, and {why}.")
         self._black: torch.Tensor | None = None
 
     def prepare(self, scored: dict[str, Any], groups: Groups) -> None:

@@ -126,9 +126,10 @@ class OneVisionGRPOTrainer(GRPOTrainer):
             layer_kernels.check(self._base_model(self.model).config.model_type)
         self._placeholders = self._guard_images()
         self._liger_loss = LigerLoss(self, self._base_model(self.model)) if self.options.loss == "liger" else None
+        self.options.check_correct(self.reward_func_names)
         self._groups: Groups | None = None
         self._breakdown = Breakdown(self.train_dataset)
-        self._shaping = Shaping(self, self.options.advantages) if self.options.advantages else None
+        self._shaping = Shaping(self) if self.options.advantage else None
         if self.options.resample:
             self._resampler = Resampler(self, self.options.resample)
         self._ask_policy = AskPolicy(self) if wants_policy(self.reward_funcs) else None

@@ -22,7 +22,7 @@ from trl.trainer.utils import FusedCausalLMOutput, maybe_gather_lm_head_ctx
 from trl_onevision.grpo.loss import kernels, liger
 from trl_onevision.grpo.loss.reference import LossOptions, TokenBatch, sequence_weights
 
-_MASKED_WITHIN = "tools and environments, whose tokens are in a completion and not in its loss"
+MASKED_WITHIN = "tools and environments, whose tokens are in a completion and not in its loss"
 # What families call a factor on their logits
 _LOGIT_FACTORS = ("logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
 
@@ -72,7 +72,7 @@ def refused_features(trainer: GRPOTrainer, model: Any) -> list[str]:
     if trainer.aux_loss_enabled:
         found.append("the mixture-of-experts auxiliary loss (router_aux_loss_coef)")
     if trainer.tools or trainer.environment_factories:
-        found.append(_MASKED_WITHIN)
+        found.append(MASKED_WITHIN)
     return found
 
 
@@ -148,7 +148,7 @@ class LigerLoss:
             self.batch = self.batch.take(rows)
 
     def _token_batch(self, inputs: dict[str, Any]) -> TokenBatch:
-        check([_MASKED_WITHIN] if "tool_mask" in inputs else [])  # of a rollout function
+        check([MASKED_WITHIN] if "tool_mask" in inputs else [])  # of a rollout function
         mask_BT = inputs["completion_mask"].bool()
         lengths_B = mask_BT.sum(1)
 
