@@ -29,13 +29,9 @@ def adapters_table() -> str:
     for adapter in map(find, names()):
         columns = ", ".join(f"`{column}`" for column in sorted(adapter.COLUMNS)) or "by name"
         prompts = ", ".join(f"{purpose} (`{prompt}`)" for purpose, prompt in adapter.PROMPT.items())
-        source, revision, licence = (
-            adapter.SOURCE or "files",
-            adapter.REVISION or "none",
-            adapter.LICENSE or "not known",
-        )
-        rows.append((f"`{adapter.NAME}`", source, revision, licence, columns, prompts))
-    return table(("name", "source", "revision", "licence", "recognised by", "for (prompt)"), rows)
+        source, licence = adapter.SOURCE or "files", adapter.LICENSE or "not known"
+        rows.append((f"`{adapter.NAME}`", source, licence, columns, prompts))
+    return table(("name", "source", "licence", "recognised by", "for (prompt)"), rows)
 
 
 def prompts_table() -> str:

@@ -241,6 +241,28 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_it_had_not_been(tmp_path, mon
     assert done == summary
 
 
+def test_a_run_that_is_stopped_while_its_folder_gets_its_name_goes_on(tmp_path, monkeypatch):
+    import trl_onevision.data.prepare as module
+
+    def stop_half_way(work, output, split):
+        (work / "data" / "00001.part").rename(work / "data" / f"{split}-00001-of-00003.parquet")
+        raise OSError("no space left")
+
+    monkeypatch.setattr("trl_onevision.data.writer.SHARD_ROWS", 5)
+    source = str(write_jsonl([raw_row(index, GOOD[0]) for index in range(15)] + ["{broken"], tmp_path / "raw.jsonl"))
+    options = {"source": source, "conversion": SMALL, "console": QUIET}
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "publish", stop_half_way)
+        with pytest.raises(OSError, match="no space left"):
+            prepare("r1-onevision", tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+    summary = prepare("r1-onevision", tmp_path / "out", **options, resume=True)
+    assert (summary.read, summary.kept) == (16, 15)
+    assert ids(tmp_path / "out", tmp_path) == [f"row-{index}" for index in range(15)]
+    assert rejected(tmp_path / "out") == {"raw.jsonl:15": "not JSON"}
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "cache", "raw.jsonl"}
+
+
 def test_a_source_that_has_changed_since_is_refused_by_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr("trl_onevision.data.writer.SHARD_ROWS", 5)
     raw = tmp_path / "raw"
@@ -337,8 +359,7 @@ def test_a_killed_run_leaves_nothing_to_read_and_goes_on(tmp_path):
     rows, problems = raw_rows(2_000)
     source = write_parquet(rows, tmp_path / "raw.parquet")
     process = subprocess.Popen([sys.executable, "-c", RUN, str(source), str(tmp_path / "out")])
-    shards = (tmp_path / "out.partial").glob
-    while len(list(shards("shard-*.part"))) < 2 and process.poll() is None:
+    while len(list(tmp_path.glob("out.partial/.rows/data/0*.part"))) < 2 and process.poll() is None:
         time.sleep(0.01)
     process.kill()
     process.wait()
@@ -534,16 +555,24 @@ def test_a_folder_of_save_to_disk_is_read_as_such(tmp_path, split):
 
 
 @pytest.mark.parametrize(
-    ("source", "hub_id", "files"),
+    ("source", "hub_id", "files", "revision"),
     [
-        ("owner/name", "owner/name", None),
-        ("hf://datasets/owner/name", "owner/name", None),
-        ("hf://datasets/owner/name/data/*.parquet", "owner/name", "data/*.parquet"),
+        ("owner/name", "owner/name", None, None),
+        ("owner/name@v1.0", "owner/name", None, "v1.0"),
+        ("hf://datasets/owner/name", "owner/name", None, None),
+        ("hf://datasets/owner/name/data/*.parquet", "owner/name", "data/*.parquet", None),
+        ("hf://datasets/owner/name@abc/data/a.json", "owner/name", "data/a.json", "abc"),
     ],
 )
-def test_names_on_the_hub(source, hub_id, files):
-    opened = open_source(source, split="test", revision="abc")
-    assert (opened.hub_id, opened.hub_files, opened.split, opened.revision) == (hub_id, files, "test", "abc")
+def test_names_on_the_hub(source, hub_id, files, revision):
+    opened = open_source(source, split="test")
+    assert (opened.hub_id, opened.hub_files, opened.split, opened.revision) == (hub_id, files, "test", revision)
+
+
+@pytest.mark.parametrize("source", ["owner/name/data", "owner/rows.jsonl", "hf://datasets/name", "name"])
+def test_what_is_no_file_and_no_name_on_the_hub_is_said(source):
+    with pytest.raises(SourceError, match=r"no such file or folder; expected a \.parquet"):
+        open_source(source)
 
 
 def test_a_truncated_file_is_named(tmp_path):

@@ -272,6 +272,26 @@ def test_rows_of_videos_become_rows_of_frames(tmp_path):
     assert span_reward(answers, **columns) == [1.0, 0.5]
 
 
+def test_a_clip_that_rows_share_is_decoded_once_and_a_changed_one_anew(tmp_path, monkeypatch):
+    decoded, frames = [], videos._frames
+
+    def counted(clip):
+        decoded.append(Path(clip.name).name)
+        return frames(clip)
+
+    monkeypatch.setattr(videos, "_frames", counted)
+    for name in ("a.mp4", "b.mp4"):
+        clips.write(tmp_path / name, [n / 5 for n in range(20)])
+    rows = [{"question": "When?", "path": name, "when": [n, 3]} for name in ("a.mp4", "b.mp4") for n in (0, 1, 2)]
+    (tmp_path / "raw.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    options = {"columns": "prompt=question,video=path,solution=when", "task": "span", "console": QUIET}
+    prepare("red", tmp_path / "out", source=str(tmp_path / "raw.jsonl"), workers=4, **options)
+    assert sorted(decoded) == ["a.mp4", "b.mp4"]
+    first = store_video(tmp_path / "a.mp4", SMALL)
+    clips.write(tmp_path / "a.mp4", [n / 5 for n in range(10)])
+    assert store_video(tmp_path / "a.mp4", SMALL).duration < first.duration
+
+
 def shown(raw, columns="prompt=q,solution=a,image=i,video=v", **options):
     row = convert_row(raw, ColumnsAdapter.parse(columns), Conversion(prompt="plain", grid=SMALL, **options))
     return row, [block.get("text") or "image" for block in row["prompt"][0]["content"]]
@@ -329,7 +349,7 @@ def test_what_is_no_span_of_the_clip_is_named(gold):
 def test_without_pyav_the_command_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     source = tmp_path / "raw.jsonl"
-    source.write_text(json.dumps({"q": "When?", "v": "a.mp4", "a": "1"}))
+    source.write_text(json.dumps({"q": "When?", "v": text(tmp_path / "a.mp4", "").name, "a": "1"}))
     with pytest.raises(ImportError, match=r"pip install 'trl-onevision\[video\]'"):
         prepare("x", tmp_path / "out", source=str(source), columns="prompt=q,video=v,solution=a", console=QUIET)
 

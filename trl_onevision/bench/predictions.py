@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trl_onevision.bench.answer import Answer, BenchError
-from trl_onevision.data.schema import shown
+from trl_onevision.data.schema import few, shown
 from trl_onevision.data.sources import open_source
 from trl_onevision.json_file import write_json
 
@@ -74,7 +74,7 @@ def _claim(folder: Path, description: Mapping[str, Any]) -> None:
     saved = _description(run) if run.exists() else {}
     if held and not saved.keys() >= {"data", "limit"}:  # what every description names; others write a run.json too
         raise BenchError(
-            f"{folder}: holds {', '.join(held[:5])}, which no benchmark made. Nothing was changed: name a new "
+            f"{folder}: holds {few(held)}, which no benchmark made. Nothing was changed: name a new "
             "folder with --output."
         )
     answers = folder / PREDICTIONS

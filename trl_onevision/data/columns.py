@@ -50,7 +50,6 @@ class ColumnsAdapter:
     choice_base: int | None = None
     NAME: str = "columns"
     SOURCE: str | None = None
-    REVISION: str | None = None
     LICENSE: str | None = None
     COLUMNS: frozenset[str] = frozenset()
 

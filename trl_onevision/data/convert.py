@@ -14,10 +14,10 @@ from trl_onevision.data.prompts import find_prompt
 from trl_onevision.data.rows import row_id
 from trl_onevision.data.schema import (
     PLACE_TASKS,
-    PURPOSES,
     Purpose,
     RowError,
     check_boxes,
+    is_number,
     naming,
     read_json,
     shown,
@@ -58,15 +58,11 @@ class Conversion:
     originals: bool = False
 
     def __post_init__(self) -> None:
-        known = {
-            "purpose": PURPOSES,
-            "box_frame": get_args(BoxFrame),
-            "box_format": get_args(BoxFormat),
-            "span_frame": get_args(SpanFrame),
-        }
-        for name, values in known.items():
-            if getattr(self, name) not in values:
-                raise ValueError(f"{name}: found {getattr(self, name)!r}, expected one of {', '.join(values)}")
+        known = {"purpose": Purpose, "box_frame": BoxFrame, "box_format": BoxFormat, "span_frame": SpanFrame}
+        for name, kind in known.items():
+            if getattr(self, name) not in get_args(kind):
+                expected = ", ".join(get_args(kind))
+                raise ValueError(f"{name}: found {getattr(self, name)!r}, expected one of {expected}")
         if self.prompt is not None:
             find_prompt(self.prompt)
 
@@ -113,11 +109,9 @@ def convert_row(example: Mapping[str, Any], adapter: Adapter, conversion: Conver
 
 def _stored(row: dict[str, Any], conversion: Conversion) -> list[StoredImage]:
     """The images of a row on the grid; a video is its frames, and what the row says of it follows."""
-    grid, root = conversion.grid, conversion.image_root
-    visuals: list[StoredImage | StoredVideo] = [
-        store_video(value.value, grid, root, conversion.sampling)
-        if isinstance(value, Video)
-        else store_image(value, grid, root)
+    grid, root, sampling = conversion.grid, conversion.image_root, conversion.sampling
+    visuals = [
+        store_video(value.value, grid, root, sampling) if isinstance(value, Video) else store_image(value, grid, root)
         for value in row["images"]
     ]
     videos = [visual for visual in visuals if isinstance(visual, StoredVideo)]
@@ -178,7 +172,7 @@ def scaled(gold: Any, x: float, y: float) -> Any:
         raise RowError("solution", problem, found=shown(gold.get("size")), expected=expected)
     moved = {}
     for key, value in gold.items():
-        if key in _AXIS_OF_KEY and _is_number(value):
+        if key in _AXIS_OF_KEY and is_number(value):
             moved[key] = round(value * (x, y)[_AXIS_OF_KEY[key]], 2)
         elif isinstance(value, dict) or key in _PLACE_KEYS or _holds_objects(value):
             moved[key] = scaled(value, x, y)
@@ -191,9 +185,9 @@ def _moved(numbers: Any, x: float, y: float) -> Any:
     """Lists of lists of numbers with each list moved; what is no list stays."""
     if not isinstance(numbers, list):
         return numbers
-    if not any(map(_is_number, numbers)):
+    if not any(map(is_number, numbers)):
         return [_moved(item, x, y) for item in numbers]
-    if len(numbers) % 2 or not all(map(_is_number, numbers)):
+    if len(numbers) % 2 or not all(map(is_number, numbers)):
         raise RowError("solution", "not coordinates", found=shown(numbers), expected="pairs of x and y")
     return [round(value * (x, y)[index % 2], 2) for index, value in enumerate(numbers)]
 
@@ -207,7 +201,7 @@ def _with_corners(gold: Any) -> Any:
         }
     if not isinstance(gold, list):
         return gold
-    if len(gold) == 4 and all(map(_is_number, gold)):
+    if len(gold) == 4 and all(map(is_number, gold)):
         return _xyxy(gold)
     return [_with_corners(item) for item in gold]
 
@@ -216,12 +210,8 @@ def _holds_objects(value: Any) -> bool:
     return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _xyxy(box: Any) -> list[float]:
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
         raise RowError("solution", "not a box", found=shown(box), expected="[x, y, width, height]")
     x, y, width, height = box
     return [x, y, x + width, y + height]

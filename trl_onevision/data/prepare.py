@@ -6,12 +6,13 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import signal
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -29,16 +30,15 @@ from trl_onevision.data.convert import BoxFormat, BoxFrame, Conversion, convert_
 from trl_onevision.data.images import PixelGrid
 from trl_onevision.data.prompts import PROMPTS
 from trl_onevision.data.rows import row_id
-from trl_onevision.data.schema import Purpose, RowError, shown
-from trl_onevision.data.sources import RawRow, Source, SourceError, open_source
+from trl_onevision.data.schema import Purpose, RowError, few, shown
+from trl_onevision.data.sources import RawRow, SourceError, open_source
 from trl_onevision.data.spans import SpanFrame
 from trl_onevision.data.videos import Sampling
-from trl_onevision.data.writer import OutputExists, ShardWriter, output_folder, publish, refuse_used, shard_path
+from trl_onevision.data.writer import OutputExists, ShardWriter, output_folder, publish, refuse_used
 from trl_onevision.json_file import write_json
 
-PROGRESS = "progress.part"
-REJECTED = "rejected.part"
-LOCK = "lock.part"
+RECORD = "prepare.json"
+REJECTED = "rejected.jsonl"
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -51,6 +51,11 @@ class Summary:
     kept: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     found: bool = field(default=False, compare=False)  # of a run that had ended before
+
+    @classmethod
+    def of(cls, record: dict[str, Any], found: bool = False) -> Summary:
+        """The counts that a run has kept of itself."""
+        return cls(record["read"], record["kept"], Counter(record["dropped"]), found)
 
     def table(self, title: str) -> Table:
         """Kept, dropped and why, for a terminal."""
@@ -98,7 +103,8 @@ def prepare(
 
     The folder holds `data/*.parquet`, `rejected.jsonl` (`id`, `place`, `column`, `problem`, `reason` of every row
     that was dropped) and `prepare.json` (what was run, and the counts). It appears under its name when it is whole;
-    until then the work lies in `OUTPUT.partial`, where `resume=True` goes on. `limit` bounds the rows that are read.
+    until then the work lies hidden in `OUTPUT.partial`, where `resume=True` goes on. `limit` bounds the rows that
+    are read.
 
     Raises `OutputExists`, `SourceError`, `ValueError` (unknown names and options), with `strict` the first
     `RowError`, and `Interrupted` on Ctrl-C.
@@ -109,83 +115,56 @@ def prepare(
     if columns is None and (task is not None or choice_base is not None):
         raise ValueError("--task and --choice-base go with --columns: the adapter of a dataset knows both.")
     adapter = ColumnsAdapter.parse(columns, dataset, task, choice_base) if columns else find(dataset)
-    opened = _open(adapter, dataset, source, split, config)
+    if (home := source or adapter.SOURCE) is None:
+        raise SourceError(f"dataset {dataset!r}: has no home on the hub; expected --source with a file, folder or id")
+    opened = open_source(home, split=split, config=config)
     conversion = replace(conversion, image_root=conversion.image_root or opened.root)
-    mapped = {"columns": columns, "task": task, "choice_base": choice_base}
-    description = _describe(dataset, adapter, opened, conversion, limit) | mapped
-    if resume and (summary := _finished(output, description)):
-        return summary
+    # Everything that decides what the rows become: written beside them, and compared when a run goes on
+    description = asdict(conversion) | {
+        "prompt": conversion.prompt_name(adapter),
+        "image_root": str(conversion.image_root or ""),
+        "dataset": dataset,
+        "columns": columns,
+        "task": task,
+        "choice_base": choice_base,
+        "source": opened.name,
+        "split": opened.split,
+        "config": opened.config,
+        "files": opened.stamps(),
+        "license": adapter.LICENSE,
+        "limit": limit,
+    }
+    if resume and (record := _record(output, description, "a finished run")):
+        return Summary.of(record, found=True)
     refuse_used(output)
-    work = output.with_name(output.name + ".partial")  # beside the output, so that the final rename is atomic
-    with _alone_in(work):
+    with _alone_in(output.with_name(output.name + ".partial")) as work:  # beside it, so that the rename is atomic
         run = _Run(work, description, resume=resume)
         rows = islice(opened.rows(skip=run.summary.read), None if limit is None else limit - run.summary.read)
         converted = ordered_map(partial(_convert, adapter=adapter, conversion=conversion), rows, workers)
         run.write(converted, min(filter(None, (len(opened), limit)), default=None), strict, console)
-        publish(work, output, split)
-        for name in (PROGRESS, LOCK):
-            (output / name).unlink()
+        publish(run.folder, output, split)
     return run.summary
 
 
-def _open(adapter: Adapter, dataset: str, source: str | None, split: str, config: str | None) -> Source:
-    if source is None and adapter.SOURCE is None:
-        raise SourceError(f"dataset {dataset!r}: has no home on the hub; expected --source with a file, folder or id")
-    pinned = adapter.REVISION if source in (None, adapter.SOURCE) else None
-    return open_source(source or str(adapter.SOURCE), split=split, config=config, revision=pinned)
-
-
-def _describe(
-    dataset: str, adapter: Adapter, source: Source, conversion: Conversion, limit: int | None
-) -> dict[str, Any]:
-    """Everything that decides what the rows become: written beside them, and compared when a run goes on."""
-    return asdict(conversion) | {
-        "prompt": conversion.prompt_name(adapter),
-        "image_root": str(conversion.image_root or ""),
-        "dataset": dataset,
-        "source": source.name,
-        "split": source.split,
-        "config": source.config,
-        "revision": source.revision,
-        "files": source.stamps(),
-        "license": adapter.LICENSE,
-        "limit": limit,
-    }
-
-
-def _finished(output: Path, description: dict[str, Any]) -> Summary | None:
-    """The summary of a run that has ended already, which must have been this one."""
-    path = output / "prepare.json"
-    if not path.is_file():
+def _record(folder: Path, description: dict[str, Any], found: str) -> dict[str, Any] | None:
+    """What a run has kept of itself in its folder; that must have been a run of this description."""
+    if not (folder / RECORD).is_file():
         return None
-    saved = json.loads(path.read_text(encoding="utf-8"))
-    if changed := _changes(saved, description):
-        raise OutputExists(
-            f"{output}: found a finished run with other options ({changed}), expected the same. Choose another "
-            "--output, or move what is there."
-        )
-    return Summary(**_counts(saved), found=True)
-
-
-def _counts(saved: dict[str, Any]) -> dict[str, Any]:
-    """The counts of a run as it keeps them of itself."""
-    return {"read": saved["read"], "kept": saved["kept"], "dropped": Counter(saved["dropped"])}
-
-
-def _changes(saved: dict[str, Any], description: dict[str, Any]) -> str:
-    """What is not as it was when a run began, '' for nothing; of the source's files the names."""
+    record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     changes = [
-        f"{key} {saved.get(key)!r} -> {value!r}"
+        f"{key} {record.get(key)!r} -> {value!r}"
         for key, value in description.items()
-        if key != "files" and saved.get(key) != value
+        if key != "files" and record.get(key) != value
     ]
-    before, now = saved.get("files", {}), description["files"]
-    files = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-    if files:
-        changes.append(
-            f"changed files {', '.join(files[:5])}" + (f" and {len(files) - 5} more" if len(files) > 5 else "")
+    before, now = record.get("files", {}), description["files"]
+    if files := sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)):
+        changes.append(f"changed files {few(files)}")
+    if changes:
+        raise OutputExists(
+            f"{folder}: found {found} with other options ({'; '.join(changes)}), expected the same. Repeat the "
+            "command as it was, choose another --output, or move what is there."
         )
-    return "; ".join(changes)
+    return record
 
 
 def _convert(raw: RawRow, adapter: Adapter, conversion: Conversion) -> tuple[RawRow, dict[str, Any] | RowError]:
@@ -207,13 +186,13 @@ def _convert(raw: RawRow, adapter: Adapter, conversion: Conversion) -> tuple[Raw
 
 
 @contextmanager
-def _alone_in(work: Path) -> Iterator[None]:
+def _alone_in(work: Path) -> Iterator[Path]:
     """Hold the work folder for one run: a second one would clear away what the first has under way.
 
-    The lock ends with the process, however that ends; its file moves with the folder.
+    The lock ends with the process, however that ends.
     """
     work.mkdir(parents=True, exist_ok=True)
-    with (work / LOCK).open("ab") as lock:
+    with (work / "lock").open("ab") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             held = os.fstat(lock.fileno()).st_nlink == 0  # a run that ended just now has removed the file
@@ -229,66 +208,40 @@ def _alone_in(work: Path) -> Iterator[None]:
                 "--output."
             )
         try:
-            yield
+            yield work
         finally:
-            (work / LOCK).unlink(missing_ok=True)
+            (work / "lock").unlink(missing_ok=True)
+            with suppress(OSError):  # what is unfinished stays
+                work.rmdir()
 
 
 class _Run:
-    """The work folder of one run: shards, rejected rows and how far it has come."""
+    """The work of one run: shards, rejected rows, and a record of how far it has come.
+
+    It lies in a folder that is hidden, so that no reader of JSON or parquet takes it for data.
+    """
 
     def __init__(self, work: Path, description: dict[str, Any], *, resume: bool) -> None:
-        self.work, self.description = work, description
-        self.summary, self.shards = Summary(), 0
-        if resume and (self.work / PROGRESS).exists():
-            self._restore()
-        else:
-            self._make_room()
-            self._save()
+        self.folder, self.description = work / ".rows", description
+        record = _record(self.folder, description, "a run") if resume else None
+        if record is None:
+            record = {"read": 0, "kept": 0, "dropped": {}, "shards": 0, "rejected_bytes": 0}
+            self._make_room(work)
+        self.summary = Summary.of(record)
+        self.writer = ShardWriter(self.folder, description["purpose"], first_shard=record["shards"])
         # Half a surrogate pair has no UTF-8; with a backslash it is JSON's own way to write it.
-        self.rejected = (self.work / REJECTED).open("a", encoding="utf-8", errors="backslashreplace")
+        self.rejected = (self.folder / REJECTED).open("a", encoding="utf-8", errors="backslashreplace")
+        os.truncate(self.rejected.name, record["rejected_bytes"])
 
-    def _make_room(self) -> None:
-        """An empty work folder. What another run has kept is not thrown away; a run that kept no row is."""
-        held = [path for path in self.work.iterdir() if path.name != LOCK]
-        state = self.work / PROGRESS
-        saved = json.loads(state.read_text(encoding="utf-8")) if state.exists() else {"kept": bool(held)}
-        if saved["kept"] or not all(path.name.endswith(".part") for path in held):
+    def _make_room(self, work: Path) -> None:
+        """What another run has kept is not thrown away; a run that kept no row is."""
+        known = {work / "lock", self.folder}
+        state = self.folder / RECORD
+        if set(work.iterdir()) - known or (state.exists() and json.loads(state.read_text(encoding="utf-8"))["kept"]):
             raise OutputExists(
-                f"{self.work}: found an unfinished run, expected none. Go on with --resume, or remove the folder."
+                f"{work}: found an unfinished run, expected none. Go on with --resume, or remove the folder."
             )
-        for path in held:
-            path.unlink()
-
-    def _restore(self) -> None:
-        saved = json.loads((self.work / PROGRESS).read_text(encoding="utf-8"))
-        if changed := _changes(saved["run"], self.description):
-            raise OutputExists(
-                f"{self.work}: found a run with other options ({changed}), expected the same. Repeat the command "
-                "as it was, or remove the folder to start over."
-            )
-        self.summary = Summary(**_counts(saved))
-        self.shards = saved["shards"]
-        self._undo_finish()
-        for shard in [*self.work.glob("open-*.part"), *self.work.glob("shard-*.part")]:
-            if shard not in {shard_path(self.work, index) for index in range(self.shards)}:
-                shard.unlink()
-        with (self.work / REJECTED).open("ab") as file:
-            file.truncate(saved["rejected_bytes"])
-
-    def _undo_finish(self) -> None:
-        """For a run that was stopped while its folder was given its final names."""
-        for shard in (self.work / "data").glob("*.parquet"):
-            shard.rename(shard_path(self.work, int(shard.name.split("-")[1])))
-        if (self.work / "rejected.jsonl").exists():
-            (self.work / "rejected.jsonl").rename(self.work / REJECTED)
-        (self.work / "prepare.json").unlink(missing_ok=True)
-
-    def _save(self) -> None:
-        rejected = self.work / REJECTED
-        size = rejected.stat().st_size if rejected.exists() else 0
-        saved = {"run": self.description, "shards": self.shards, "rejected_bytes": size}
-        write_json(self.work / PROGRESS, saved | _counts(vars(self.summary)))
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def write(
         self,
@@ -297,36 +250,42 @@ class _Run:
         strict: bool,
         console: Console,
     ) -> None:
-        """Write or reject each row, then leave the work folder as the output is to be."""
+        """Write or reject each row, then leave the folder as the output is to be."""
         title = f"{self.description['dataset']} for {self.description['purpose']}"
-        writer = ShardWriter(self.work, self.description["purpose"], first_shard=self.shards)
-        with writer, self.rejected, stop_signals() as stopped, progress(console) as bar:
+        self._checkpoint()
+        with self.writer, self.rejected, stop_signals() as stopped, progress(console) as bar:
             task = bar.add_task(title, total=total, completed=self.summary.read)
             for raw, row in converted:
-                self._take(raw, row, writer, strict)
+                self._take(raw, row, strict)
                 bar.advance(task)
                 if stopped.is_set():
                     break
-            self._checkpoint(writer)
+            self._checkpoint()
         if stopped.is_set():
             raise Interrupted(
-                f"Stopped after {self.summary.read:,} rows; they are kept in {self.work}. Go on with --resume."
+                f"Stopped after {self.summary.read:,} rows; they are kept in {self.folder.parent}. Go on with "
+                "--resume."
             )
         console.print(self.summary.table(title))
-        self._finish()
+        if not self.summary.kept:
+            raise SourceError(
+                f"{self.description['source']}: none of {self.summary.read:,} rows could be used; the reasons are in "
+                f"{self.folder / REJECTED}. Is it another dataset than {self.description['dataset']!r}?"
+            )
 
-    def _take(self, raw: RawRow, row: dict[str, Any] | RowError, writer: ShardWriter, strict: bool) -> None:
+    def _take(self, raw: RawRow, row: dict[str, Any] | RowError, strict: bool) -> None:
+        shards = self.writer.shards
         if isinstance(row, RowError):
             if strict:
                 row.place = raw.place
                 raise row
             self._reject(raw, row)
         else:
-            writer.write(row)
+            self.writer.write(row)
             self.summary.kept += 1
         self.summary.read += 1
-        if writer.shards > self.shards:
-            self._checkpoint(writer)
+        if self.writer.shards > shards:
+            self._checkpoint()
 
     def _reject(self, raw: RawRow, error: RowError) -> None:
         record = {
@@ -339,20 +298,13 @@ class _Run:
         self.rejected.write(json.dumps(record, ensure_ascii=False) + "\n")
         self.summary.dropped[f"{error.column}: {error.problem}"] += 1
 
-    def _checkpoint(self, writer: ShardWriter) -> None:
-        writer.close_shard()
+    def _checkpoint(self) -> None:
+        """Say how far the run has come: from there it would go on."""
+        self.writer.close_shard()
         self.rejected.flush()
-        self.shards = writer.shards
-        self._save()
-
-    def _finish(self) -> None:
-        if not self.summary.kept:
-            raise SourceError(
-                f"{self.description['source']}: none of {self.summary.read:,} rows could be used; the reasons are in "
-                f"{self.work / REJECTED}. Is it another dataset than {self.description['dataset']!r}?"
-            )
-        write_json(self.work / "prepare.json", self.description | _counts(vars(self.summary)))
-        (self.work / REJECTED).rename(self.work / "rejected.jsonl")
+        counts = {"read": self.summary.read, "kept": self.summary.kept, "dropped": self.summary.dropped}
+        state = {"shards": self.writer.shards, "rejected_bytes": (self.folder / REJECTED).stat().st_size}
+        write_json(self.folder / RECORD, self.description | counts | state)
 
 
 def ordered_map(function: Callable[[T], R], items: Iterable[T], workers: int | None = None) -> Iterator[R]:

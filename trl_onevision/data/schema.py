@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
@@ -117,6 +117,15 @@ def shown(value: object, limit: int = 80) -> str:
         return text
     size = f", {len(value)} long" if isinstance(value, str | list | tuple | dict) else ""
     return f"{text[:limit]}… ({type(value).__name__}{size})"
+
+
+def few(names: Sequence[str]) -> str:
+    """Names as an error lists them: the first five, and how many more there are.
+
+    >>> few(["a", "b"]), few(list("abcdefg"))
+    ('a, b', 'a, b, c, d, e and 2 more')
+    """
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def read(example: Mapping[str, Any], column: str, kind: type | tuple[type, ...], expected: str) -> Any:
@@ -296,7 +305,7 @@ def blocks(content: Any) -> list[Any]:
 
 def _check_what_rewards_read(row: Mapping[str, Any]) -> None:
     for column in NUMBERS:
-        if (value := row.get(column)) is not None and not _is_number(value):
+        if (value := row.get(column)) is not None and not is_number(value):
             raise RowError(column, "no number", found=shown(value), expected="a finite number, or null")
     if (facts := row.get("visual_facts")) is not None and not _is_list_of_str(facts):
         raise RowError("visual_facts", "no list of texts", found=shown(facts), expected="a list of texts, or null")
@@ -367,7 +376,7 @@ def check_boxes(boxes: Any, size: tuple[int, int] | None = None) -> None:
         raise RowError("solution", "not boxes", found=shown(boxes), expected=expected)
     for box in boxes:
         corners = box.get("bbox_2d")
-        if not (isinstance(corners, list | tuple) and len(corners) == 4 and all(map(_is_number, corners))):
+        if not (isinstance(corners, list | tuple) and len(corners) == 4 and all(map(is_number, corners))):
             raise RowError("solution", "not a box", found=shown(corners), expected=expected)
         x1, y1, x2, y2 = corners
         if not (x1 < x2 and y1 < y2):
@@ -378,5 +387,6 @@ def check_boxes(boxes: Any, size: tuple[int, int] | None = None) -> None:
             raise RowError("solution", "box outside the image", found=found, expected=expected)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number, which truth values are not."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

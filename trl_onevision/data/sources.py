@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trl_onevision.data.images import image_suffixes
-from trl_onevision.data.schema import RowError, shown
+from trl_onevision.data.schema import RowError, few, shown
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -27,10 +27,11 @@ DATA_SUFFIXES = (".parquet", ".jsonl", ".json", ".csv", ".tsv")
 # What hubs and publishers lay beside the data
 SIDE_FILES = ("readme.json", "dataset_info.json", "dataset_infos.json", "dataset-metadata.json", "croissant.json")
 _SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test", "eval")}
-_HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+_HUB = re.compile(r"(?P<hf>hf://datasets/)?(?P<id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?(?:/(?P<files>.+))?")
 _OF_THE_HUB = re.compile(r"(?!.*\bhttps?://)\w+://")  # not any URL that a row holds
 _CHUNK = 2**16
 _DECODER = json.JSONDecoder()
+_NO_SPACE = re.compile(r"[^ \t\r\n]")
 
 
 class SourceError(ValueError):
@@ -61,12 +62,8 @@ class Source:
 
     def __len__(self) -> int:
         """The number of rows where parquet footers, a saved dataset or a folder of images tell it, else 0."""
-        if not self.files:
-            return 0
-        if _is_image(self.files[0]):
-            return len(self.files)
         counts = [_row_count(path) for path in self.files]
-        return sum(count or 0 for count in counts) if None not in counts else 0
+        return 0 if None in counts else sum(filter(None, counts))
 
     def stamps(self) -> dict[str, list[int]]:
         """What tells that local files have changed: size and time of each; of images, one number by folder."""
@@ -103,7 +100,8 @@ class Source:
 
     def _file_rows(self, path: Path) -> Iterator[RawRow]:
         try:
-            for number, row in enumerate(_reader(path)(path)):
+            reader = _saved_rows if path.is_dir() else _READERS.get(path.suffix.lower(), _image_rows)
+            for number, row in enumerate(reader(path)):
                 yield _raw_row(f"{self._named(path)}:{number}", row)
         except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
             raise _unreadable(path, error) from error
@@ -133,10 +131,8 @@ def _unreadable(path: Path, error: Exception) -> SourceError:
     return SourceError(f"{path}: cannot be read ({error}); expected {expected}")
 
 
-def open_source(
-    source: str, *, split: str = "train", config: str | None = None, revision: str | None = None
-) -> Source:
-    """A file, a folder of files, or a dataset on the hub (`owner/name`, `hf://datasets/owner/name[/files]`).
+def open_source(source: str, *, split: str = "train", config: str | None = None) -> Source:
+    """A file, a folder of files, or a dataset on the hub (`owner/name[@revision]`, `hf://datasets/…[/files]`).
 
     >>> open_source("no/such/file.jsonl")
     Traceback (most recent call last):
@@ -155,12 +151,11 @@ def open_source(
         if saved := _saved_folder(path, split):
             return Source(source, files=(saved,), root=path.parent)
         return Source(source, files=_files_of(path, split), root=path)
-    if source.startswith("hf://datasets/"):
-        owner, name, *rest = source.removeprefix("hf://datasets/").split("/", 2)
-        files = rest[0] if rest else None
-        return Source(source, hub_id=f"{owner}/{name}", hub_files=files, split=split, config=config, revision=revision)
-    if _HUB_ID.match(source) and path.suffix.lower() not in DATA_SUFFIXES:
-        return Source(source, hub_id=source, split=split, config=config, revision=revision)
+    hub = _HUB.fullmatch(source)
+    if hub and (hub["hf"] or not (hub["files"] or path.suffix.lower() in DATA_SUFFIXES)):
+        return Source(
+            source, hub_id=hub["id"], hub_files=hub["files"], revision=hub["revision"], split=split, config=config
+        )
     raise SourceError(
         f"{source}: no such file or folder; expected a {', '.join(DATA_SUFFIXES)} file, a folder of them, or a "
         "dataset on the hub as owner/name"
@@ -200,10 +195,10 @@ def _files_of(folder: Path, split: str) -> tuple[Path, ...]:
     known = ", ".join(sorted(set().union(*splits.values())))
     unclear = [str(path.relative_to(folder)) for path in files if len(splits[path]) != 1]
     if unclear:
-        few = ", ".join(unclear[:5]) + (f" and {len(unclear) - 5} more" if len(unclear) > 5 else "")
         raise SourceError(
-            f"{folder}: its names speak of splits ({known}), but {few} of none or of several, and would be left out; "
-            "expected one split by file, or none by any. Give the file or the folder to read itself as --source"
+            f"{folder}: its names speak of splits ({known}), but {few(unclear)} of none or of several, and would be "
+            "left out; expected one split by file, or none by any. Give the file or the folder to read itself as "
+            "--source"
         )
     chosen = tuple(path for path in files if splits[path] == {split})
     if not chosen:
@@ -263,7 +258,7 @@ def _row_count(path: Path) -> int | None:
     if path.is_dir():
         return _saved_dataset(path).num_rows
     if path.suffix.lower() != ".parquet":
-        return None
+        return 1 if _is_image(path) else None
     try:
         return int(pq.read_metadata(path).num_rows)
     except (OSError, pa.ArrowException) as error:
@@ -272,12 +267,6 @@ def _row_count(path: Path) -> int | None:
 
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in image_suffixes()
-
-
-def _reader(path: Path) -> Callable[[Path], Iterator[Any]]:
-    if path.is_dir():
-        return _saved_rows
-    return _READERS.get(path.suffix.lower(), _image_rows)
 
 
 def _parquet_rows(path: Path) -> Iterator[Any]:
@@ -313,83 +302,72 @@ def _jsonl_rows(path: Path) -> Iterator[Any]:
 def _json_rows(path: Path) -> Iterator[Any]:
     """A JSON array, one element at a time; a file of JSON lines under this name is read as such."""
     with path.open(encoding="utf-8-sig") as file:
-        text = _GrowingText(file)
-        if text.next_char() == "[":
-            yield from _array_elements(text, path)
+        array = _Array(file, path)
+        if array.next_char() == "[":
+            yield from array.elements()
             return
     yield from _jsonl_rows(path)
 
 
-def _array_elements(text: _GrowingText, path: Path) -> Iterator[Any]:
-    """The elements of the array that the text is, to its very end."""
-    text.position += 1
-    closing = text.next_char() == "]"
-    while not closing:
-        try:
-            yield text.element()
-        except (ValueError, RecursionError) as error:
-            place = error.pos if isinstance(error, json.JSONDecodeError) else text.position
-            reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-            raise _broken_array(path, text.line(place), reason, "'[…]' to its end") from error
-        found = text.next_char()
-        closing = found == "]"
-        if found not in ("]", ","):
-            raise _broken_array(path, text.line(), f"found {found!r}", "',' or ']' behind an element")
-        if not closing:
-            text.position += 1
-    text.position += 1
-    if found := text.next_char():
-        raise _broken_array(path, text.line(), f"found {found!r} behind its ']'", "one array, and nothing behind it")
+class _Array:
+    """A JSON array in a file. `json` has no incremental reader: it decodes from a buffer that grows."""
 
+    def __init__(self, file: TextIO, path: Path) -> None:
+        self.file, self.path, self.buffer, self.position, self.line = file, path, "", 0, 1
 
-def _broken_array(path: Path, line: int, reason: str, expected: str) -> SourceError:
-    return SourceError(f"{path}: broken JSON array at line {line} ({reason}); expected {expected}")
-
-
-class _GrowingText:
-    """A file's text from a position on. `json` has no incremental reader: it decodes from a buffer that grows."""
-
-    def __init__(self, file: TextIO) -> None:
-        self.file, self.buffer, self.position, self.lines_before = file, "", 0, 0
-
-    def line(self, position: int | None = None) -> int:
-        """The file's line at a position of the buffer."""
-        return self.lines_before + self.buffer.count("\n", 0, self.position if position is None else position) + 1
+    def elements(self) -> Iterator[Any]:
+        """The elements, where the array is whole and the file ends with it."""
+        self.position += 1
+        found = self.next_char()
+        while found != "]":
+            yield self._element()
+            found = self.next_char()
+            if found == ",":
+                self.position += 1
+            elif found != "]":
+                raise self._broken(f"found {found!r}", "',' or ']' behind an element")
+        self.position += 1
+        if found := self.next_char():
+            raise self._broken(f"found {found!r} behind its ']'", "one array, and nothing behind it")
 
     def next_char(self) -> str:
         """The next character that is no white space, '' at the end of the file; the position is then at it."""
-        while True:
-            while self.position < len(self.buffer) and self.buffer[self.position] in " \t\r\n":
-                self.position += 1
-            if self.position < len(self.buffer):
-                return self.buffer[self.position]
+        while not (found := _NO_SPACE.search(self.buffer, self.position)):
+            self.position = len(self.buffer)
             if not self._grow():
                 return ""
+        self.position = found.start()
+        return found[0]
 
-    def element(self) -> Any:
+    def _element(self) -> Any:
         """The JSON value at the position, which moves behind it."""
         self.next_char()
         while True:
             try:
                 value, end = _DECODER.raw_decode(self.buffer, self.position)
-            except json.JSONDecodeError:
+            except json.JSONDecodeError as error:
                 if not self._grow():
-                    raise
-                continue
-            # A number at the end of the buffer may go on in the next chunk.
-            if end == len(self.buffer) and self._grow():
-                continue
-            self.position = end
-            return value
+                    raise self._broken(error.msg, "'[…]' to its end", error.pos) from error
+            except (ValueError, RecursionError) as error:
+                raise self._broken(str(error), "'[…]' to its end") from error
+            else:
+                # A number at the end of the buffer may go on in the next chunk.
+                if end < len(self.buffer) or not self._grow():
+                    self.position = end
+                    return value
 
     def _grow(self) -> bool:
         """Read on, and let go of what lies before the position; false at the end of the file."""
         rest = self.buffer[self.position :]
         chunk = self.file.read(max(_CHUNK, len(rest)))  # doubling keeps long elements linear
         if chunk:
-            self.lines_before = self.line() - 1
+            self.line += self.buffer.count("\n", 0, self.position)
             self.buffer, self.position = rest + chunk, 0
         return bool(chunk)
+
+    def _broken(self, reason: str, expected: str, position: int | None = None) -> SourceError:
+        line = self.line + self.buffer.count("\n", 0, self.position if position is None else position)
+        return SourceError(f"{self.path}: broken JSON array at line {line} ({reason}); expected {expected}")
 
 
 def table_rows(path: Path, delimiter: str) -> Iterator[dict[str, str] | RowError]:
@@ -401,12 +379,19 @@ def table_rows(path: Path, delimiter: str) -> Iterator[dict[str, str] | RowError
     try:
         # What is not UTF-8 is looked for cell by cell: a decoder that stops at it has read ahead of the row.
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            records = _csv_records(file, delimiter, path)
-            columns = next(records, [])
-            if error := _not_utf8(columns, columns):
-                raise SourceError(f"{path}: the header cannot be read; found {error.found}, expected UTF-8")
-            for cells in records:
-                yield _table_row(columns, cells, delimiter)
+            # Strict: a stray quote at the start of a cell would swallow the lines up to the next quote.
+            reader, start, columns = csv.reader(file, delimiter=delimiter, strict=True), 1, list[str]()
+            for cells in reader:
+                if columns and cells:
+                    yield _table_row(columns, cells, delimiter)
+                elif error := _not_utf8(cells, cells):
+                    raise SourceError(f"{path}: the header cannot be read; found {error.found}, expected UTF-8")
+                columns, start = columns or cells, reader.line_num + 1
+    except csv.Error as error:
+        raise SourceError(
+            f"{path}: the row that starts at line {start} cannot be read (at line {reader.line_num}: {error}); "
+            'expected "…" around a cell that starts with a quote or holds several lines, and "" for a quote within'
+        ) from error
     finally:
         csv.field_size_limit(limit)
 
@@ -430,22 +415,6 @@ def _not_utf8(columns: list[str], cells: list[str]) -> RowError | None:
             byte = ord(cell[error.start]) - 0xDC00  # as `surrogateescape` keeps it
             return RowError(column, "not UTF-8", found=f"the byte 0x{byte:02x}", expected="UTF-8")
     return None
-
-
-def _csv_records(file: TextIO, delimiter: str, path: Path) -> Iterator[list[str]]:
-    """The header and the rows, without empty lines."""
-    # Strict: a stray quote at the start of a cell would swallow the lines up to the next quote.
-    reader, start = csv.reader(file, delimiter=delimiter, strict=True), 1
-    try:
-        for cells in reader:
-            if cells:
-                yield cells
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise SourceError(
-            f"{path}: the row that starts at line {start} cannot be read (at line {reader.line_num}: {error}); "
-            'expected "…" around a cell that starts with a quote or holds several lines, and "" for a quote within'
-        ) from error
 
 
 def _swallowed_rows(cells: list[str]) -> str | None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from trl_onevision.data.schema import RowError, read_json, shown
+from trl_onevision.data.schema import RowError, is_number, read_json, shown
 
 SpanFrame = Literal["second", "norm1000", "norm1"]
 
@@ -40,9 +40,7 @@ def in_seconds(solution: str, duration: float, frame: SpanFrame = "second") -> s
 
 
 def _spans(gold: Any) -> list[tuple[float, float]]:
-    items = [gold] if isinstance(gold, Mapping) or _is_pair(gold) else gold
-    if not isinstance(items, list):
-        raise _no_span(gold)
+    items = gold if isinstance(gold, list) and not any(map(is_number, gold)) else [gold]
     return [_span(item) for item in items]
 
 
@@ -50,16 +48,7 @@ def _span(item: Any) -> tuple[float, float]:
     pair = item
     if isinstance(item, Mapping):
         pair = next(([item[start], item[end]] for start, end in _ENDS if start in item and end in item), None)
-    if not _is_pair(pair):
-        raise _no_span(item)
+    if not isinstance(pair, list) or len(pair) != 2 or not all(is_number(end) and abs(end) < LONGEST for end in pair):
+        expected = '[start, end], {"start": …, "end": …}, or a list of such, in numbers'
+        raise RowError("solution", "not a span", found=shown(item), expected=expected)
     return float(pair[0]), float(pair[1])
-
-
-def _is_pair(value: Any) -> bool:
-    known = isinstance(value, list) and len(value) == 2 and all(isinstance(end, int | float) for end in value)
-    return known and all(abs(end) < LONGEST for end in value)
-
-
-def _no_span(found: Any) -> RowError:
-    expected = '[start, end], {"start": …, "end": …}, or a list of such, in numbers'
-    return RowError("solution", "not a span", found=shown(found), expected=expected)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 from PIL import Image
@@ -20,6 +22,7 @@ from trl_onevision.data.schema import RowError, blocks, shown
 # Containers that hold their own pictures: a playlist opens other files, and FFmpeg plays any text as a terminal would.
 FORMATS = ("mov", "matroska", "avi", "mpegts", "mpeg", "flv", "asf", "ogg", "gif")
 SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov")  # looked for where a dataset names a clip without one
+RECENT = 8  # clips that are remembered, as the frames that were kept of them
 MOST_FRAMES = 2_000_000  # that are decoded of a clip: 18 hours at 30 a second
 MOST_PIXELS = 10**12  # in all of them: half an hour of 4K at 60 a second
 ROUNDING = Fraction(2, 1000)  # seconds; containers round times to a millisecond
@@ -101,14 +104,38 @@ def store_video(
     there are more. Frames are turned as the file says, and pixels that are not square are made so.
 
     `value` is as in `Video`; relative paths start from `root`, and a name without one of `SUFFIXES` is looked for with
-    each. Raises `RowError` on what is no whole video in a known container, and `ImportError` without PyAV.
+    each. The last few files are remembered, since rows that follow each other often ask about one. Raises `RowError`
+    on what is no whole video in a known container, and `ImportError` without PyAV.
     """
+    file = _file(value, root)
+    if isinstance(file, bytes):
+        return _decoded(file, grid or PixelGrid(), sampling or Sampling())
+    status = file.stat()
+    stamp = (status.st_size, status.st_mtime_ns)
+    return _once(file, stamp, grid or PixelGrid(), sampling or Sampling())()
+
+
+@lru_cache(maxsize=RECENT)
+def _once(file: Path, stamp: tuple[int, int], grid: PixelGrid, sampling: Sampling) -> Callable[[], StoredVideo]:
+    """What stores a clip: it is decoded for the thread that asks first, and the others wait."""
+    lock, stored = Lock(), list[StoredVideo]()
+
+    def clip() -> StoredVideo:
+        with lock:
+            if not stored:
+                stored.append(_decoded(file, grid, sampling))
+            return stored[0]
+
+    return clip
+
+
+def _decoded(file: bytes | Path, grid: PixelGrid, sampling: Sampling) -> StoredVideo:
     last = None
-    with _opened(value, root) as clip:
-        kept = _Kept(sampling or Sampling(), _claimed(clip))
+    with _opened(file) as clip:
+        kept = _Kept(sampling, _claimed(clip))
         for last in _frames(clip):
             if kept.wants(last.time):
-                kept.add(last.time, _stored(last.picture, clip, grid or PixelGrid()))
+                kept.add(last.time, _stored(last.picture, clip, grid))
         if last is None:
             raise _broken(clip.name, "no frame")
         return kept.stored(_duration(clip, last))
@@ -127,31 +154,26 @@ class _Frame(NamedTuple):
 
 
 @contextmanager
-def _opened(value: Any, root: str | Path | None) -> Iterator[_Clip]:
+def _opened(file: bytes | Path) -> Iterator[_Clip]:
     """The file of a clip and its first stream of pictures."""
     try:
         import av
     except ImportError as error:
         raise ImportError("Videos are decoded by PyAV. Install: pip install 'trl-onevision[video]'") from error
-    name, file = _file(value, root)
+    name = str(file) if isinstance(file, Path) else f"{len(file)} bytes"
     bound = {"max_pixels": str(MAX_SOURCE_PIXELS)}  # for the decoders, one of which looks into the file at its opening
     options = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file", **bound}
     try:
-        container = av.open(file, options=options, metadata_errors="replace")
+        opened = f"file:{file}" if isinstance(file, Path) else BytesIO(file)
+        container = av.open(opened, options=options, metadata_errors="replace")
     except Exception as error:  # of FFmpeg, which has a class for each of its codes
-        raise RowError(
-            "video",
-            "cannot be opened",
-            found=f"{name} ({type(error).__name__})",
-            expected=f"a whole video file, one of {', '.join(FORMATS)} (look at it with: ffprobe FILE)",
-        ) from error
+        expected = f"a whole video file, one of {', '.join(FORMATS)} (look at it with: ffprobe FILE)"
+        raise _refused("cannot be opened", f"{name} ({type(error).__name__})", expected) from error
     with container:
         pictures = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
         if not pictures or pictures[0].codec_context is None:
             kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-            raise RowError(
-                "video", "no pictures", found=f"{name} with {kinds} only", expected="a stream of video (leave it out)"
-            )
+            raise _refused("no pictures", f"{name} with {kinds} only", "a stream of video (leave it out)")
         codec = pictures[0].codec_context
         if codec.width * codec.height > MAX_SOURCE_PIXELS:
             raise _too_large(f"{name}: frames of {codec.width}x{codec.height}")
@@ -161,69 +183,63 @@ def _opened(value: Any, root: str | Path | None) -> Iterator[_Clip]:
         yield _Clip(name, container, pictures[0])
 
 
-def _file(value: Any, root: str | Path | None) -> tuple[str, Any]:
-    """The name of a clip for errors, and what FFmpeg opens."""
+def _file(value: Any, root: str | Path | None) -> bytes | Path:
+    """The bytes of a clip, or its file, which is there."""
     if isinstance(value, Mapping):
         value = value["bytes"] if value.get("bytes") is not None else value.get("path")
     if isinstance(value, bytes | bytearray | memoryview):
-        return f"{len(value)} bytes", BytesIO(value)
+        return bytes(value)
     if not isinstance(value, str | Path) or not str(value):
-        raise RowError("video", "no video", found=shown(value), expected="a path, or the bytes of a video file")
+        raise _refused("no video", shown(value), "a path, or the bytes of a video file")
     if "://" in str(value):
-        raise RowError("video", "a URL", found=shown(value), expected="a file, since URLs are not fetched")
+        raise _refused("a URL", shown(value), "a file, since URLs are not fetched")
     path = Path(root or ".", value)
     try:
         candidates = [path, *(path.with_name(path.name + suffix) for suffix in SUFFIXES)]
-        (found, *_) = [candidate for candidate in candidates if candidate.is_file()]
-    except (OSError, ValueError) as error:  # of a name that no file may have, and where there is none
-        raise RowError(
-            "video",
-            "missing file",
-            found=f"no file {path}",
-            expected=f"a readable video file (paths start from {root or 'the current folder'}, or --images)",
-        ) from error
-    return str(found), f"file:{found}"
+        return next(candidate for candidate in candidates if candidate.is_file())
+    except (StopIteration, OSError, ValueError) as error:  # there is none; of a name that no file may have
+        expected = f"a readable video file (paths start from {root or 'the current folder'}, or --images)"
+        raise _refused("missing file", f"no file {path}", expected) from error
 
 
 def _frames(clip: _Clip) -> Iterator[_Frame]:
     """Every frame of a clip."""
     start: Fraction | None = None
     reached, pixels = Fraction(0), 0
-    pictures = enumerate(clip.container.decode(clip.stream), start=1)
-    while True:
-        try:
-            count, picture = next(pictures)
-        except StopIteration:
-            return
-        except Exception as error:  # of FFmpeg
-            raise _broken(clip.name, f"{type(error).__name__} after {float(reached):.1f} s") from error
-        pixels += picture.width * picture.height
-        if count > MOST_FRAMES or pixels > MOST_PIXELS or picture.width * picture.height > MAX_SOURCE_PIXELS:
-            raise _too_large(f"{clip.name}: {count:,} frames, the last of {picture.width}x{picture.height}")
-        if picture.is_corrupt:
-            raise _broken(clip.name, f"a broken frame after {float(reached):.1f} s")
-        if picture.pts is None:
-            raise RowError(
-                "video",
-                "frames without times",
-                found=f"{clip.name}, a {clip.container.format.name} file",
-                expected="presentation time stamps (write it anew: ffmpeg -i FILE NEW.mp4)",
-            )
-        at = picture.pts * Fraction(picture.time_base)
-        if start is None:
-            start = min(at, Fraction(clip.container.start_time, 10**6) if clip.container.start_time else at)
-        before, reached = reached, at - start
-        yield _Frame(picture, reached, max(reached - before, Fraction(0)))
+    try:
+        for count, picture in enumerate(clip.container.decode(clip.stream), start=1):
+            pixels += picture.width * picture.height
+            if count > MOST_FRAMES or pixels > MOST_PIXELS or picture.width * picture.height > MAX_SOURCE_PIXELS:
+                raise _too_large(f"{clip.name}: {count:,} frames, the last of {picture.width}x{picture.height}")
+            if picture.is_corrupt:
+                raise _broken(clip.name, f"a broken frame after {float(reached):.1f} s")
+            if picture.pts is None:
+                found = f"{clip.name}, a {clip.container.format.name} file"
+                expected = "presentation time stamps (write it anew: ffmpeg -i FILE NEW.mp4)"
+                raise _refused("frames without times", found, expected)
+            at = picture.pts * Fraction(picture.time_base)
+            if start is None:
+                start = min(at, Fraction(clip.container.start_time, 10**6) if clip.container.start_time else at)
+            before, reached = reached, at - start
+            yield _Frame(picture, reached, max(reached - before, Fraction(0)))
+    except RowError:
+        raise
+    except Exception as error:  # of FFmpeg
+        raise _broken(clip.name, f"{type(error).__name__} after {float(reached):.1f} s") from error
+
+
+def _refused(problem: str, found: str, expected: str) -> RowError:
+    return RowError("video", problem, found=found, expected=expected)
 
 
 def _broken(name: str, found: str) -> RowError:
     expected = "a video that decodes to its end (write it anew: ffmpeg -i FILE NEW.mp4; or leave it out)"
-    return RowError("video", "broken video", found=f"{name}: {found}", expected=expected)
+    return _refused("broken video", f"{name}: {found}", expected)
 
 
 def _too_large(found: str) -> RowError:
     expected = f"at most {MOST_FRAMES:,} frames, {MAX_SOURCE_PIXELS:,} pixels in each and {MOST_PIXELS:,} in all"
-    return RowError("video", "video too large", found=found, expected=f"{expected} (cut it, or make it smaller)")
+    return _refused("video too large", found, f"{expected} (cut it, or make it smaller)")
 
 
 def _claimed(clip: _Clip) -> float | None:

@@ -14,13 +14,14 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from trl_onevision.data.images import decode_image, encode_image
-from trl_onevision.data.schema import Purpose, blocks, features, validate_row
+from trl_onevision.data.schema import Purpose, blocks, features, few, validate_row
 
 SHARD_BYTES = 256 * 2**20
 SHARD_ROWS = 5_000
 ROW_GROUP_BYTES = 16 * 2**20
 ROW_GROUP_ROWS = 100
 _SPLIT = re.compile(r"\w+(\.\w+)*")  # what `datasets` takes for the name of a split
+_NUMBER = re.compile(r"(\d{5})(?:\.part|-of-\d{5}\.parquet)$")  # of a closed shard, published or not
 
 
 class OutputExists(FileExistsError):
@@ -83,7 +84,7 @@ def refuse_used(output: Path) -> None:
         held = sorted(path.name for path in output.iterdir())
         if not held:
             return
-        found = f"a folder that holds {', '.join(held[:5])}{', …' if len(held) > 5 else ''}"
+        found = f"a folder that holds {few(held)}"
     elif output.exists():
         found = "a file"
     else:
@@ -95,20 +96,24 @@ def refuse_used(output: Path) -> None:
 
 
 class ShardWriter:
-    """Writes rows to numbered shards; a shard counts once it is closed.
+    """Writes rows to numbered shards in `work/data`; a shard counts once it is closed.
 
-    Unfinished work is named `*.part`: no reader of parquet or JSON takes it for data. `first_shard` is where a run
-    that goes on starts counting.
+    Until `publish` they are named `*.part`: no reader of parquet takes them for data. `first_shard` is where a run
+    that goes on starts counting; shards that it has closed since it last said so are written again.
     """
 
     def __init__(self, work: Path, purpose: Purpose, first_shard: int = 0) -> None:
-        self.work, self.purpose, self.shards = work, purpose, first_shard
+        self.folder, self.shards = work / "data", first_shard
+        self.folder.mkdir(parents=True, exist_ok=True)
+        kept = [shard for index, shard in _closed(self.folder) if index < first_shard]
+        for path in self.folder.iterdir():
+            if path not in kept:
+                path.unlink()
         self._schema: pa.Schema = features(purpose).arrow_schema
         self._rows: list[dict[str, Any]] = []
-        self._buffered = 0
+        self._buffered = self.shard_rows = self.shard_bytes = 0
+        self._open = self.folder / "open.part"
         self._writer: pq.ParquetWriter | None = None
-        self.shard_rows = self.shard_bytes = 0
-        work.mkdir(parents=True, exist_ok=True)
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -118,11 +123,6 @@ class ShardWriter:
             self.close_shard()
         elif self._writer is not None:
             self._writer.close()
-
-    @property
-    def full(self) -> bool:
-        """Whether the open shard has reached its size."""
-        return self.shard_rows >= SHARD_ROWS or self.shard_bytes >= SHARD_BYTES
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Add one row that keeps the contract."""
@@ -134,7 +134,7 @@ class ShardWriter:
         self.shard_bytes += size
         if len(self._rows) >= ROW_GROUP_ROWS or self._buffered >= ROW_GROUP_BYTES:
             self._flush()
-        if self.full:
+        if self.shard_rows >= SHARD_ROWS or self.shard_bytes >= SHARD_BYTES:
             self.close_shard()
 
     def close_shard(self) -> None:
@@ -143,37 +143,36 @@ class ShardWriter:
         if self._writer is None:
             return
         self._writer.close()
-        self._open_path().rename(shard_path(self.work, self.shards))
+        self._open.rename(self.folder / f"{self.shards:05d}.part")
         self.shards += 1
         self._writer, self.shard_rows, self.shard_bytes = None, 0, 0
-
-    def _open_path(self) -> Path:
-        return self.work / f"open-{self.shards:05d}.part"
 
     def _flush(self) -> None:
         if not self._rows:
             return
         if self._writer is None:
-            self._writer = pq.ParquetWriter(self._open_path(), self._schema)
+            self._writer = pq.ParquetWriter(self._open, self._schema)
         self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
         self._rows, self._buffered = [], 0
 
 
-def shard_path(work: Path, index: int) -> Path:
-    """A closed shard of a run that is not finished."""
-    return work / f"shard-{index:05d}.part"
+def _closed(folder: Path) -> list[tuple[int, Path]]:
+    """The closed shards, in order."""
+    named = ((_NUMBER.search(path.name), path) for path in folder.iterdir())
+    return sorted((int(number[1]), path) for number, path in named if number)
 
 
 def publish(work: Path, output: Path, split: str) -> Path:
-    """Give the shards the names that `load_dataset` knows and move the whole folder into place."""
+    """Give the shards the names that `load_dataset` knows and move the whole folder into place.
+
+    Stopped at any point of it, it can be called again.
+    """
     refuse_used(output)
-    shards = sorted(work.glob("shard-*.part"))
+    shards = _closed(work / "data")
     if not shards:
         raise ValueError(f"{output}: no row to write, expected at least one")
-    data = work / "data"
-    data.mkdir(exist_ok=True)
-    for index, shard in enumerate(shards):
-        shard.rename(data / f"{split}-{index:05d}-of-{len(shards):05d}.parquet")
+    for index, shard in shards:
+        shard.rename(shard.with_name(f"{split}-{index:05d}-of-{len(shards):05d}.parquet"))
     if output.is_dir():
         output.rmdir()
     work.rename(output)
@@ -181,11 +180,11 @@ def publish(work: Path, output: Path, split: str) -> Path:
 
 
 def _stored(row: Mapping[str, Any], columns: Iterable[str]) -> dict[str, Any]:
-    images = [{"bytes": _image_bytes(image), "path": None} for image in row["images"]]
-    stored = {column: row.get(column) for column in columns} | {"images": images}
-    if stored.get("originals") is not None:
-        stored["originals"] = [{"bytes": _image_bytes(image), "path": None} for image in row["originals"]]
-    stored["prompt"] = structured(row["prompt"], n_images=len(images))
+    stored = {column: row.get(column) for column in columns}
+    for column in ("images", "originals"):
+        if stored.get(column) is not None:
+            stored[column] = [{"bytes": _image_bytes(image), "path": None} for image in row[column]]
+    stored["prompt"] = structured(row["prompt"], n_images=len(row["images"]))
     if "completion" in stored:
         stored["completion"] = structured(row["completion"], n_images=0)
     return stored
@@ -204,9 +203,8 @@ def structured(messages: list[Any], n_images: int) -> list[dict[str, Any]]:
     whole = []
     for message in messages:
         content = blocks(message["content"])
-        if missing and message["role"] == "user":
-            content = [{"type": "image"}] * missing + content
-            missing = 0
+        if message["role"] == "user":
+            content, missing = [{"type": "image"}] * missing + content, 0
         whole.append({"role": message["role"], "content": [_block(block) for block in content]})
     return whole
 

@@ -23,11 +23,7 @@ class Adapter(Protocol):
 
     @property
     def SOURCE(self) -> str | None:
-        """The dataset on the hub, or `None` where only files are published."""
-
-    @property
-    def REVISION(self) -> str | None:
-        """The commit of the dataset that the schema was checked against; `None` where none was."""
+        """The dataset on the hub, with `@` and a commit to pin one, or `None` where only files are published."""
 
     @property
     def LICENSE(self) -> str | None:

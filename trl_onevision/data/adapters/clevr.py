@@ -12,7 +12,6 @@ from trl_onevision.data.schema import Purpose, read
 
 NAME = "clevr"
 SOURCE = "leonardPKU/clevr_cogen_a_train"
-REVISION = None
 LICENSE = None
 COLUMNS = frozenset({"image", "problem", "solution"})
 PROMPT: dict[Purpose, str] = {"grpo": "r1-onevision"}

@@ -12,7 +12,6 @@ from trl_onevision.data.schema import Purpose, read
 
 NAME = "geometry3k"
 SOURCE = "hiyouga/geometry3k"
-REVISION = None
 LICENSE = "mit"
 COLUMNS = frozenset({"images", "problem", "answer"})
 PROMPT: dict[Purpose, str] = {"grpo": "think-answer"}

@@ -14,7 +14,6 @@ from trl_onevision.data.solutions import closing_answer
 
 NAME = "mulberry"
 SOURCE = "HuanjinYao/Mulberry-SFT"
-REVISION = None
 LICENSE = None
 COLUMNS: frozenset[str] = frozenset()  # `messages` and `images` are TRL's own columns: named, never recognised
 PROMPT: dict[Purpose, str] = {"sft": "plain", "grpo": "plain"}  # the questions carry the prompt already

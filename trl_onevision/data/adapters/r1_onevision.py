@@ -13,7 +13,6 @@ from trl_onevision.data.schema import Purpose, read
 
 NAME = "r1-onevision"
 SOURCE = "Fancy-MLLM/R1-Onevision"
-REVISION = None
 LICENSE = "apache-2.0"
 COLUMNS = frozenset({"id", "image", "conversations"})
 PROMPT: dict[Purpose, str] = {"sft": "plain", "grpo": "r1-onevision"}

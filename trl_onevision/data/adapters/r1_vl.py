@@ -13,7 +13,6 @@ from trl_onevision.data.schema import Purpose, RowError, read, shown
 
 NAME = "r1-vl"
 SOURCE = "jingyiZ00/R1-VL-10K"
-REVISION = None
 LICENSE = None
 COLUMNS = frozenset({"image_path", "problem", "solution", "key_steps"})
 PROMPT: dict[Purpose, str] = {"grpo": "r1-vl"}

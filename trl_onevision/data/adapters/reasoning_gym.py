@@ -19,7 +19,6 @@ from trl_onevision.data.schema import Purpose, RowError, read, shown
 
 NAME = "reasoning-gym"
 SOURCE = None
-REVISION = None
 LICENSE = "Apache-2.0"
 COLUMNS = frozenset({"question", "answer", "metadata"})
 PROMPT: dict[Purpose, str] = {"grpo": "think-answer"}

@@ -16,7 +16,6 @@ from trl_onevision.data.schema import Purpose, read
 
 NAME = "refcoco"
 SOURCE = None
-REVISION = None
 LICENSE = None
 COLUMNS: frozenset[str] = frozenset()
 PROMPT: dict[Purpose, str] = {"grpo": "grounding"}

@@ -16,7 +16,6 @@ from trl_onevision.data.videos import Video
 
 NAME = "temporal-grounding"
 SOURCE = None
-REVISION = None
 LICENSE = None
 COLUMNS = frozenset({"qid", "query", "vid", "relevant_windows"})
 PROMPT: dict[Purpose, str] = {"grpo": "time-r1"}

@@ -13,7 +13,6 @@ from trl_onevision.data.schema import Purpose, read
 
 NAME = "text-math"
 SOURCE = None
-REVISION = None
 LICENSE = None
 COLUMNS = frozenset({"problem", "solution"})
 PROMPT: dict[Purpose, str] = {"sft": "plain", "grpo": "think-answer"}

@@ -19,7 +19,6 @@ from trl_onevision.data.videos import Video
 
 NAME = "video-r1"
 SOURCE = "Video-R1/Video-R1-data"
-REVISION = None
 LICENSE = "apache-2.0"
 COLUMNS = frozenset({"problem_id", "problem", "data_type", "problem_type", "options", "solution", "path"})
 PROMPT: dict[Purpose, str] = {"sft": "video-r1", "grpo": "video-r1"}

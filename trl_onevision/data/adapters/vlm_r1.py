@@ -15,7 +15,6 @@ from trl_onevision.data.schema import Purpose, read
 
 NAME = "vlm-r1"
 SOURCE = None
-REVISION = None
 LICENSE = None
 COLUMNS = frozenset({"id", "image", "conversations", "accu_reward_method"})
 PROMPT: dict[Purpose, str] = {"grpo": "think-answer"}

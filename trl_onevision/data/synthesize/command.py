@@ -24,7 +24,7 @@ from trl_onevision.data.synthesize.pictures import from_folder
 from trl_onevision.data.synthesize.puzzle import Pictures, row
 from trl_onevision.data.synthesize.scene import picture
 from trl_onevision.data.synthesize.sheet import SHOWN, draw_sheet
-from trl_onevision.data.writer import output_folder, publish, refuse_used, shard_path, write_dataset
+from trl_onevision.data.writer import output_folder, publish, refuse_used, write_dataset
 
 FACTS = "facts.jsonl"
 ALONE = 100  # rows up to which no further process is started: that takes as long
@@ -89,9 +89,9 @@ def write_seeds(
     refuse_used(folder)
     check_level(task, level)
     work = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
-    work.mkdir(parents=True)
+    (work / "data").mkdir(parents=True)
     rows = [{"task": task, "level": level, "seed": seed, "index": index} for index in range(number)]
-    pq.write_table(pa.Table.from_pylist(rows), shard_path(work, 0))
+    pq.write_table(pa.Table.from_pylist(rows), work / "data" / "00000.part")
     return publish(work, folder, split)
 
 
