@@ -19,6 +19,7 @@ from trl_onevision.data.convert import Conversion, convert_row
 from trl_onevision.data.images import PixelGrid
 from trl_onevision.data.prepare import prepare
 from trl_onevision.data.prompts import PROMPTS, user_messages
+from trl_onevision.data.rows import Raw
 from trl_onevision.data.schema import COLUMNS, OPTIONAL, TASKS, RowError, validate_row
 from trl_onevision.data.sources import open_source
 from trl_onevision.rewards.accuracy import _JUDGES
@@ -448,7 +449,7 @@ def test_columns_with_a_task_and_for_sft():
 
 
 def named(columns, example, **options):
-    return ColumnsAdapter.parse(columns, **options).to_row(example, "grpo", PROMPTS["plain"])
+    return ColumnsAdapter.parse(columns, **options).to_row(Raw(example))
 
 
 @pytest.mark.parametrize(

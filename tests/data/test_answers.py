@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trl_onevision.data.columns import ColumnsAdapter
-from trl_onevision.data.prompts import PROMPTS
 from trl_onevision.data.questions import classify, read_choices
+from trl_onevision.data.rows import Raw
 from trl_onevision.data.schema import RowError
 from trl_onevision.data.solutions import closing_answer, tagged_completion
 
@@ -225,7 +225,7 @@ def test_a_turn_without_reasoning_is_nothing_to_learn_from():
 
 def grpo(columns, example):
     adapter = ColumnsAdapter.parse(columns)
-    return adapter.to_row(example, "grpo", PROMPTS["plain"])
+    return adapter.to_row(Raw(example))
 
 
 def test_columns_as_published_files_have_them():

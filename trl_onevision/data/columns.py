@@ -11,9 +11,9 @@ from typing import Any
 
 from trl_onevision.answers.task import is_boxes
 from trl_onevision.answers.words import listed
-from trl_onevision.data.prompts import IMAGE, Prompt, with_choices
+from trl_onevision.data.prompts import IMAGE, with_choices
 from trl_onevision.data.questions import bare_choices
-from trl_onevision.data.rows import Asked, labelled_boxes, row_id
+from trl_onevision.data.rows import Asked, Raw, Row, labelled_boxes, row_id
 from trl_onevision.data.schema import JSON_TASKS, LETTERS, NUMBERS, TASKS, Purpose, RowError, naming, read, shown
 from trl_onevision.data.videos import Video
 
@@ -27,9 +27,8 @@ FIELDS = ("prompt", "solution", "image", "video", "completion", "choices", "task
 class ColumnsAdapter:
     """An adapter made of a mapping from the contract to raw columns.
 
-    >>> from trl_onevision.data.prompts import PROMPTS
     >>> adapter = ColumnsAdapter.parse("prompt=question,solution=label")
-    >>> row = adapter.to_row({"question": "Is it red?", "label": "yes"}, "grpo", PROMPTS["plain"])
+    >>> row = adapter.to_row(Raw({"question": "Is it red?", "label": "yes"}))
     >>> row["solution"], row["task"]
     ('yes', 'text')
 
@@ -90,19 +89,21 @@ class ColumnsAdapter:
             purposes["grpo"] = "think-answer"
         return purposes
 
-    def to_row(self, example: Mapping[str, Any], purpose: Purpose, prompt: Prompt) -> dict[str, Any]:
+    def to_row(self, raw: Raw) -> Row:
         """A raw row as a row of the contract."""
-        name = row_id({"id": self._get(example, "id")} if "id" in self.columns else example)
-        with naming(name):
+        example = raw.columns
+        name = self._get(example, "id")
+        with naming(row_id(name, raw.get("id"))):
             choices = self._choices(example)
-            question, images = self._shown(example, with_choices(self._question(example), choices))
-            asked = Asked(name, prompt, self.NAME, question, images)
-            if purpose == "sft":
-                return asked.sft(read(example, self.columns["completion"], str, "the completion as text"))
+            asked = raw.asked(*self._shown(example, with_choices(self._question(example), choices)), id=name)
+            if raw.purpose == "sft":
+                column = self.columns["completion"]
+                found = {column: self._get(example, "completion")}
+                return asked.sft(read(found, column, str, "the completion as text"))
             given = [field for field in (*NUMBERS, "visual_facts") if field in self.columns]
             return self._grpo_row(example, asked, choices) | {field: self._get(example, field) for field in given}
 
-    def _grpo_row(self, example: Mapping[str, Any], asked: Asked, choices: list[str] | None) -> dict[str, Any]:
+    def _grpo_row(self, example: Mapping[str, Any], asked: Asked, choices: list[str] | None) -> Row:
         gold: Any = self._get(example, "solution")
         task: Any = self._get(example, "task") or self.task
         if self.choice_base is not None and choices:  # an index, before it can be taken for a value
@@ -121,9 +122,9 @@ class ColumnsAdapter:
         """The letter of an option that the gold names by its number."""
         base = self.choice_base or 0
         named = re.fullmatch(r"\s*(\d{1,3})(?:\.0)?\s*", str(gold))
-        index = int(named[1]) - base if named else -1
-        if not 0 <= index < len(choices):
-            expected = f"the number of an option, {base} to {base + len(choices) - 1} (--choice-base {base})"
+        index, most = int(named[1]) - base if named else -1, min(len(choices), len(LETTERS))
+        if not 0 <= index < most:
+            expected = f"the number of an option, {base} to {base + most - 1} (--choice-base {base})"
             raise RowError(self.columns["solution"], "gold is no option", found=shown(gold), expected=expected)
         return LETTERS[index]
 

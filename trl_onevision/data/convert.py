@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from trl_onevision.data.adapters import Adapter
 from trl_onevision.data.images import AS_IT_IS, PixelGrid, StoredImage, store_image
 from trl_onevision.data.prompts import find_prompt
-from trl_onevision.data.rows import row_id
+from trl_onevision.data.rows import Raw, row_id
 from trl_onevision.data.schema import (
     PLACE_TASKS,
     Purpose,
@@ -94,8 +94,8 @@ def convert_row(example: Mapping[str, Any], adapter: Adapter, conversion: Conver
     """
     conversion = Conversion() if conversion is None else conversion
     prompt = find_prompt(conversion.prompt_name(adapter))
-    with naming(row_id(example)):
-        row = adapter.to_row(example, conversion.purpose, prompt)
+    with naming(row_id(example.get("id"))):
+        row = adapter.to_row(Raw(example, conversion.purpose, prompt, adapter.NAME))
     with naming(row["id"]):
         stored = _stored(row, conversion)
         if row.get("task") in PLACE_TASKS:

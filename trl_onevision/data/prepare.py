@@ -179,10 +179,8 @@ def _convert(raw: RawRow, adapter: Adapter, conversion: Conversion) -> tuple[Raw
         raise
     except Exception as error:  # raw rows hold anything: one that no check foresaw must not end the run
         found = f"{type(error).__name__}: {shown(str(error))}"
-        name = row_id(raw.example)
-        return raw, RowError(
-            "row", "cannot be converted", found=found, expected="a row in the dataset's own form", row_id=name
-        )
+        expected, name = "a row in the dataset's own form", row_id(raw.example.get("id"))
+        return raw, RowError("row", "cannot be converted", found=found, expected=expected, row_id=name)
 
 
 @contextmanager

@@ -9,25 +9,47 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trl_onevision.data.prompts import Prompt, assistant_messages, user_messages
+from trl_onevision.data.prompts import PROMPTS, Prompt, assistant_messages, user_messages
 from trl_onevision.data.questions import classify, read_choices
 from trl_onevision.data.schema import Purpose, RowError, Task, read, shown
 from trl_onevision.data.solutions import closing_answer, tagged_completion
 
+Row = dict[str, Any]
 UNNAMED = "unnamed"
 MOST_WORDS = 6  # a longer closing is a sentence: exact comparison would never pay
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A question of a dataset, and the rows of the contract that answers make of it.
+class Raw:
+    """A raw row as an adapter gets it: its columns, the stage that it is for, and the prompt around its question.
 
-    >>> from trl_onevision.data.prompts import PROMPTS
-    >>> asked = Asked("7", PROMPTS["plain"], "clevr", "How many cubes?", images=[])
-    >>> row = asked.gold("<answer> 3 </answer>")
+    >>> raw = Raw({"id": 7, "question": "How many cubes?", "answer": "<answer> 3 </answer>"})
+    >>> row = raw.asked(raw.read("question", str, "the question as text"), images=[]).gold(raw.get("answer"))
     >>> row["solution"], row["task"], row["id"]
     ('3', 'number', '7')
     """
+
+    columns: Mapping[str, Any]
+    purpose: Purpose = "grpo"
+    prompt: Prompt = PROMPTS["plain"]
+    source: str = "raw"
+
+    def get(self, column: str) -> Any:
+        """What a column holds, `None` where there is none."""
+        return self.columns.get(column)
+
+    def read(self, column: str, kind: type | tuple[type, ...], expected: str) -> Any:
+        """What a column holds, or a `RowError` where that is of no such kind."""
+        return read(self.columns, column, kind, expected)
+
+    def asked(self, question: str, images: list[Any], id: object = None) -> Asked:
+        """The question of the row, under the name that it has in a column of its own or else under `id`."""
+        return Asked(row_id(id, self.get("id")), self.prompt, self.source, question, images)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question of a dataset, and the rows of the contract that answers make of it."""
 
     id: str
     prompt: Prompt
@@ -35,19 +57,19 @@ class Asked:
     question: str
     images: list[Any]
 
-    def _row(self) -> dict[str, Any]:
+    def _row(self) -> Row:
         messages = user_messages(self.question, self.prompt, len(self.images))
         return {"prompt": messages, "images": self.images, "id": self.id, "source": self.source}
 
-    def sft(self, completion: str) -> dict[str, Any]:
+    def sft(self, completion: str) -> Row:
         """An SFT row."""
         return self._row() | {"completion": assistant_messages(completion)}
 
-    def grpo(self, solution: str, task: Task, choices: list[str] | None = None) -> dict[str, Any]:
+    def grpo(self, solution: str, task: Task, choices: list[str] | None = None) -> Row:
         """A GRPO row around a gold answer whose task is known."""
         return self._row() | {"solution": solution, "task": task, "choices": choices, "key_steps": None}
 
-    def gold(self, gold: object, task: Task | None = None, choices: list[str] | None = None) -> dict[str, Any]:
+    def gold(self, gold: object, task: Task | None = None, choices: list[str] | None = None) -> Row:
         """A GRPO row around a short gold; task and options that are not given are read from it and the question.
 
         A list is several accepted answers, or of a question with options all that are right.
@@ -60,7 +82,7 @@ class Asked:
             solution = json.dumps([answer for answer, _ in classified], ensure_ascii=False)
         return self.grpo(solution, task or likely_task, choices)
 
-    def solved(self, solution: str, purpose: Purpose) -> dict[str, Any]:
+    def solved(self, solution: str, purpose: Purpose) -> Row:
         """A row around a worked solution: to learn from (SFT), or for the answer that it closes with (GRPO)."""
         if purpose == "sft":
             return self.sft(tagged_completion(solution))
@@ -82,13 +104,13 @@ def _short_answer(gold: object) -> str:
     return answer
 
 
-def conversation_turns(example: Mapping[str, Any]) -> tuple[str, str]:
+def conversation_turns(raw: Raw) -> tuple[str, str]:
     """The question and the answer of `[{"from": "human", "value": …}, {"from": "gpt", "value": …}]`.
 
     An answer that is a list is given as JSON.
     """
     expected = "one turn from 'human' and one from 'gpt', each with a text as 'value'"
-    turns = read(example, "conversations", list, expected)
+    turns = raw.read("conversations", list, expected)
     if not all(isinstance(turn, Mapping) for turn in turns):
         raise RowError("conversations", "wrong type", found=shown(turns), expected=expected)
     if [turn.get("from") for turn in turns] != ["human", "gpt"]:
@@ -118,7 +140,6 @@ def labelled_boxes(value: Any, label: str) -> list[dict[str, Any]]:
     return [{"label": label, **box} if isinstance(box, Mapping) else {"bbox_2d": box, "label": label} for box in boxes]
 
 
-def row_id(example: Mapping[str, Any]) -> str:
-    """The raw row's name. Whoever reads files gives rows without one their place as `id`."""
-    value = example.get("id")
-    return UNNAMED if value is None or value == "" else str(value)
+def row_id(*names: object) -> str:
+    """The first that is a name. Whoever reads files gives rows without one their place as `id`."""
+    return next((str(name) for name in names if name is not None and name != ""), UNNAMED)

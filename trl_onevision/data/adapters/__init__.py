@@ -6,11 +6,11 @@ A new dataset is a new file here with the names of `Adapter`; nothing else has t
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from importlib import import_module
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
-from trl_onevision.data.prompts import Prompt
+from trl_onevision.data.rows import Raw, Row
 from trl_onevision.data.schema import Purpose
 
 
@@ -37,7 +37,7 @@ class Adapter(Protocol):
     def PROMPT(self) -> dict[Purpose, str]:
         """The prompt used when none is chosen, for each purpose that the dataset serves."""
 
-    def to_row(self, example: Mapping[str, Any], purpose: Purpose, prompt: Prompt) -> dict[str, Any]:
+    def to_row(self, raw: Raw) -> Row:
         """A raw row as a row of the contract. Images stay as they are in the raw row, boxes in its own frame."""
 
 

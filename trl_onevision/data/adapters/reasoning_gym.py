@@ -10,18 +10,14 @@ hand the completion to `eval` or to SymPy's parser, which runs it as code, and t
 that holds the answer somewhere.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
-from trl_onevision.data.prompts import Prompt
-from trl_onevision.data.rows import Asked, row_id
-from trl_onevision.data.schema import Purpose, RowError, read, shown
+from trl_onevision.data.rows import Raw, Row
+from trl_onevision.data.schema import RowError, shown
 
 NAME = "reasoning-gym"
 SOURCE = None
 LICENSE = "Apache-2.0"
 COLUMNS = frozenset({"question", "answer", "metadata"})
-PROMPT: dict[Purpose, str] = {"grpo": "think-answer"}
+PROMPT = {"grpo": "think-answer"}
 ONE_ANSWER = (
     "acre",
     "aiw",
@@ -50,20 +46,19 @@ ONE_ANSWER = (
 )
 
 
-def to_row(example: Mapping[str, Any], purpose: Purpose, prompt: Prompt) -> dict[str, Any]:
+def to_row(raw: Raw) -> Row:
     """A raw row as a row of the contract.
 
-    >>> from trl_onevision.data.prompts import PROMPTS
     >>> metadata = {"source_dataset": "leg_counting"}
     >>> example = {"question": "How many legs have 2 cats?", "answer": "8", "metadata": metadata}
-    >>> row = to_row(example, "grpo", PROMPTS["plain"])
+    >>> row = to_row(Raw(example))
     >>> row["solution"], row["images"]
     ('8', [])
     """
-    made_by = read(example, "metadata", Mapping, "what the generator says of the row").get("source_dataset")
+    made_by = raw.read("metadata", dict, "what the generator says of the row").get("source_dataset")
     if made_by not in ONE_ANSWER:
         expected = f"a generator whose questions have one right answer in a line: {', '.join(ONE_ANSWER)}"
         raise RowError("metadata", "no single answer", found=shown(made_by), expected=expected)
-    question = read(example, "question", str, "the question as text")
-    answer = read(example, "answer", str, "the answer as text")
-    return Asked(row_id(example), prompt, NAME, question, images=[]).gold(answer)
+    question = raw.read("question", str, "the question as text")
+    answer = raw.read("answer", str, "the answer as text")
+    return raw.asked(question, images=[]).gold(answer)

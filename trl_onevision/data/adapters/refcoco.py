@@ -7,37 +7,31 @@ Raw rows: `image` (a path), then either `conversations` whose answer is a box, o
 
 import json
 import re
-from collections.abc import Mapping
-from typing import Any
 
-from trl_onevision.data.prompts import Prompt
-from trl_onevision.data.rows import Asked, conversation_turns, labelled_boxes, row_id
-from trl_onevision.data.schema import Purpose, read
+from trl_onevision.data.rows import Raw, Row, conversation_turns, labelled_boxes
 
 NAME = "refcoco"
 SOURCE = None
 LICENSE = None
 COLUMNS: frozenset[str] = frozenset()
-PROMPT: dict[Purpose, str] = {"grpo": "grounding"}
+PROMPT = {"grpo": "grounding"}
 
 _DESCRIBED = re.compile(r"this sentence describes:\s*(?:<ref>)?(.+?)(?:</ref>)?[.\s]*$", re.DOTALL)
 
 
-def to_row(example: Mapping[str, Any], purpose: Purpose, prompt: Prompt) -> dict[str, Any]:
+def to_row(raw: Raw) -> Row:
     """A raw row as a row of the contract.
 
-    >>> from trl_onevision.data.prompts import PROMPTS
     >>> example = {"image": "coco/1.jpg", "solution": [8, 8, 60, 40],
     ...     "problem": "Please provide the bounding box coordinate of the region this sentence describes: the cat"}
-    >>> to_row(example, "grpo", PROMPTS["grounding"])["solution"]
+    >>> to_row(Raw(example))["solution"]
     '[{"bbox_2d": [8, 8, 60, 40], "label": "the cat"}]'
     """
-    if "conversations" in example:
-        question, boxes = conversation_turns(example)
+    if "conversations" in raw.columns:
+        question, boxes = conversation_turns(raw)
     else:
-        question = read(example, "problem", str, "the question as text")
-        boxes = read(example, "solution", (str, list), "a box [x1, y1, x2, y2] or a list of boxes")
+        question = raw.read("problem", str, "the question as text")
+        boxes = raw.read("solution", (str, list), "a box [x1, y1, x2, y2] or a list of boxes")
     described = _DESCRIBED.search(question)
     label = " ".join(described.group(1).split()) if described else "object"
-    asked = Asked(row_id(example), prompt, NAME, question, [example.get("image")])
-    return asked.grpo(json.dumps(labelled_boxes(boxes, label)), "boxes")
+    return raw.asked(question, [raw.get("image")]).grpo(json.dumps(labelled_boxes(boxes, label)), "boxes")
