@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trl_onevision.data.prompts import find_prompt
-from trl_onevision.data.synthesize import check_level, make
+from trl_onevision.data.synthesize import level_of, make
 from trl_onevision.data.synthesize.pictures import from_folder
 from trl_onevision.data.synthesize.puzzle import row as row_of
 from trl_onevision.data.synthesize.scene import picture
@@ -41,7 +41,7 @@ class Synthesize:
         prompt: str = "think-answer",
     ) -> None:
         if task is not None:
-            check_level(task, level or 1)
+            level_of(task, level or 1)
         self.task, self.level, self.prompt = task, level, find_prompt(prompt)
         self.pictures = picture if images is None else from_folder(images)
         self.columns: dict[str, Any] = {}

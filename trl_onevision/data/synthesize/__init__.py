@@ -16,18 +16,15 @@ import numpy as np
 
 from trl_onevision.data.synthesize.puzzle import Pictures, Puzzle
 
-_PARTS = ("__main__", "puzzle", "scene", "pictures", "sheet", "command")
+_PARTS = ("puzzle", "scene", "pictures", "sheet", "command")
 
 
 class Task(Protocol):
     """What a module of this package defines."""
 
     @property
-    def LEVELS(self) -> tuple[str, ...]:
-        """What each level is, from 1 on, each harder than the one before."""
-
-    def chance(self, level: int) -> float:
-        """The mean reward of answers at random."""
+    def LEVELS(self) -> dict[str, float]:
+        """What each level is, from 1 on, each harder than the one before, and the mean reward of answers at random."""
 
     def make(self, rng: np.random.Generator, pictures: Pictures, level: int) -> Puzzle:
         """One puzzle; equal random states and pictures give equal puzzles."""
@@ -46,8 +43,8 @@ def names() -> list[str]:
 def find(name: str) -> Task:
     """A task by its name.
 
-    >>> find("jigsaw").LEVELS[1]
-    '2 x 2 pieces'
+    >>> len(find("jigsaw").LEVELS)
+    5
     >>> find("sudoku")
     Traceback (most recent call last):
     ValueError: --task 'sudoku': unknown; expected one of chart, count, difference, jigsaw, locate, ...
@@ -64,12 +61,20 @@ def make(name: str, pictures: Pictures, level: int, seed: int, index: int) -> Pu
     >>> make("count", picture, 2, seed=0, index=7).solution == make("count", picture, 2, seed=0, index=7).solution
     True
     """
-    check_level(name, level)
+    level_of(name, level)
     return find(name).make(np.random.default_rng([seed, zlib.crc32(name.encode()), level, index]), pictures, level)
 
 
-def check_level(name: str, level: int) -> None:
-    """Raise `ValueError` where a task is unknown, or has no such level."""
-    levels = find(name).LEVELS
+def level_of(name: str, level: int) -> tuple[str, float]:
+    """What a level of a task is, and what answers at random earn.
+
+    >>> level_of("jigsaw", 2)
+    ('2 x 2 pieces', 0.25)
+
+    Raises `ValueError` where a task is unknown, or has no such level.
+    """
+    levels = list(find(name).LEVELS.items())
     if not 1 <= level <= len(levels):
-        raise ValueError(f"--level {level}: {name} has levels 1 to {len(levels)}: {'; '.join(levels)}")
+        listed = "; ".join(description for description, _ in levels)
+        raise ValueError(f"--level {level}: {name} has levels 1 to {len(levels)}: {listed}")
+    return levels[level - 1]

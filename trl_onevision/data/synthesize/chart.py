@@ -10,25 +10,32 @@ from PIL import Image
 from trl_onevision.data.schema import Task
 from trl_onevision.data.synthesize.puzzle import NoPuzzle, Pictures, Puzzle
 
-LEVELS = (
-    "bars of 3, values 1 to 10: read or find the largest",
-    "bars of 5, values 1 to 20: read, find the largest, or add two",
-    "lines over 6 months, values 1 to 20: read, find the largest, or add two",
-    "pie of 4, shares of 10 to 70 percent: read or find the largest",
-)
 KINDS = ("bars", "bars", "line", "pie")
 COUNTS = (3, 5, 6, 4)
 MOST = (10, 20, 20, 7)  # of a value; of a pie in tenths
 ASKED = (("read", "largest"), ("read", "largest", "sum"), ("read", "largest", "sum"), ("read", "largest"))
 NAMES = ("Ada", "Ben", "Cleo", "Dan", "Eve", "Finn", "Gus", "Ida", "Kim", "Leo", "Mia", "Ned")
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun")
+_LARGEST = {
+    "bars": "Which bar is the highest?",
+    "line": "In which month is the value largest?",
+    "pie": "Which share is the largest?",
+}
 
 
-def chance(level: int) -> float:
+def _chance(count: int, most: int, asked: tuple[str, ...]) -> float:
     """What an answer at random in the range of its question earns, or always the same."""
-    most, count = MOST[level - 1], COUNTS[level - 1]
     by_question = {"read": 1 / most, "largest": 1 / count, "sum": 1 / (2 * most - 1)}
-    return sum(by_question[question] for question in ASKED[level - 1]) / len(ASKED[level - 1])
+    return sum(by_question[question] for question in asked) / len(asked)
+
+
+_LEVELS = (
+    "bars of 3, values 1 to 10: read or find the largest",
+    "bars of 5, values 1 to 20: read, find the largest, or add two",
+    "lines over 6 months, values 1 to 20: read, find the largest, or add two",
+    "pie of 4, shares of 10 to 70 percent: read or find the largest",
+)
+LEVELS = dict(zip(_LEVELS, map(_chance, COUNTS, MOST, ASKED), strict=True))
 
 
 def make(rng: np.random.Generator, pictures: Pictures, level: int) -> Puzzle:
@@ -59,10 +66,8 @@ def make(rng: np.random.Generator, pictures: Pictures, level: int) -> Puzzle:
         question = f"What is the sum of the values of {names[first]} and {names[second]}?"
         solution = str(total)
     elif kind == "pie":
-        values[0], values[first] = (
-            values[first],
-            values[0],
-        )  # the share that any number of tenths is equally likely for
+        # Of the first share any number of tenths is equally likely
+        values[0], values[first] = values[first], values[0]
         question, solution = f"How many percent does {names[first]} have?", f"{10 * values[first]}%"
     else:
         question, solution = f"What is the value of {names[first]}?", str(values[first])
@@ -77,13 +82,6 @@ def _values(rng: np.random.Generator, kind: str, count: int, most: int) -> list[
     first = int(rng.integers(1, most + 1))
     cuts = np.sort(rng.choice(np.arange(1, 10 - first), count - 2, replace=False))
     return [first, *(int(share) for share in np.diff([0, *cuts, 10 - first]))]
-
-
-_LARGEST = {
-    "bars": "Which bar is the highest?",
-    "line": "In which month is the value largest?",
-    "pie": "Which share is the largest?",
-}
 
 
 def draw(kind: str, names: list[str], values: list[int], most: int) -> Image.Image:

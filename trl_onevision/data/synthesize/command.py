@@ -19,7 +19,7 @@ from rich.console import Console
 from trl_onevision.console import fail, progress
 from trl_onevision.data.images import encode_image
 from trl_onevision.data.prompts import PROMPTS, find_prompt
-from trl_onevision.data.synthesize import check_level, find, make, names
+from trl_onevision.data.synthesize import level_of, make, names
 from trl_onevision.data.synthesize.pictures import from_folder
 from trl_onevision.data.synthesize.puzzle import Pictures, row
 from trl_onevision.data.synthesize.scene import picture
@@ -87,7 +87,7 @@ def write_seeds(
     """
     folder = output_folder(output, split)
     refuse_used(folder)
-    check_level(task, level)
+    level_of(task, level)
     work = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
     (work / "data").mkdir(parents=True)
     rows = [{"task": task, "level": level, "seed": seed, "index": index} for index in range(number)]
@@ -146,24 +146,13 @@ def synthesize_command(
                 "`environment: trl_onevision.environments.Synthesize` draws their rows."
             )
             return
-        path = synthesize(
-            task,
-            output,
-            number=number,
-            level=level,
-            seed=seed,
-            images=images,
-            prompt=prompt,
-            split=split,
-            workers=workers,
-        )
+        options: dict[str, Any] = {"images": images, "prompt": prompt, "split": split, "workers": workers}
+        path = synthesize(task, output, number=number, level=level, seed=seed, **options)
         if sheet is not None:
             drawn = _pictures(None if images is None else str(images))
             draw_sheet([make(task, drawn, level, seed, index) for index in range(min(number, SHOWN))], sheet)
     except (ValueError, OSError) as error:
         fail(error)
-    made = find(task)
-    typer.echo(f"Wrote {number:,} rows of {task}, level {level} ({made.LEVELS[level - 1]}), to {path}.")
-    typer.echo(
-        f"Answers at random earn {made.chance(level):.3f}. A recipe reads the rows as `dataset_name: {output}`."
-    )
+    description, chance = level_of(task, level)
+    typer.echo(f"Wrote {number:,} rows of {task}, level {level} ({description}), to {path}.")
+    typer.echo(f"Answers at random earn {chance:.3f}. A recipe reads the rows as `dataset_name: {output}`.")

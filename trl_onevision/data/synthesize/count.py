@@ -9,13 +9,8 @@ from trl_onevision.data.synthesize.scene import any_kind, draw, others_than, pla
 
 MOST = (4, 6, 9, 12)  # objects of the kind; each number from 1 to it is equally likely
 OTHERS = (2, 4, 8, 12)
-LEVELS = tuple(f"1 to {most} objects, among {others} others" for most, others in zip(MOST, OTHERS, strict=True))
+LEVELS = {f"1 to {most} objects, among {others} others": 1 / most for most, others in zip(MOST, OTHERS, strict=True)}
 SIZES = (25, 31, 37)
-
-
-def chance(level: int) -> float:
-    """What a number at random in the level's range earns, or always the same."""
-    return 1 / MOST[level - 1]
 
 
 def make(rng: np.random.Generator, pictures: Pictures, level: int) -> Puzzle:

@@ -11,20 +11,11 @@ from trl_onevision.data.synthesize.scene import COLOURS, Thing, any_kind, draw, 
 
 OTHERS = (3, 8, 14)
 SIZES = ((57, 71), (33, 45), (21, 27))
-LEVELS = tuple(
-    f"{change}, {others + 1} objects of {sizes[0]} to {sizes[-1]} pixels"
-    for change, sizes, others in zip(
-        ("one is gone", "one is gone or of another colour", "one is gone or of another colour"),
-        SIZES,
-        OTHERS,
-        strict=True,
-    )
-)
-
-
-def chance(level: int) -> float:
-    """The mean IoU of a box at random, of a size that the level has."""
-    return expected_iou(SIZES[level - 1])
+CHANGES = ("one is gone", "one is gone or of another colour", "one is gone or of another colour")
+LEVELS = {
+    f"{change}, {others + 1} objects of {sizes[0]} to {sizes[-1]} pixels": expected_iou(sizes)
+    for change, others, sizes in zip(CHANGES, OTHERS, SIZES, strict=True)
+}
 
 
 def make(rng: np.random.Generator, pictures: Pictures, level: int) -> Puzzle:

@@ -6,7 +6,6 @@ Jigsaw-R1 (arXiv 2505.23590) and Visual Jigsaw, with an answer that is a permuta
 from __future__ import annotations
 
 import json
-import math
 
 import numpy as np
 from PIL import Image
@@ -14,20 +13,8 @@ from PIL import Image
 from trl_onevision.data.synthesize.puzzle import TRIES, NoPuzzle, Pictures, Puzzle, all_differ
 
 GRIDS = ((1, 2), (2, 2), (2, 3), (3, 3), (4, 4))
-LEVELS = tuple(f"{rows} x {columns} pieces" for rows, columns in GRIDS)
+LEVELS = {f"{rows} x {columns} pieces": 1 / (rows * columns) for rows, columns in GRIDS}  # the share that lies right
 TILE = 28  # the sides of a piece are multiples of it, so that a piece is whole visual tokens
-
-
-def chance(level: int) -> float:
-    """What a permutation at random earns: the share of pieces that lie right."""
-    rows, columns = GRIDS[level - 1]
-    return 1 / (rows * columns)
-
-
-def chance_of_all(level: int) -> float:
-    """How often a permutation at random is the right one."""
-    rows, columns = GRIDS[level - 1]
-    return 1 / math.factorial(rows * columns)
 
 
 def make(rng: np.random.Generator, pictures: Pictures, level: int) -> Puzzle:

@@ -11,14 +11,10 @@ from trl_onevision.data.synthesize.scene import any_kind, draw, expected_iou, ot
 
 OTHERS = (2, 6, 12)
 SIZES = ((57, 71), (33, 45), (21, 27))
-LEVELS = tuple(
-    f"{sizes[0]} to {sizes[-1]} pixels, among {others} others" for sizes, others in zip(SIZES, OTHERS, strict=True)
-)
-
-
-def chance(level: int) -> float:
-    """The mean IoU of a box at random, of a size that the level has."""
-    return expected_iou(SIZES[level - 1])
+LEVELS = {
+    f"{sizes[0]} to {sizes[-1]} pixels, among {others} others": expected_iou(sizes)
+    for sizes, others in zip(SIZES, OTHERS, strict=True)
+}
 
 
 def make(rng: np.random.Generator, pictures: Pictures, level: int) -> Puzzle:

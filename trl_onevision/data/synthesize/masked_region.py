@@ -10,18 +10,16 @@ from PIL import Image
 
 from trl_onevision.data.synthesize.puzzle import TRIES, NoPuzzle, Pictures, Puzzle, all_differ
 
-LEVELS = (
-    "patches of other pictures",
-    "patches of the same picture",
-    "the patch turned, its inside enlarged, and a neighbour",
+LEVELS = dict.fromkeys(
+    (
+        "patches of other pictures",
+        "patches of the same picture",
+        "the patch turned, its inside enlarged, and a neighbour",
+    ),
+    1 / 4,
 )
 SIDE, PATCH = 336, 84
 COVER = (128, 128, 128)
-
-
-def chance(level: int) -> float:
-    """What a guess earns."""
-    return 1 / 4
 
 
 def make(rng: np.random.Generator, pictures: Pictures, level: int) -> Puzzle:
@@ -35,8 +33,7 @@ def make(rng: np.random.Generator, pictures: Pictures, level: int) -> Puzzle:
     for _ in range(TRIES):
         picture = pictures(rng).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
         x, y = (int(v) * PATCH for v in rng.integers(0, SIDE // PATCH, 2))
-        patch = picture.crop((x, y, x + PATCH, y + PATCH))
-        patches = [patch, *_false(rng, picture, patch, (x, y), pictures, level)]
+        patches = [_patch(picture, x, y), *_false(rng, pictures, level, picture, x, y)]
         if all_differ(patches):
             break
     else:
@@ -55,27 +52,23 @@ def make(rng: np.random.Generator, pictures: Pictures, level: int) -> Puzzle:
     )
 
 
+def _patch(picture: Image.Image, x: int, y: int) -> Image.Image:
+    return picture.crop((x, y, x + PATCH, y + PATCH))
+
+
 def _false(
-    rng: np.random.Generator,
-    picture: Image.Image,
-    patch: Image.Image,
-    at: tuple[int, int],
-    pictures: Pictures,
-    level: int,
+    rng: np.random.Generator, pictures: Pictures, level: int, picture: Image.Image, x: int, y: int
 ) -> list[Image.Image]:
+    """Three patches that are not the one at `x` and `y`."""
     if level == 1:
         others = [pictures(rng).resize((SIDE, SIDE), Image.Resampling.BICUBIC) for _ in range(3)]
-        return [other.crop((at[0], at[1], at[0] + PATCH, at[1] + PATCH)) for other in others]
-    places = [(x, y) for x in range(0, SIDE, PATCH) for y in range(0, SIDE, PATCH) if (x, y) != at]
-    near = sorted(places, key=lambda place: abs(place[0] - at[0]) + abs(place[1] - at[1]))
+        return [_patch(other, x, y) for other in others]
+    places = [(left, top) for left in range(0, SIDE, PATCH) for top in range(0, SIDE, PATCH) if (left, top) != (x, y)]
     if level == 2:
-        chosen = [places[index] for index in rng.choice(len(places), 3, replace=False)]
-        return [picture.crop((x, y, x + PATCH, y + PATCH)) for x, y in chosen]
-    quarter = PATCH // 4
+        return [_patch(picture, *places[index]) for index in rng.choice(len(places), 3, replace=False)]
+    near = sorted(places, key=lambda place: abs(place[0] - x) + abs(place[1] - y))
+    neighbour = _patch(picture, *near[int(rng.integers(2))])
+    patch, quarter = _patch(picture, x, y), PATCH // 4
     inside = patch.crop((quarter, quarter, PATCH - quarter, PATCH - quarter))
-    x, y = near[int(rng.integers(2))]
-    return [
-        patch.rotate(90 * int(rng.integers(1, 4))),
-        inside.resize((PATCH, PATCH), Image.Resampling.BICUBIC),
-        picture.crop((x, y, x + PATCH, y + PATCH)),
-    ]
+    turned = patch.rotate(90 * int(rng.integers(1, 4)))
+    return [turned, inside.resize((PATCH, PATCH), Image.Resampling.BICUBIC), neighbour]

@@ -5,24 +5,20 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
+from trl_onevision.data.schema import LETTERS
 from trl_onevision.data.synthesize import scene
 from trl_onevision.data.synthesize.puzzle import TRIES, NoPuzzle, Pictures, Puzzle, all_differ
 
-ANGLES = ((0, 180), (0, 90, 180, 270), tuple(range(0, 360, 45)), (0, 90, 180, 270))
-LEVELS = (
-    "two pictures, upside down or not",
-    "two pictures, quarter turns",
-    "two round pictures, eighth turns",
-    "one upright photograph, quarter turns (needs --images)",
-)
+LEVELS = {
+    "two pictures, upside down or not": 1 / 2,
+    "two pictures, quarter turns": 1 / 4,
+    "two round pictures, eighth turns": 1 / 8,
+    "one upright photograph, quarter turns (needs --images)": 1 / 4,
+}
+ANGLES = ((0, 180), (0, 90, 180, 270), tuple(range(0, 360, 45)), (0, 90, 180, 270))  # upright first
 ALONE = 4
 ROUND = 3
 SIDE = 224
-
-
-def chance(level: int) -> float:
-    """What a guess earns."""
-    return 1 / len(ANGLES[level - 1])
 
 
 def make(rng: np.random.Generator, pictures: Pictures, level: int) -> Puzzle:
@@ -43,15 +39,14 @@ def make(rng: np.random.Generator, pictures: Pictures, level: int) -> Puzzle:
     else:
         raise NoPuzzle(f"rotation: {TRIES} pictures in a row look alike when turned; give other --images.")
     index = int(rng.integers(len(angles)))
-    first = [] if level == ALONE else [_turn(upright, 0, level)]
-    question = (
-        "This photograph was turned clockwise. By how many degrees?"
-        if level == ALONE
-        else "The second image is the first, turned clockwise. By how many degrees?"
-    )
-    choices = [f"{angle} degrees" for angle in angles]
+    subject = "This photograph was" if level == ALONE else "The second image is the first,"
     return Puzzle(
-        question, [*first, turned[index]], "ABCDEFGH"[index], "choice", choices, facts={"angle": angles[index]}
+        f"{subject} turned clockwise. By how many degrees?",
+        [turned[index]] if level == ALONE else [turned[0], turned[index]],
+        LETTERS[index],
+        "choice",
+        [f"{angle} degrees" for angle in angles],
+        facts={"angle": angles[index]},
     )
 
 
