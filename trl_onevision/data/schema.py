@@ -6,7 +6,10 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
+
+from PIL import Image
 
 if TYPE_CHECKING:
     from datasets import Features
@@ -151,15 +154,16 @@ def features(purpose: Purpose) -> Features:
     >>> features("sft")["images"]
     List(Image(mode=None, decode=True))
     """
-    from datasets import Features, Image, List, Value
+    from datasets import Features, List, Value
+    from datasets import Image as Picture
 
     text = Value("string")
     messages = List({"role": text, "content": List({"type": text, "text": text})})
     types = {
         "prompt": messages,
         "completion": messages,
-        "images": List(Image()),
-        "originals": List(Image()),
+        "images": List(Picture()),
+        "originals": List(Picture()),
         "choices": List(text),
         "key_steps": List(List(text)),
         "visual_facts": List(text),
@@ -222,32 +226,29 @@ def _check_texts(column: str, value: Any) -> None:
             _check_texts(column, item)
 
 
+def require(fine: object, column: str, problem: str, found: object, expected: str) -> None:
+    """Raise `RowError` unless all is fine."""
+    if not fine:
+        raise RowError(column, problem, found=shown(found), expected=expected)
+
+
 def _check_names(row: Mapping[str, Any], purpose: Purpose) -> None:
-    expected = ", ".join(COLUMNS[purpose])
     for column in COLUMNS[purpose]:
         if column not in row and column not in OPTIONAL:
+            expected = ", ".join(COLUMNS[purpose])
             raise RowError(column, "missing column", found=f"columns {sorted(row)}", expected=expected)
     for column in ("id", "source"):
-        if not isinstance(row[column], str) or not row[column]:
-            raise RowError(column, "no name", found=shown(row[column]), expected="a non-empty string")
-    if not isinstance(row["images"], list):
-        expected = "a list of images, [] for a text-only row"
-        raise RowError("images", "wrong type", found=shown(row["images"]), expected=expected)
-    originals = row.get("originals")
-    if originals is not None and not (isinstance(originals, list) and len(originals) == len(row["images"])):
-        raise RowError("originals", "not one an image", found=shown(originals), expected="as many as images, or null")
-    for column, image in [("images", image) for image in row["images"]] + [("originals", o) for o in originals or []]:
-        if image_size(image) is None:
-            expected = "a PIL image, bytes, or {'bytes': …, 'path': …}"
-            raise RowError(column, "not an image", found=shown(image), expected=expected)
+        require(isinstance(row[column], str) and row[column], column, "no name", row[column], "a non-empty string")
+    images, originals = row["images"], row.get("originals")
+    require(isinstance(images, list), "images", "wrong type", images, "a list of images, [] for a text-only row")
+    fine = originals is None or (isinstance(originals, list) and len(originals) == len(images))
+    require(fine, "originals", "not one an image", originals, "as many as images, or null")
+    for column, image in [("images", image) for image in images] + [("originals", o) for o in originals or []]:
+        require(image_size(image), column, "not an image", image, "a PIL image, bytes, or {'bytes': …, 'path': …}")
 
 
 def image_size(image: Any) -> tuple[int, int] | None:
     """Width and height of a stored image, from its header alone; `None` for what is no image."""
-    from io import BytesIO
-
-    from PIL import Image
-
     if isinstance(image, Image.Image):
         return image.size
     data = image.get("bytes") if isinstance(image, Mapping) else image
@@ -275,23 +276,23 @@ def _check_prompt(messages: Any, n_images: int) -> None:
 
 def _check_completion(messages: Any) -> None:
     _check_messages("completion", messages)
-    if (roles := [message["role"] for message in messages]) != ["assistant"]:
-        raise RowError("completion", "wrong roles", found=shown(roles), expected="one message by 'assistant'")
-    if not any(block["type"] == "text" and block["text"].strip() for block in blocks(messages[0]["content"])):
-        raise RowError("completion", "empty completion", found=shown(messages[0]["content"]), expected="some text")
+    roles = [message["role"] for message in messages]
+    require(roles == ["assistant"], "completion", "wrong roles", roles, "one message by 'assistant'")
+    content = messages[0]["content"]
+    said = any(block["type"] == "text" and block["text"].strip() for block in blocks(content))
+    require(said, "completion", "empty completion", content, "some text")
 
 
 def _check_messages(column: str, messages: Any) -> None:
     expected = "a non-empty list of {'role': …, 'content': text or blocks}"
-    if not isinstance(messages, list) or not messages:
-        raise RowError(column, "not messages", found=shown(messages), expected=expected)
+    require(isinstance(messages, list) and messages, column, "not messages", messages, expected)
     for message in messages:
-        if not isinstance(message, Mapping) or message.get("role") not in ROLES:
-            raise RowError(column, "not messages", found=shown(message), expected=f"{expected}, role one of {ROLES}")
+        fine = isinstance(message, Mapping) and message.get("role") in ROLES
+        require(fine, column, "not messages", message, f"{expected}, role one of {ROLES}")
         for block in blocks(message.get("content")):
             known = isinstance(block, Mapping) and block.get("type") in ("text", "image")
-            if not known or (block["type"] == "text" and not isinstance(block.get("text"), str)):
-                raise RowError(column, "unknown block", found=shown(block), expected="a 'text' or an 'image' block")
+            fine = known and (block["type"] == "image" or isinstance(block.get("text"), str))
+            require(fine, column, "unknown block", block, "a 'text' or an 'image' block")
 
 
 def blocks(content: Any) -> list[Any]:
@@ -303,45 +304,37 @@ def blocks(content: Any) -> list[Any]:
     return content if isinstance(content, list) else [{"type": "text", "text": content}]
 
 
-def _check_what_rewards_read(row: Mapping[str, Any]) -> None:
-    for column in NUMBERS:
-        if (value := row.get(column)) is not None and not is_number(value):
-            raise RowError(column, "no number", found=shown(value), expected="a finite number, or null")
-    if (facts := row.get("visual_facts")) is not None and not _is_list_of_str(facts):
-        raise RowError("visual_facts", "no list of texts", found=shown(facts), expected="a list of texts, or null")
-    steps = row.get("key_steps")
-    if steps is not None and not (isinstance(steps, list) and all(_is_list_of_str(step) and step for step in steps)):
-        expected = "a list of lists of wordings, or null"
-        raise RowError("key_steps", "not key steps", found=shown(steps), expected=expected)
-
-
 def _check_gold(row: Mapping[str, Any]) -> None:
     solution, task = row["solution"], row["task"]
-    if task not in TASKS:
-        raise RowError("task", "unknown task", found=shown(task), expected="one of " + ", ".join(TASKS))
-    if not isinstance(solution, str) or not solution.strip():
-        raise RowError("solution", "no gold answer", found=shown(solution), expected="a non-empty string")
-    _check_choices(solution, task, row.get("choices"))
-    _check_what_rewards_read(row)
-    if task == "boxes":
-        sizes = [size for image in row["images"] if (size := image_size(image))]
-        check_boxes(read_json(solution), size=sizes[0] if len(sizes) == 1 else None)
-    elif task in JSON_TASKS:
-        read_json(solution)
+    require(task in TASKS, "task", "unknown task", task, "one of " + ", ".join(TASKS))
+    fine = isinstance(solution, str) and solution.strip() != ""
+    require(fine, "solution", "no gold answer", solution, "a non-empty string")
+    if row.get("choices") is not None:
+        _check_choices(solution, task, row["choices"])
+    for column in NUMBERS:
+        value = row.get(column)
+        require(value is None or is_number(value), column, "no number", value, "a finite number, or null")
+    facts, steps = row.get("visual_facts"), row.get("key_steps")
+    fine = facts is None or _is_list_of_str(facts)
+    require(fine, "visual_facts", "no list of texts", facts, "a list of texts, or null")
+    fine = steps is None or (isinstance(steps, list) and all(_is_list_of_str(step) and step for step in steps))
+    require(fine, "key_steps", "not key steps", steps, "a list of lists of wordings, or null")
+    if task in JSON_TASKS:
+        gold = read_json(solution)
+        if task == "boxes":
+            check_boxes(gold, size=image_size(row["images"][0]) if len(row["images"]) == 1 else None)
 
 
 def _check_choices(solution: str, task: str, choices: Any) -> None:
-    if choices is None:
-        return
-    if not _is_list_of_str(choices) or len(choices) < 2:
-        raise RowError("choices", "not options", found=shown(choices), expected="two or more texts, or null")
+    fine = _is_list_of_str(choices) and len(choices) >= 2
+    require(fine, "choices", "not options", choices, "two or more texts, or null")
     if task != "choice":
         expected = "task 'choice', or null"
         raise RowError("choices", "options without a choice", found=f"task {task!r}", expected=expected)
     letters = LETTERS[: len(choices)]
-    if not all(one in [*letters, *choices[: len(LETTERS)]] for one in _right_options(solution)):
-        expected = f"a letter of {letters}, an option's text, or a JSON list of all that are right"
-        raise RowError("solution", "gold is no option", found=shown(solution), expected=expected)
+    right = all(one in [*letters, *choices[: len(LETTERS)]] for one in _right_options(solution))
+    expected = f"a letter of {letters}, an option's text, or a JSON list of all that are right"
+    require(right, "solution", "gold is no option", solution, expected)
 
 
 def _right_options(solution: str) -> list[Any]:
@@ -372,15 +365,13 @@ def check_boxes(boxes: Any, size: tuple[int, int] | None = None) -> None:
     what rounding to the pixel grid can cost. `[]` says that there is nothing to find.
     """
     expected = '[{"bbox_2d": [x1, y1, x2, y2], "label": …}, …]'
-    if not isinstance(boxes, list) or not all(isinstance(box, Mapping) for box in boxes):
-        raise RowError("solution", "not boxes", found=shown(boxes), expected=expected)
-    for box in boxes:
-        corners = box.get("bbox_2d")
-        if not (isinstance(corners, list | tuple) and len(corners) == 4 and all(map(is_number, corners))):
-            raise RowError("solution", "not a box", found=shown(corners), expected=expected)
+    are_objects = isinstance(boxes, list) and all(isinstance(box, Mapping) for box in boxes)
+    require(are_objects, "solution", "not boxes", boxes, expected)
+    for corners in (box.get("bbox_2d") for box in boxes):
+        are_four = isinstance(corners, list | tuple) and len(corners) == 4 and all(map(is_number, corners))
+        require(are_four, "solution", "not a box", corners, expected)
         x1, y1, x2, y2 = corners
-        if not (x1 < x2 and y1 < y2):
-            raise RowError("solution", "empty box", found=shown(corners), expected="x1 < x2 and y1 < y2")
+        require(x1 < x2 and y1 < y2, "solution", "empty box", corners, "x1 < x2 and y1 < y2")
         if size is not None and not (x1 >= -1 and y1 >= -1 and x2 <= size[0] + 1 and y2 <= size[1] + 1):
             found = f"{shown(corners)} in an image of {size[0]}x{size[1]}"
             expected = "a box in pixels of the image (is it in another frame, or x, y, width, height?)"
