@@ -79,6 +79,8 @@ END = {"action": "terminate", "status": "success"}
         ({"action": "scroll", "pixels": -300}, {"action": "scroll", "pixels": -500}, 1),
         ({"action": "scroll", "pixels": -300}, {"action": "scroll", "pixels": 300}, 0.5),
         ({"action": "scroll", "pixels": -300}, {"action": "scroll"}, 0.5),
+        ({"action": "scroll", "pixels": 300}, {"action": "scroll", "pixels": 0}, 0.5),
+        ({"action": "scroll", "pixels": 300}, {"action": "scroll", "pixels": float("nan")}, 0.5),
         (END, END, 1),
         (END, {"action": "terminate", "status": "failure"}, 0.5),
         ({"action": "type", "text": 5}, {"action": "type", "text": "5"}, 1),

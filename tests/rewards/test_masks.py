@@ -71,6 +71,14 @@ def test_run_length_golds_plain_and_compressed():
         assert score([rectangle(10, 10, 30, 20)], gold) == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("corner", ["NaN", "1e309", "-Infinity", "1" + "0" * 400])
+def test_a_corner_that_is_not_finite_makes_a_mask_that_covers_nothing(corner, caplog):
+    broken = f"[[[{corner}, 10], [30, 10], [30, 30], [10, 30]]]"
+    assert score(broken) == 0
+    assert score(f"[{broken[1:-1]}, {SQUARE[1:-1]}]") == 0.5, "it counts as answered"
+    assert score(SQUARE, broken, id=[corner]) is None and "not finite" in caplog.text
+
+
 def test_parts_of_one_mask_are_one():
     gold = [{"segmentation": [rectangle(0, 0, 10, 10), rectangle(50, 50, 60, 60)]}]
     assert score(gold, gold) == 1

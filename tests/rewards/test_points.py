@@ -47,6 +47,10 @@ def score(answer, gold=BOX, reward=point_reward, **columns):
         ('<point x="1" y="2"/> or <point x="3" y="4"/>', []),
         ('[{"point_2d": [10, 20]}, {"point_2d": [3', [(10, 20)]),
         ("[1, 2, 3, 4]", []),
+        ("<point>10 20 30</point>", []),
+        ('<points x1="10" y1="20" x2="30"/>', []),
+        ('<point y="20" x="10"/>', [(10, 20)]),
+        ('<points x1="10" x2="30" y1="20" y2="40"/>', [(10, 20), (30, 40)]),
         ("ten, twenty", []),
     ],
 )

@@ -56,6 +56,22 @@ def score(answer, gold=GOLD, reward=span_reward, **columns):
         ("从3秒", []),
         ("at 10", []),
         ('{"start": "soon", "end": 3}', []),
+        ("10 - 20 - 30", []),
+        ("10, 20, 30", []),
+        ("[10, 20, 30]", []),
+        ("10, 20, 30, 40, 50", []),
+        ("10, 20, 30, 40", [(10, 20), (30, 40)]),
+        ("10 to 20, 30 to 40", [(10, 20), (30, 40)]),
+        ('{"time": "10 to 20 to 30"}', []),
+        ("- 10 - 20\n- 30 - 40", [(10, 20), (30, 40)]),
+        ("10 to 20 minutes", [(600, 1200)]),
+        ("from 1 - 2 h", [(3600, 7200)]),
+        ("10 to 1 minute 20 seconds", [(10, 80)]),
+        ("from 10 to 20 frames", []),
+        ("frames 10 to 20", []),
+        ("10 to 20ms", []),
+        ("10 to 20%", []),
+        ("第10到20帧", []),
         ("", []),
     ],
 )
@@ -84,6 +100,12 @@ def test_soft_and_threshold():
     assert score("15 to 25") == pytest.approx(1 / 3)
     assert score("15 to 20", reward=SpanReward(threshold=0.5)) == 1
     assert score("16 to 20", reward=SpanReward(threshold=0.5)) == 0
+
+
+@pytest.mark.parametrize("duration", [0, -1, float("nan"), float("inf"), "10", None])
+def test_a_duration_that_is_no_length_gives_no_score(duration):
+    reward = SpanReward(frame="norm1")
+    assert score("0.1 to 0.2", reward=reward, duration=[duration]) is None
 
 
 def test_several_spans_are_paired_one_to_one():

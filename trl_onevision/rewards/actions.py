@@ -40,11 +40,12 @@ _ARGUMENTS = {
     "pixels": ("pixels",),
     "time": ("time", "duration"),
 }
+_ARGUMENT_OF = {key: name for name, keys in _ARGUMENTS.items() for key in keys}
 _PLACE_KEYS = (*BOX_KEYS, *itertools.chain(*CORNER_KEYS), *POINT_KEYS, "x", "y")
 _END_KEY = "coordinate2"  # where a swipe ends
 # What a gold may say of itself. Any other key is an argument that nothing would compare.
 _REMARKS = (*LABEL_KEYS, "id", "step", "description", "thought", "reasoning", "explanation", "comment", "instruction")
-_READ_KEYS = {*_KIND_KEYS, *itertools.chain(*_ARGUMENTS.values()), *_PLACE_KEYS, _END_KEY, *_REMARKS}
+_READ_KEYS = {*_KIND_KEYS, *_ARGUMENT_OF, *_PLACE_KEYS, _END_KEY, *_REMARKS}
 
 
 class Action(NamedTuple):
@@ -78,7 +79,7 @@ def actions_of(value: Any, label: str | None = None) -> list[Action]:
     [Action(kind='scroll', place=None, arguments={'direction': 'down'}, end=None)]
     """
     points = points_of(value) if isinstance(value, dict) else []
-    return _actions(value, Box._make((*points[0][:2] * 2, None, None)) if len(points) == 1 else None)
+    return _actions(value, _at(points[0][:2]) if len(points) == 1 else None)
 
 
 def _gold_actions_of(value: Any, label: str | None) -> list[Action]:
@@ -90,15 +91,16 @@ def _gold_actions_of(value: Any, label: str | None) -> list[Action]:
     if len(places) > 1:
         raise Unscorable(f"an action has one place, and the gold states {len(places)}: {str(value)[:80]!r}")
     actions = _actions(stated, places[0] if places else None)
-    if not actions:
-        return []
-    (action,) = actions
-    compared = {name: [key for key in keys if key in stated] for name, keys in _ARGUMENTS.items()}
-    unread = [key for name, keys in compared.items() if name not in action.arguments for key in keys]
-    unread += [_END_KEY] * (_END_KEY in stated and action.end is None)
-    unread += [key for key in stated if key not in _READ_KEYS]
-    if unread:
-        raise Unscorable(f"nothing reads {', '.join(map(repr, unread))} of the gold {str(value)[:80]!r}")
+    for action in actions:
+        unread = [
+            key
+            for key in stated
+            if key not in _READ_KEYS
+            or (key in _ARGUMENT_OF and _ARGUMENT_OF[key] not in action.arguments)
+            or (key == _END_KEY and action.end is None)
+        ]
+        if unread:
+            raise Unscorable(f"nothing reads {', '.join(map(repr, unread))} of the gold {str(value)[:80]!r}")
     return actions
 
 
@@ -107,15 +109,16 @@ def _actions(value: Any, place: Box | None) -> list[Action]:
     if kind is None:
         return []
     kind = kind.strip().casefold().replace(" ", "_").replace("-", "_")
-    stated = {
-        name: next((read for key in keys if (read := _argument(name, value.get(key)))), None)
-        for name, keys in _ARGUMENTS.items()
-    }
-    arguments = {name: argument for name, argument in stated.items() if argument}
+    arguments: dict[str, str] = {}
+    for key, name in _ARGUMENT_OF.items():
+        if argument := _argument(name, value.get(key)):
+            arguments.setdefault(name, argument)
     end = numbers(value.get(_END_KEY), 2)
-    return [
-        Action(_KINDS.get(kind, kind), place, arguments, None if end is None else Box._make((*end, *end, None, None)))
-    ]
+    return [Action(_KINDS.get(kind, kind), place, arguments, None if end is None else _at(end))]
+
+
+def _at(point: tuple[float, ...]) -> Box:
+    return Box._make((*point, *point, None, None))
 
 
 def _argument(name: str, value: Any) -> str | None:
@@ -126,7 +129,7 @@ def _argument(name: str, value: Any) -> str | None:
     """
     amount = number(value)
     if name == "pixels":  # the way and not how far: nobody can see that
-        return None if amount is None else "-" if amount < 0 else "+"
+        return "+" if amount and amount > 0 else "-" if amount and amount < 0 else None
     if isinstance(value, list):
         parts = [_argument(name, item) for item in value if not isinstance(item, list)]
         return "+".join(filter(None, parts)) if all(parts) and len(parts) == len(value) else None

@@ -7,10 +7,10 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trl_onevision.rewards.coordinates import CLOSE, NUMBER, OPEN, PAIR, SEPARATOR, read_items
+from trl_onevision.rewards.coordinates import CLOSE, NUMBER, OPEN, PAIR, SEPARATOR, in_turn, read_items
 from trl_onevision.rewards.frames import FloatArray
 from trl_onevision.rewards.grounding import GroundingReward, check_option, check_threshold, gold_items
-from trl_onevision.rewards.json_text import labels_of, number, numbers, several
+from trl_onevision.rewards.json_text import held, labels_of, number, numbers
 from trl_onevision.rewards.pairing import label_mask, match, matched_share
 from trl_onevision.rewards.rows import Unscorable
 
@@ -28,9 +28,9 @@ _SCORE_KEYS = ("score", "confidence")
 # [x1, y1, x2, y2], (x1, y1), (x2, y2) and "(x1, y1) to (x2, y2)", x1=…, y1=…, x2=…, y2=…, or four numbers and no more
 _CORNER = r"(?:to\b|(?:and\s)?(?:the\s)?(?:bottom|lower)[ -]right(?:\scorner)?(?:\s(?:at|is))?\s?[:=]?)?"
 _NAMES = ("x_?(?:1|min)", "y_?(?:1|min)", "x_?(?:2|max)", "y_?(?:2|max)")
-_NAMED = SEPARATOR.join(rf"\b{name}\s?[:=]\s?({NUMBER})" for name in _NAMES)
+_NAMED = SEPARATOR.join(rf"\b{name}\s?[:=]\s?{NUMBER}" for name in _NAMES)
 _TEXT_BOX = re.compile(
-    rf"{OPEN}{PAIR}(?:{SEPARATOR}|{CLOSE}\s*+[,;，]?\s*+{_CORNER}\s*+{OPEN}){PAIR}{CLOSE}"
+    rf"{OPEN}{PAIR}{SEPARATOR}{PAIR}{CLOSE}|{OPEN}{PAIR}{CLOSE}(?:\s*+[,;，]?\s*+{_CORNER}\s*+{OPEN}{PAIR}{CLOSE})++"
     rf"|{_NAMED}|\A\s*+{PAIR}{SEPARATOR}{PAIR}\s*+\Z",
     re.IGNORECASE,
 )
@@ -62,11 +62,11 @@ def read_boxes(text: str) -> list[Box]:
     answer. At most 1000 boxes are read. Nothing is sorted, clipped or dropped: a box that is inverted, empty or
     infinite is still one that the answer claims.
     """
-    return read_items(text, boxes_of, _TEXT_BOX, _matched_box)
+    return read_items(text, boxes_of, _TEXT_BOX, _matched)
 
 
-def _matched_box(match: re.Match[str]) -> Box:
-    return Box._make((*(float(number) for number in match.groups() if number is not None), None, None))
+def _matched(match: re.Match[str]) -> list[Box]:
+    return [Box._make((*corners, None, None)) for corners in in_turn(match[0], 4)]
 
 
 def boxes_of(value: Any, label: str | None = None) -> list[Box]:
@@ -85,7 +85,7 @@ def boxes_of(value: Any, label: str | None = None) -> list[Box]:
         return [] if corners is None else [Box._make((*corners, label, None))]
     if not isinstance(value, dict):
         return []
-    found = next(filter(None, (several(value.get(key), _corners) for key in BOX_KEYS)), [])
+    found = held(value, BOX_KEYS, _corners)
     found = found or [read for keys in CORNER_KEYS if (read := numbers([value.get(key) for key in keys], 4))][:1]
     scores = (number(value.get(key)) for key in _SCORE_KEYS)
     score = next((stated for stated in scores if stated is not None), None)

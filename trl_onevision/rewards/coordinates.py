@@ -3,20 +3,21 @@
 All of it is linear in the text: possessive quantifiers, and bounds on what repeats.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from trl_onevision.answers.stance import stated
+from trl_onevision.answers.stance import MAX_ITEMS, stated
 from trl_onevision.rewards.json_text import Item, collect, read_json
 
 # Twenty digits hold every coordinate; without the bound, a million digits would go through `float`.
 NUMBER = r"[-+]?(?:[0-9]{1,20}+(?:\.[0-9]{0,20}+)?|\.[0-9]{1,20}+)(?:[eE][-+]?[0-9]{1,4}+)?"
 SEPARATOR = r"(?:\s*+[,;，；]\s*+|\s++)"
-PAIR = rf"({NUMBER}){SEPARATOR}({NUMBER})"
+PAIR = rf"{NUMBER}{SEPARATOR}{NUMBER}"
 OPEN, CLOSE = r"[\[(（【]\s*+", r"\s*+[\])）】]"
 
-_NUMBERS = re.compile(NUMBER)
+_NUMBERS = re.compile(rf"(?<![a-z_]){NUMBER}", re.IGNORECASE)  # the 1 of "x1" is none
 _TAG = re.compile(
     r"<(?:ref|phrase|\|object_ref_start\|)>(?P<label>[^<>]{0,200}+)<"  # Qwen, InternVL: the name before its boxes
     r"|<\|?(?P<tag>b?box|points?)(?:_start\|)?>(?P<inside>[\s0-9\[\](),;.eE+-]*+)<[/|](?P=tag)(?:_end\|)?>"
@@ -34,14 +35,30 @@ def read_items(
     text: str,
     read: Callable[[Any, str | None], list[Item]],
     pattern: re.Pattern[str],
-    read_match: Callable[[re.Match[str]], Item],
+    read_match: Callable[[re.Match[str]], list[Item]],
 ) -> list[Item]:
     """Every item that an answer states: in its tags, else in its JSON, else where its text matches a pattern.
 
     `read` takes a JSON value and the label over it, as `collect` does.
     """
     found = collect(list(_tagged(text)), read) or collect(read_json(text), read)
-    return found or [read_match(match) for match in stated(text, pattern.finditer(text))]
+    if not found:
+        found = [item for match in stated(text, pattern.finditer(text)) for item in read_match(match)][:MAX_ITEMS]
+    return found
+
+
+def in_turn(text: str, count: int) -> list[list[float]]:
+    """The numbers of a text, `count` at a time; none at all where one is left over.
+
+    >>> in_turn("(x1=1, y1=2), (x2=3, y2=4e1)", 2), in_turn("1, 2, 3", 2)
+    ([[1.0, 2.0], [3.0, 40.0]], [])
+    """
+    return _divided([float(number) for number in _NUMBERS.findall(text)], count)
+
+
+def _divided(numbers: list[float], count: int) -> list[list[float]]:
+    starts = range(0, 0 if len(numbers) % count else len(numbers), count)
+    return [numbers[start : start + count] for start in starts]
 
 
 def _tagged(text: str) -> Iterator[dict[str, Any]]:
@@ -62,8 +79,10 @@ def _tagged(text: str) -> Iterator[dict[str, Any]]:
             yield _place(tag["tag"], _NUMBERS.findall(tag["inside"]), label)
         elif tag["element"]:
             found = list(_ATTRIBUTE.finditer(tag["attributes"]))
-            alt = next((attribute["alt"] for attribute in found if attribute["alt"]), label)
-            yield _place(tag["element"], [attribute["number"] for attribute in found if attribute["axis"]], alt)
+            xs, ys = ([one["number"] for one in found if (one["axis"] or "").lower() == axis] for axis in "xy")
+            alt = next((one["alt"] for one in found if one["alt"]), label)
+            pairs = zip(xs, ys, strict=True) if len(xs) == len(ys) else ()
+            yield _place(tag["element"], list(itertools.chain(*pairs)), alt)
         else:
             # Florence writes the label before its boxes, PaliGemma behind.
             named = text[max(end, tag.start() - 200) : tag.start()] if tag["florence"] else tag["behind"]
@@ -75,5 +94,4 @@ def _tagged(text: str) -> Iterator[dict[str, Any]]:
 def _place(tag: str, numbers: list[str], label: str | None) -> dict[str, Any]:
     """Numbers in a tag as a JSON object. Two in a box are a point: so computer-use models write a click."""
     kind, count = ("box", 4) if "box" in tag.lower() and len(numbers) != 2 else ("point", 2)
-    values = [float(number) for number in numbers]
-    return {"label": label, kind: [values[start : start + count] for start in range(0, len(values), count)]}
+    return {"label": label, kind: _divided([float(number) for number in numbers], count)}

@@ -31,7 +31,7 @@ def frame_scale(frame: str, gold_frame: str, size: tuple[float, float] | None) -
         return np.ones(2)
     if {frame, gold_frame} <= _RELATIVE.keys():
         return np.full(2, _RELATIVE[gold_frame] / _RELATIVE[frame])
-    if size is None or not min(size) > 0:
+    if size is None or not 0 < min(size) <= max(size) < np.inf:
         raise Unscorable(f"{frame} to {gold_frame} needs the size of the row's image, or the duration of its video")
     extent = np.array(size, dtype=np.float64)
     return extent / _RELATIVE[frame] if frame in _RELATIVE else _RELATIVE[gold_frame] / extent

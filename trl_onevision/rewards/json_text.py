@@ -84,6 +84,8 @@ def collect(value: Any, read: Callable[[Any, str | None], list[Item]]) -> list[I
     pending: list[tuple[Any, str | None]] = [(value, None)]
     while pending and len(found) < MAX_ITEMS:
         node, label = pending.pop()
+        if node in ([], {}):  # a megabyte of these is no work
+            continue
         items = read(node, label)
         if items:
             found += items
@@ -121,16 +123,21 @@ def numbers(value: Any, count: int) -> tuple[float, ...] | None:
     return None if None in read else tuple(read)  # type: ignore[arg-type]
 
 
-def several(value: Any, read: Callable[[Any], Item | None]) -> list[Item]:
-    """One thing, or a list of things, each of which has to read.
+def held(value: dict, keys: tuple[str, ...], read: Callable[[Any], Item | None]) -> list[Item]:
+    """What the first of `keys` that reads holds: one thing, or a list of things, each of which has to read.
 
-    >>> several(3, number), several([3, 4], number), several([3, "a"], number)
+    >>> held({"n": 3}, ("n",), number), held({"n": [3, 4]}, ("m", "n"), number), held({"n": [3, "a"]}, ("n",), number)
     ([3.0], [3.0, 4.0], [])
     """
-    parts = [read(value)]
-    if parts == [None] and isinstance(value, list):
-        parts = [read(part) for part in value]
-    return [] if None in parts else parts  # type: ignore[return-value]
+    for key in keys:
+        if key in value:
+            one = read(value[key])
+            if one is not None:
+                return [one]
+            parts = [read(part) for part in value[key]] if isinstance(value[key], list) else []
+            if parts and None not in parts:
+                return parts  # type: ignore[return-value]
+    return []
 
 
 def first_text(value: dict, keys: tuple[str, ...]) -> str | None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from trl_onevision.rewards.frames import FloatArray, frame_scale, row_size
 from trl_onevision.rewards.grounding import GroundingReward, check_threshold, gold_items
-from trl_onevision.rewards.json_text import collect, number, numbers, read_json, several
+from trl_onevision.rewards.json_text import collect, held, number, numbers, read_json
 from trl_onevision.rewards.pairing import matched_share
 from trl_onevision.rewards.rows import Unscorable
 
@@ -51,10 +51,8 @@ def masks_of(value: Any, label: str | None = None) -> list[Mask]:
     >>> masks_of([0, 0, 9, 0, 9, 9])
     [Mask(polygons=[(0.0, 0.0, 9.0, 0.0, 9.0, 9.0)], rle=None)]
     """
-    if isinstance(value, dict):
-        polygons = next(filter(None, (several(value.get(key), _polygon) for key in _MASK_KEYS)), [])
-    else:
-        polygons = list(filter(None, [_polygon(value)]))
+    bare = _polygon(value)
+    polygons = held(value, _MASK_KEYS, _polygon) if isinstance(value, dict) else [bare] if bare else []
     return [Mask(polygons)] if polygons else []
 
 
@@ -90,7 +88,8 @@ class MaskReward(GroundingReward[Mask, Code]):
 
     A gold is a list of `{"polygon": [[x, y], ...]}` or of COCO's `{"segmentation": ...}`, polygons or run-length code,
     plain or compressed. An answer is polygons: a model writes no run-length code, and text never reaches the decoder.
-    Corners outside the image are clamped to its edge; an answer's first 500 corners are drawn.
+    Corners outside the image are clamped to its edge, a mask with one that is not finite covers nothing; an answer's
+    first 500 corners are drawn.
 
     `frame`, `gold_frame`, `opened` and a gold of `[]` are as in `IoUReward`; a run-length code is in pixels. Scores
     rows whose `task` is `masks`; without a task, those whose gold reads as masks. A gold that cannot be read, covers
@@ -116,6 +115,8 @@ class MaskReward(GroundingReward[Mask, Code]):
             raise Unscorable("a polygon is drawn on its image, and the row has none")
         if len(sizes) > 1:
             raise Unscorable(f"the gold's run-length codes are of several sizes: {sizes}")
+        if not all(np.isfinite(polygon).all() for mask in masks for polygon in mask.polygons):
+            raise Unscorable("the gold holds a corner that is not finite")
         scale = frame_scale(self.gold_frame, "pixel", size)
         codes = [_encode(mask.polygons, scale, size) if mask.rle is None else _checked(mask.rle) for mask in masks]
         if not all(_coco().area(code) for code in codes):
@@ -127,33 +128,24 @@ class MaskReward(GroundingReward[Mask, Code]):
 
     def score(self, answer: list[Mask], gold: list[Code], scale: FloatArray) -> float:
         height, width = gold[0]["size"]
-        drawn = [_encode(mask.polygons, scale, (width, height)) for mask in _affordable(answer)]
         overlap = np.zeros((len(answer), len(gold)))
-        if drawn:
-            overlap[: len(drawn)] = _coco().iou(drawn, gold, [False] * len(gold))
+        left = MAX_CORNERS
+        for row, mask in zip(overlap, answer, strict=True):
+            left -= sum(len(polygon) // 2 for polygon in mask.polygons)
+            if left < 0:
+                break
+            if np.isfinite(np.hstack(mask.polygons)).all():
+                drawn = _encode(mask.polygons, scale, (width, height))
+                row[:] = _coco().iou([drawn], gold, [False] * len(gold))
         return matched_share(overlap, self.threshold)
-
-
-def _affordable(answer: list[Mask]) -> list[Mask]:
-    drawn, left = [], MAX_CORNERS
-    for mask in answer:
-        left -= sum(len(polygon) // 2 for polygon in mask.polygons)
-        if left < 0:
-            break
-        drawn.append(mask)
-    return drawn
 
 
 def _encode(polygons: list[Polygon], scale: FloatArray, size: tuple[int, int]) -> Code:
     """Draw polygons on an image of a size (width, height) and return COCO's run-length code."""
     width, height = size
-    flat = []
-    for polygon in polygons:
-        with np.errstate(over="ignore", invalid="ignore"):
-            corners = np.array(polygon).reshape(-1, 2) * scale
-        # The rasteriser walks the outline pixel by pixel: a corner at 1e300 would take all memory.
-        corners = np.clip(np.nan_to_num(corners, nan=0.0), 0, size)
-        flat.append(corners.ravel().tolist())
+    # The rasteriser walks the outline pixel by pixel: a corner at 1e300 would take all memory.
+    with np.errstate(over="ignore"):
+        flat = [np.clip(np.reshape(polygon, (-1, 2)) * scale, 0, size).ravel().tolist() for polygon in polygons]
     coco = _coco()
     code: Code = coco.merge(coco.frPyObjects(flat, height, width))
     return code

@@ -8,16 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trl_onevision.rewards.boxes import Box, as_array, boxes_of, is_proper
-from trl_onevision.rewards.coordinates import CLOSE, NUMBER, OPEN, PAIR, SEPARATOR, read_items
+from trl_onevision.rewards.coordinates import CLOSE, NUMBER, OPEN, PAIR, SEPARATOR, in_turn, read_items
 from trl_onevision.rewards.frames import FloatArray
 from trl_onevision.rewards.grounding import GroundingReward, gold_items
-from trl_onevision.rewards.json_text import labels_of, numbers, several
+from trl_onevision.rewards.json_text import held, labels_of, numbers
 from trl_onevision.rewards.pairing import label_mask, matched_share
 from trl_onevision.rewards.rows import Unscorable
 
 POINT_KEYS = ("point_2d", "point", "points_2d", "points", "coordinate", "coordinates", "position")
 _TEXT_POINT = re.compile(
-    rf"{OPEN}{PAIR}{CLOSE}|\bx\s?[:=]\s?({NUMBER}){SEPARATOR}y\s?[:=]\s?({NUMBER})|\A\s*+{PAIR}\s*+\Z", re.IGNORECASE
+    rf"{OPEN}{PAIR}{CLOSE}|\bx\s?[:=]\s?{NUMBER}{SEPARATOR}y\s?[:=]\s?{NUMBER}|\A\s*+{PAIR}\s*+\Z", re.IGNORECASE
 )
 
 
@@ -42,12 +42,7 @@ def read_points(text: str) -> list[Point]:
     Tags are those of Qwen and Molmo, JSON is read by `points_of`, at any depth; labels, and what the text denies, are
     as in `read_boxes`. At most 1000 points are read.
     """
-    return read_items(text, points_of, _TEXT_POINT, _matched_point)
-
-
-def _matched_point(match: re.Match[str]) -> Point:
-    x, y = (float(number) for number in match.groups() if number is not None)
-    return Point(x, y)
+    return read_items(text, points_of, _TEXT_POINT, lambda match: [Point(x, y) for x, y in in_turn(match[0], 2)])
 
 
 def points_of(value: Any, label: str | None = None) -> list[Point]:
@@ -64,8 +59,7 @@ def points_of(value: Any, label: str | None = None) -> list[Point]:
         return [] if pair is None else [Point._make((*pair, label))]
     if not isinstance(value, dict):
         return []
-    places = [*(value.get(key) for key in POINT_KEYS), [value.get("x"), value.get("y")]]
-    pairs = next(filter(None, (several(place, _pair) for place in places)), [])
+    pairs = held(value, POINT_KEYS, _pair) or [pair for pair in [_pair([value.get("x"), value.get("y")])] if pair]
     return [Point._make((*pair, name)) for pair, name in zip(pairs, labels_of(value, len(pairs), label), strict=True)]
 
 

@@ -31,9 +31,12 @@ _TO = (
     r"[-–—~～,;]|->|→|to|(?(between)and|(?!))|until|till|through|(?:开始)?[，,]?(?:一直)?(?:至|到|持续到|结束于)第?"
     rf"|[,;，]?\s{{0,4}}{_ENDS}"
 )
+_BEFORE_END = r"\s{0,4}(?:(?:at|is|in|by|about|around)\s|[:=：<]){0,2}\s{0,4}"
+_OTHER_UNIT = r"\s?(?:%|％|ms\b|milli|frames?\b|帧)"  # what no span is measured in
 _TEXT_SPAN = re.compile(
-    rf"(?:\b(?P<between>between)\s{{1,4}})?(?<![0-9.:])(?P<start>{_TIME})[>\s]{{0,4}}(?:{_TO})\s{{0,4}}"
-    rf"(?:(?:at|is|in|by|about|around)\s|[:=：<]){{0,2}}\s{{0,4}}(?P<end>{_TIME})",
+    rf"(?:\b(?P<between>between)\s{{1,4}})?(?<!frame\s)(?<!frames\s)(?<![0-9.:])(?P<start>{_TIME})"
+    rf"[>\s]{{0,4}}(?P<to>{_TO}){_BEFORE_END}(?P<end>{_TIME})"
+    rf"(?P<more>(?:[>\s]{{0,4}}(?P=to){_BEFORE_END}{_TIME})*+)(?P<other>{_OTHER_UNIT})?+",
     re.IGNORECASE,
 )
 _CLOCK = re.compile(_TIME, re.IGNORECASE)
@@ -59,14 +62,24 @@ def read_spans(text: str) -> list[Span]:
 
     A time is a number, of seconds or with its units, or a clock time, `m:ss` or `h:mm:ss`. In JSON a span is a pair of
     times, a text such as "3s - 7s", or an object that holds it under `span`, `segment`, `timestamp`, `timestamps`,
-    `time`, or under `start`, `end` and their like. What the text denies, or offers as one or another, is no answer. At
-    most 1000 spans are read.
+    `time`, or under `start`, `end` and their like. What the text denies, or offers as one or another, is no answer,
+    and neither is "10 - 20 - 30". In "10 to 20 minutes" both are minutes. At most 1000 spans are read.
     """
     return read_items(text, spans_of, _TEXT_SPAN, _matched)
 
 
-def _matched(match: re.Match[str]) -> Span:
-    return Span(_seconds(match["start"]), _seconds(match["end"]))
+def _matched(match: re.Match[str]) -> list[Span]:
+    times = [match["start"], match["end"], *_CLOCK.findall(match["more"])]
+    if match["other"] or len(times) % 2:
+        return []
+    return [_between(*pair) for pair in zip(times[::2], times[1::2], strict=True)]
+
+
+def _between(start: str, end: str) -> Span:
+    unit = end.lstrip("0123456789. ")
+    if unit.isalpha() and not start.strip("0123456789."):  # "10 to 20 minutes"
+        start += unit
+    return Span(_seconds(start), _seconds(end))
 
 
 def spans_of(value: Any, label: str | None = None) -> list[Span]:
@@ -86,7 +99,8 @@ def spans_of(value: Any, label: str | None = None) -> list[Span]:
 def _span(value: Any) -> Span | None:
     if isinstance(value, str):
         whole = _TEXT_SPAN.fullmatch(value.strip())
-        return None if whole is None else _matched(whole)
+        spans = _matched(whole) if whole else []
+        return spans[0] if len(spans) == 1 else None
     if not isinstance(value, list) or len(value) != 2:
         return None
     start, end = map(_time, value)
