@@ -22,7 +22,7 @@ from trl_onevision.data.prompts import PROMPTS, user_messages
 from trl_onevision.data.rows import Raw
 from trl_onevision.data.schema import COLUMNS, OPTIONAL, TASKS, RowError, validate_row
 from trl_onevision.data.sources import open_source
-from trl_onevision.rewards.accuracy import _JUDGES
+from trl_onevision.rewards.accuracy import _TASKS
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SERVED = [(name, purpose) for name in names() for purpose in find(name).PROMPT]
@@ -123,7 +123,7 @@ def test_golds_score_the_maximum(name):
     completions = [
         [{"role": "assistant", "content": f"<think>So.</think><answer>{row['solution']}</answer>"}] for row in rows
     ]
-    for reward, tasks in ((iou_reward, ["boxes"]), (span_reward, ["span"]), (accuracy_reward, [*_JUDGES])):
+    for reward, tasks in ((iou_reward, ["boxes"]), (span_reward, ["span"]), (accuracy_reward, [*_TASKS])):
         for row, score in zip(rows, reward(completions, **columns), strict=True):
             assert score == (1.0 if row["task"] in tasks else None), row["solution"]
 
@@ -303,7 +303,7 @@ def test_every_task_of_a_reward_is_a_task_of_the_contract():
     tasks = {getattr(value, "task_name", None) for module in modules for value in vars(module).values()} - {None}
     assert {"boxes", "points", "span"} <= tasks
     tasks |= {task for task in TASKS if hasattr(rewards, f"{task}_reward")}
-    assert tasks | _JUDGES.keys() == set(TASKS)
+    assert tasks | _TASKS.keys() == set(TASKS)
 
 
 @pytest.mark.parametrize(

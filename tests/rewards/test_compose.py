@@ -30,6 +30,9 @@ def test_gate_pays_only_where_the_condition_holds():
 def test_product():
     assert hard_format_accuracy_reward(**ROWS) == [1, 0, 0, None]
     assert Product(constant(0.5, 2, None), constant(0.5, 0, 1))(["a"] * 3) == [0.25, 0, None]
+    assert Product(constant(-1, -0.5, 0), constant(-1, 0.5, -1))(["a"] * 3) == [-1, -0.25, 0], (
+        "two faults are no merit"
+    )
     assert Product(format_reward, accuracy_reward).__name__ == "format_reward_times_accuracy_reward"
 
 

@@ -61,6 +61,13 @@ def test_every_layout_accepts_itself_and_no_other_order(style):
         assert score("<answer>text</answer>" + filled.replace("<answer>text</answer>", ""), style) == 0, blocks
 
 
+@pytest.mark.parametrize("unseen", ["\u200b", "\u2060\ufeff", "\xa0 \u3000", "\x00"])
+def test_what_nobody_sees_fills_no_block(unseen):
+    assert (
+        score(f"<think>{unseen}</think><answer>b</answer>") == score(f"<think>a</think><answer>{unseen}</answer>") == 0
+    )
+
+
 def test_observation_before_or_inside_the_thinking():
     assert score("<observe>o</observe><think>t</think><answer>a</answer>", "observe_think_answer") == 1
     assert score("<think><observe>o</observe>t</think><answer>a</answer>", "observe_think_answer") == 1
@@ -77,6 +84,9 @@ def test_observation_before_or_inside_the_thinking():
         (r"so \boxed{42}.", 0),
         (r"<think>a</think> \boxed{}", 0),
         (r"<think>a</think> \boxed{1} \boxed{2}", 0),
+        (r"<think>a</think> \fbox{1} \boxed{2}", 0),
+        (r"<think>a</think> \fbox{1}", 0),
+        ("<think>a</think> \\boxed{\u200b}", 0),
         (r"<think>\boxed{1}</think> 1", 0),
         (r"<think>a</think> \boxed{1", 0),
         ("", 0),

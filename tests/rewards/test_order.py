@@ -29,6 +29,7 @@ def score(answer, gold="[1, 2, 3, 4]", reward=order_reward, **columns):
         "2 > 3 > 1",
         "2、3、1。",
         "```json\n[2,3,1]\n```",
+        "``` [2,3,1] ```",
     ],
 )
 def test_reads_the_ways_to_write_an_order(text):

@@ -2,6 +2,7 @@
 
 import pickle
 
+import numpy as np
 import pytest
 
 from trl_onevision.rewards.second_pass import (
@@ -49,12 +50,24 @@ def test_a_miss_never_shifts_a_reward_to_another_completion():
         "<info><info>four</info></info>",
         "</info>four<info>",
         "<info> \n </info>",
+        "<info>\u200b</info>",
+        "<info>cats <answer>4</info>",
+        r"<info>cats \boxed{4</info>",
+        "<info>＜answer＞4＜/answer＞</info>",
+        "<info>Ａnswer: 4</info>",
+        "<info> **4.** </info>",
+        "<info>5</info><answer>5</answer>",
     ],
 )
 def test_what_is_no_caption_is_not_asked_about(completion):
     ask = Asked()
     assert CaptionAnswerReward(ask=ask)([completion], prompts=["How many?"], solution=["4"]) == [0.0]
     assert ask.conversations == [None]
+
+
+def test_a_caption_may_say_what_is_right():
+    ask = Asked("<answer>4</answer>")
+    assert CaptionAnswerReward(ask=ask)(["<info>4 cats</info>"], prompts=["How many?"], solution=["4"]) == [1.0]
 
 
 def test_braces_in_a_caption_or_a_question_are_text():
@@ -114,6 +127,17 @@ def test_rows_that_cannot_be_shuffled_are_none():
     reward = ConsistencyReward(ask=Asked())
     rows = {"prompts": ["Which?", CHOICE, CHOICE], "solution": ["A", "4", "A"], "task": ["choice", "math", "choice"]}
     assert reward(["<think>a</think>A"] * 3, **rows, choices=[GIVEN, None, ["red"]]) == [None, None, None]
+
+
+@pytest.mark.parametrize("column", [list, tuple, np.array])
+def test_columns_may_be_of_any_kind(column):
+    reward = ConsistencyReward(ask=lambda asked, starts: ["<answer>B</answer>"] * len(asked))
+    rows = {"prompts": [CHOICE] * 2, "solution": ["B"] * 2, "task": ["choice"] * 2, "choices": [column(GIVEN)] * 2}
+    paid = reward(
+        ["<think>a</think><answer>B</answer>"] * 2, **{name: column(values) for name, values in rows.items()}
+    )
+    assert paid == [0.0, 0.0]
+    assert reward(["x"], prompts=[CHOICE], solution=["A"], task=["choice"], choices=[["red", None, "blue"]]) == [None]
 
 
 def test_every_option_moves_and_the_order_follows_from_the_text():

@@ -27,6 +27,19 @@ def test_the_three_cases_of_equation_2():
     assert accuracy(FULL.partition("### The final")[0]) == 0
 
 
+@pytest.mark.parametrize("key_steps", ["r = 3", [None], [["r = 3", 5]], [[""]], [[]], [["r = 3"], []], [" "]])
+@pytest.mark.parametrize("mode", ["paper", "code"])
+def test_steps_that_say_nothing_are_reported_with_their_row(mode, key_steps, caplog):
+    reward = StepAccuracyReward(mode=mode, name=f"steps_{mode}_{key_steps}")
+    columns = {"solution": ["28.27"], "key_steps": [key_steps], "id": ["row-7"]}
+    assert [reward([text], **columns) for text in (FULL, "")] == [[None], [None]]
+    assert [record.getMessage().count("row-7") for record in caplog.records] == [1]
+
+
+def test_a_section_of_what_nobody_sees_is_empty():
+    assert not structure(FULL.replace("The radius is 3.", "\u200b"))["steps"]
+
+
 def test_the_released_code_pays_key_steps_without_an_answer():
     code = StepAccuracyReward(mode="code")
     without_answer = FULL.partition("### The final")[0]

@@ -15,15 +15,19 @@ from trl_onevision.answers.extract import answers
 from trl_onevision.answers.markup import plain
 from trl_onevision.answers.parse import Quantity
 from trl_onevision.answers.task import read_golds, read_list_golds, task_of
-from trl_onevision.rewards.rows import NamedReward, Unscorable, score_rows
+from trl_onevision.rewards.rows import NamedReward, NotNegative, Unscorable, score_rows
 from trl_onevision.rewards.verify import Pair, equal
 
 TextMeasure = Literal["exact", "anls", "wer"]
 NumberMeasure = Literal["tolerance", "mra", "decay"]
+Choices = Sequence[str] | None
 Judgement = float | Pair | None  # a score, a pair that takes algebra to compare, or "this gold cannot be scored"
 
-_TEXT_MEASURES = {"exact": words.exact, "anls": words.anls, "wer": words.word_accuracy}
-_NUMBER_MEASURES = ("tolerance", "mra", "decay")
+_TEXT_MEASURES: dict[str, Callable[[str, str], float]] = {
+    "exact": words.exact,
+    "anls": words.anls,
+    "wer": words.word_accuracy,
+}
 _METRES = re.compile(r"[\d.,]{1,12}m")  # a length in datasets of geometry; of other letters nobody knows
 LONGEST_ANSWER = 10_000  # characters; what is longer, and over four times the gold, states no answer
 MRA_THRESHOLDS = [Decimal(percent) / 100 for percent in range(50, 100, 5)]
@@ -76,19 +80,11 @@ class AccuracyReward(NamedReward):
     task: str | None = None
     text: TextMeasure = "exact"
     number: NumberMeasure = "tolerance"
-    tolerance: float | None = None
+    tolerance: NotNegative | None = None
     opened: bool = False
     seconds: float = 1.0
     budget: float = 30.0
     name: str = "accuracy_reward"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for option, known in (("text", tuple(_TEXT_MEASURES)), ("number", _NUMBER_MEASURES)):
-            if getattr(self, option) not in known:
-                raise ValueError(f"{option}={getattr(self, option)!r}: expected one of {', '.join(known)}")
-        if self.tolerance is not None and self.tolerance < 0:
-            raise ValueError(f"tolerance={self.tolerance}: expected a relative tolerance of at least 0, or None")
 
     def __call__(
         self,
@@ -104,7 +100,7 @@ class AccuracyReward(NamedReward):
         said = [answers(completion, opened=self.opened) for completion in completions]
         chosen = [one[0] if one else "" for one in said]
 
-        def judge(row: dict[str, Any]) -> Any:
+        def judge(row: dict[str, Any]) -> list[float | Pair] | None:
             judgements, chosen[row["index"]] = self._judge_row(row)
             return judgements
 
@@ -124,13 +120,13 @@ class AccuracyReward(NamedReward):
         golds = read_list_golds(solution) if task in ("list", "set") else read_golds(solution)
         task = task or self._inferred(golds, choices)
         longest = max([LONGEST_ANSWER, *(4 * len(gold) for gold in golds)])
-        said = [one for one in said if len(one) <= longest]
-        if task not in _JUDGES:
-            return None, said[0] if said else ""
+        said = [one for one in said if len(one) <= longest] or [""]
+        if task not in _TASKS:
+            return None, said[0]
         if task == "choice" and len(golds) > 1:
             golds = [json.dumps(golds)]
-        answer = next((one for one in said if _is_readable(one, task, golds, choices)), said[0] if said else "")
-        judge = _JUDGES[task]
+        reads, judge = _TASKS[task]
+        answer = next((one for one in said if reads(one, golds, choices)), said[0])
         # The empty answer is judged too: whether a gold can be scored must not depend on the completion.
         judgements = [judge(self, gold, answer, choices) for gold in golds]
         usable = [judgement for judgement in judgements if judgement is not None]
@@ -138,7 +134,7 @@ class AccuracyReward(NamedReward):
             raise Unscorable(f"the gold {repr(solution)[:200]} is no {task!r}")
         return [judgement if answer else 0.0 for judgement in usable], answer
 
-    def _inferred(self, golds: list[str], choices: Sequence[str] | None) -> str:
+    def _inferred(self, golds: list[str], choices: Choices) -> str:
         task = task_of(golds[0], choices=choices) if golds else "text"
         if choices and task not in ("choice", "boxes"):
             return "choice"
@@ -154,11 +150,17 @@ class AccuracyReward(NamedReward):
             scores.append(max(settled, default=None))
         return scores, sum(verdict is None for verdict in verdicts.values())
 
-    def _judge_choice(self, gold: str, answer: str, choices: Sequence[str] | None) -> Judgement:
+    def _judge_choice(self, gold: str, answer: str, choices: Choices) -> Judgement:
         wanted = gold_choices(gold, choices)
         if not wanted:  # an option's text without the options: the text is all there is to compare
             return None if choices else words.exact(gold, answer)
         return float(read_choices(answer, choices) in wanted)
+
+    def _judge_math(self, gold: str, answer: str, choices: Choices) -> Judgement:
+        return self._judge_value(gold, answer, number=False)
+
+    def _judge_number(self, gold: str, answer: str, choices: Choices) -> Judgement:
+        return self._judge_value(gold, answer, number=True)
 
     def _judge_value(self, gold: str, answer: str, number: bool) -> Judgement:
         bare, said = plain(gold).rstrip("."), plain(answer).rstrip(".")
@@ -179,7 +181,7 @@ class AccuracyReward(NamedReward):
         verdict = compare.same(wanted, given, self.tolerance if measured else None)
         return (bare, said) if verdict is None else float(verdict)
 
-    def _judge_text(self, gold: str, answer: str, choices: Sequence[str] | None) -> Judgement:
+    def _judge_text(self, gold: str, answer: str, choices: Choices) -> Judgement:
         if self.text == "exact" and words.exact(gold, answer) == 0:
             for judge in (words.same_yes_or_no, words.same_date, words.same_time):
                 score = judge(gold, answer)
@@ -196,25 +198,6 @@ def _read(text: str, number: bool) -> parse.Value | str | None:
         return text
 
 
-def _is_readable(answer: str, task: str, golds: Sequence[str], choices: Sequence[str] | None) -> bool:
-    """Whether a statement can be read as an answer of its row's kind."""
-    match task:
-        case "choice":
-            return bool(read_choices(answer, choices)) if any(gold_choices(gold, choices) for gold in golds) else True
-        case "number" | "count":
-            value = _read(answer, True)
-            return isinstance(value, str) or (isinstance(value, Quantity) and not symbols(value.tree))
-        case "math":
-            return _read(answer, False) is not None or any(words.exact(gold, answer) for gold in golds)
-        case "yes_no":
-            return words.yes_or_no(answer) is not None
-        case "date":
-            return bool(words.read_dates(answer))
-        case "time":
-            return words.read_time(answer) is not None
-    return True
-
-
 def _relative_error(gold: Decimal, answer: Decimal) -> Decimal:
     """Return the relative error, at most 1: beyond that no measure pays."""
     return min(abs(answer - gold) / abs(gold), Decimal(1)) if gold else Decimal(answer != 0)
@@ -229,18 +212,34 @@ def _tolerance_decay(error: Decimal) -> float:
     return (1 + math.cos(math.pi * min(max(float(error) - full, 0.0) / (zero - full), 1.0))) / 2
 
 
-_JUDGES: dict[str, Callable[[AccuracyReward, str, str, Sequence[str] | None], Judgement]] = {
-    "math": lambda reward, gold, answer, choices: reward._judge_value(gold, answer, False),
-    "choice": AccuracyReward._judge_choice,
-    "number": lambda reward, gold, answer, choices: reward._judge_value(gold, answer, True),
-    "count": lambda reward, gold, answer, choices: reward._judge_value(gold, answer, True),
-    "text": AccuracyReward._judge_text,
-    "yes_no": lambda _, gold, answer, choices: words.same_yes_or_no(gold, answer),
-    "date": lambda _, gold, answer, choices: words.same_date(gold, answer),
-    "time": lambda _, gold, answer, choices: words.same_time(gold, answer),
-    "list": lambda _, gold, answer, choices: words.same_items(gold, answer, ordered=True),
-    "set": lambda _, gold, answer, choices: words.same_items(gold, answer, ordered=False),
-}
+def _reads_as_choice(answer: str, golds: Sequence[str], choices: Choices) -> bool:
+    return bool(read_choices(answer, choices)) or not any(gold_choices(gold, choices) for gold in golds)
 
+
+def _reads_as_number(answer: str, golds: Sequence[str], choices: Choices) -> bool:
+    value = _read(answer, True)
+    return isinstance(value, str) or (isinstance(value, Quantity) and not symbols(value.tree))
+
+
+def _reads_as_math(answer: str, golds: Sequence[str], choices: Choices) -> bool:
+    return _read(answer, False) is not None or any(words.exact(gold, answer) for gold in golds)
+
+
+# What each task compares: whether a statement reads as an answer of its kind, and how an answer is judged.
+_TASKS: dict[str, tuple[Callable[..., bool], Callable[..., Judgement]]] = {
+    "math": (_reads_as_math, AccuracyReward._judge_math),
+    "choice": (_reads_as_choice, AccuracyReward._judge_choice),
+    "number": (_reads_as_number, AccuracyReward._judge_number),
+    "count": (_reads_as_number, AccuracyReward._judge_number),
+    "text": (lambda *_: True, AccuracyReward._judge_text),
+    "yes_no": (
+        lambda answer, *_: words.yes_or_no(answer) is not None,
+        lambda _, *pair: words.same_yes_or_no(*pair[:2]),
+    ),
+    "date": (lambda answer, *_: bool(words.read_dates(answer)), lambda _, *pair: words.same_date(*pair[:2])),
+    "time": (lambda answer, *_: words.read_time(answer) is not None, lambda _, *pair: words.same_time(*pair[:2])),
+    "list": (lambda *_: True, lambda _, *pair: words.same_items(*pair[:2], ordered=True)),
+    "set": (lambda *_: True, lambda _, *pair: words.same_items(*pair[:2], ordered=False)),
+}
 
 accuracy_reward = AccuracyReward()

@@ -2,7 +2,7 @@
 
 import itertools
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from trl_onevision.rewards.frames import FloatArray
 from trl_onevision.rewards.grounding import GroundingReward, gold_items
 from trl_onevision.rewards.json_text import LABEL_KEYS, collect, first_text, normalized, number, numbers, read_json
 from trl_onevision.rewards.points import POINT_KEYS, point_credit, points_of, read_places
-from trl_onevision.rewards.rows import Unscorable
+from trl_onevision.rewards.rows import Positive, Unscorable
 
 _KIND_KEYS = ("action", "action_type")
 # What action spaces call the same thing. Scroll and swipe are opposite in direction, so they are two.
@@ -173,16 +173,9 @@ class ActionReward(GroundingReward[Action, Action]):
 
     task_name = "action"
     read_answer = staticmethod(read_actions)
-    type_weight: float = 0.5
-    radius: float = 30.0
+    type_weight: Annotated[float, "a number in [0, 1]", lambda value: 0 <= value <= 1] = 0.5
+    radius: Positive = 30.0
     name: str = "action_reward"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.type_weight <= 1:
-            raise ValueError(f"type_weight={self.type_weight} is not in [0, 1]")
-        if not self.radius > 0:
-            raise ValueError(f"radius={self.radius} is not positive")
 
     def read_gold(self, gold: Any, row: dict[str, Any]) -> list[Action]:
         actions = gold_items(gold, _gold_actions_of, 'an action like {"action": "click", "bbox_2d": [...]}')

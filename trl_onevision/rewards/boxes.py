@@ -2,17 +2,17 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trl_onevision.rewards.coordinates import CLOSE, NUMBER, OPEN, PAIR, SEPARATOR, in_turn, read_items
 from trl_onevision.rewards.frames import FloatArray
-from trl_onevision.rewards.grounding import GroundingReward, check_option, check_threshold, gold_items
+from trl_onevision.rewards.grounding import GroundingReward, gold_items
 from trl_onevision.rewards.json_text import held, labels_of, number, numbers
 from trl_onevision.rewards.pairing import label_mask, match, matched_share
-from trl_onevision.rewards.rows import Unscorable
+from trl_onevision.rewards.rows import Positive, Share, Unscorable
 
 BoxFormat = Literal["xyxy", "xywh", "cxcywh", "yxyx"]
 
@@ -186,10 +186,6 @@ class _BoxReward(GroundingReward[Box, Box]):
     box_format: BoxFormat = "xyxy"
     labels: bool = False
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_option("box_format", self.box_format, get_args(BoxFormat))
-
     def read_gold(self, gold: Any, row: dict[str, Any]) -> list[Box]:
         boxes = gold_items(gold, boxes_of, 'boxes like [{"bbox_2d": [x1, y1, x2, y2], "label": "..."}]')
         if not is_proper(as_array(boxes)).all():
@@ -240,13 +236,12 @@ class IoUReward(_BoxReward):
     empty or infinite counts as answered and overlaps nothing.
     """
 
-    threshold: float | None = None
+    threshold: Share | None = None
     giou: bool = False
     name: str = "iou_reward"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_threshold(self.threshold)
         if self.threshold is not None and self.giou:
             raise ValueError("giou=True is a graded reward: leave threshold=None")
 
@@ -282,20 +277,15 @@ class DetectionReward(_BoxReward):
     """
 
     metric: Literal["f_beta", "ap"] = "f_beta"
-    beta: float = 1.0
-    thresholds: tuple[float, ...] = (0.5,)
+    beta: Positive = 1.0
+    thresholds: tuple[Share, ...] = (0.5,)
     labels: bool = True
     name: str = "detection_reward"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_option("metric", self.metric, ("f_beta", "ap"))
         if not self.thresholds:
             raise ValueError("thresholds=() leaves nothing to score by")
-        for threshold in self.thresholds:
-            check_threshold(threshold)
-        if not self.beta > 0:
-            raise ValueError(f"beta={self.beta} is not positive")
 
     def score(self, answer: list[Box], gold: list[Box], scale: FloatArray) -> float:
         overlap = box_iou(self.corners(answer, scale), as_array(gold)) * self.allowed(answer, gold)

@@ -60,13 +60,12 @@ class Gate(_Composed):
         condition: Reward,
         reward: Reward,
         *,
-        threshold: float = 1.0,
+        threshold: float = 1,
         otherwise: float = 0.0,
         name: str | None = None,
     ) -> None:
         super().__init__((condition, reward), name or f"{_name(reward)}_if_{_name(condition)}")
-        self.threshold = threshold
-        self.otherwise = otherwise
+        self.threshold, self.otherwise = threshold, otherwise
 
     def combine(self, *paid: float | None) -> float | None:
         held, reward = paid
@@ -85,14 +84,16 @@ class Product(_Composed):
 
     Vision-R1's hard formatting result reward (arXiv 2503.06749) is this product.
 
-    Returns the product; `None` where any part is `None`.
+    Returns the product, with a minus where any part has one: two penalties are no reward. `None` where any is `None`.
     """
 
     def __init__(self, *rewards: Reward, name: str | None = None) -> None:
         super().__init__(rewards, name or "_times_".join(map(_name, rewards)))
 
     def combine(self, *paid: float | None) -> float | None:
-        return None if None in paid else math.prod(paid)  # type: ignore[arg-type]
+        factors = [part for part in paid if part is not None]
+        product = math.prod(factors)
+        return None if len(factors) < len(paid) else -abs(product) if min(factors) < 0 else product
 
 
 class Clip(_Composed):
@@ -110,8 +111,7 @@ class Clip(_Composed):
         if low > high:
             raise ValueError(f"expected low <= high, got {low=}, {high=}")
         super().__init__((reward,), name or f"clipped_{_name(reward)}")
-        self.low = low
-        self.high = high
+        self.low, self.high = low, high
 
     def combine(self, *paid: float | None) -> float | None:
         return None if paid[0] is None else min(self.high, max(self.low, paid[0]))

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
-from trl_onevision.answers.extract import answer_block, boxed, full_text, split
+from trl_onevision.answers.extract import answer_block, boxed, boxes, full_text, split
+from trl_onevision.rewards.json_text import unfenced
 from trl_onevision.rewards.rows import NamedReward
-from trl_onevision.rewards.steps import structure
+from trl_onevision.rewards.steps import shows, structure
 
 LAYOUTS: dict[str, tuple[str, ...]] = {
     "think_answer": ("<think></think><answer></answer>",),
@@ -23,7 +24,6 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
 }
 _TAG_NAME = re.compile(r"[A-Za-z][\w-]{0,63}")
 _TAG = re.compile(r"<(/?)([A-Za-z][\w-]{0,63})>")
-_FENCE = re.compile(r"```(?:json)?\s{0,8}\n(.*)\n\s{0,8}```", re.DOTALL | re.IGNORECASE)
 
 
 @dataclass(eq=False)
@@ -105,7 +105,7 @@ def _share_of_layout(text: str, layout: str, opened: bool) -> float:
 
 def _is_whole(text: str, tags: list[tuple[str, str, int, int]], name: str) -> bool:
     own = [tag for tag in tags if tag[1] == name]
-    return [slash for slash, *_ in own] == ["", "/"] and bool(text[own[0][3] : own[1][2]].strip())
+    return [slash for slash, *_ in own] == ["", "/"] and shows(text[own[0][3] : own[1][2]])
 
 
 def _around(text: str, tags: list[tuple[str, str, int, int]]) -> str:
@@ -123,7 +123,7 @@ def _boxed(reward: FormatReward, completion: Any) -> float:
     content = split(completion).content
     before = full_text(completion)[: -len(content) or None]
     thought = _share_of_layout(before, _block("think"), reward.opened) == 1
-    once = content.count("\\boxed") == 1 and bool((boxed(content) or "").strip())
+    once = content.count("\\boxed") == len(boxes(content)) == 1 and shows(boxed(content) or "")
     return (thought + once) / 2
 
 
@@ -134,18 +134,15 @@ def _steps(reward: FormatReward, completion: Any) -> float:
 
 def _json(reward: FormatReward, completion: Any) -> float:
     """A third each: the answer is JSON, it is objects, and they have the fields."""
-    text = answer_block(completion)
-    fence = _FENCE.fullmatch(text)
     try:
-        value = json.loads(fence[1] if fence else text, parse_constant=_refuse)
+        value = json.loads(unfenced(answer_block(completion)), parse_constant=_refuse)
     except (ValueError, RecursionError):
         return 0.0
     if not reward.fields:
         return 1.0
     objects = value if isinstance(value, list) else [value]
     are_objects = all(isinstance(item, dict) for item in objects)
-    fields = (reward.fields or {}).items()
-    fits = are_objects and all(_has(item, name, kind) for item in objects for name, kind in fields)
+    fits = are_objects and all(_has(item, name, kind) for item in objects for name, kind in reward.fields.items())
     return (1 + are_objects + fits) / 3
 
 

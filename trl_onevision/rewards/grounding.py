@@ -4,10 +4,10 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar, get_args
+from typing import Any, ClassVar, Generic, TypeVar
 
 from trl_onevision.answers.extract import answer_block
-from trl_onevision.rewards.frames import FloatArray, Frame, TimeFrame, frame_scale, row_size
+from trl_onevision.rewards.frames import FloatArray, Frame, frame_scale, row_size
 from trl_onevision.rewards.json_text import Item, collect, fenced, read_json
 from trl_onevision.rewards.rows import LogMetric, NamedReward, Unscorable, score_rows
 
@@ -33,16 +33,10 @@ class GroundingReward(NamedReward, Generic[Answer, Gold]):
 
     task_name: ClassVar[str]
     columns: ClassVar[tuple[str, ...]] = ("task", "id", "images")  # read besides `solution`, where they are there
-    frames: ClassVar[tuple[str, ...]] = get_args(Frame)
 
-    frame: Frame | TimeFrame = "pixel"
-    gold_frame: Frame | TimeFrame = "pixel"
+    frame: Frame = "pixel"
+    gold_frame: Frame = "pixel"
     opened: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for value in (self.frame, self.gold_frame):
-            check_option("frame", value, self.frames)
 
     @staticmethod
     def read_answer(text: str) -> list[Any]:
@@ -145,20 +139,3 @@ def says_none(text: str) -> bool:
         leaves = collect(value, lambda node, _: [] if isinstance(node, list | dict | None) else [node])
         return all(isinstance(leaf, str) and _NOTHING.fullmatch(leaf.strip(" .。!")) for leaf in leaves)
     return bool(_NOTHING.fullmatch(text[slice(*fenced(text))].strip(" \n.。!")))
-
-
-def check_option(name: str, value: Any, known: tuple[Any, ...]) -> None:
-    """Raise `ValueError` on an unknown option, with the known ones.
-
-    >>> check_option("frame", "norm999", ("pixel", "norm1000"))
-    Traceback (most recent call last):
-    ValueError: frame='norm999' is unknown; known: 'pixel', 'norm1000'
-    """
-    if value not in known:
-        raise ValueError(f"{name}={value!r} is unknown; known: {', '.join(map(repr, known))}")
-
-
-def check_threshold(threshold: float | None) -> None:
-    """Raise `ValueError` on what is no threshold of an overlap."""
-    if threshold is not None and not 0 < threshold <= 1:
-        raise ValueError(f"threshold={threshold} is not in (0, 1]")

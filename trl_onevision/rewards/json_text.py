@@ -61,6 +61,17 @@ def fenced(text: str) -> tuple[int, int]:
     return language.end() if language else start, end
 
 
+def unfenced(text: str) -> str:
+    """A text without the code fence around it, where that is all of it.
+
+    >>> unfenced("```json\\n[1]\\n```"), unfenced("So ```[1]```")
+    ('[1]', 'So ```[1]```')
+    """
+    text = text.strip()
+    whole = text.startswith("```") and text.endswith("```") and text.count("```") == 2
+    return text[slice(*fenced(text))].strip() if whole else text
+
+
 def _loads(text: str) -> Any | None:
     for spelling in (text, text.replace("'", '"')):  # JSON, and how Python prints it
         try:

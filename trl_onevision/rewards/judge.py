@@ -16,7 +16,7 @@ from typing import Any
 from trl_onevision.answers.extract import answer_block, answer_text, full_text
 from trl_onevision.chat import BudgetSpent, Chat, NoReply, Reply, Request
 from trl_onevision.rewards.json_text import normalized, number, read_json
-from trl_onevision.rewards.rows import LogMetric, NamedReward, question, score_rows, take, warn_once
+from trl_onevision.rewards.rows import LogMetric, NamedReward, Positive, question, score_rows, take, warn_once
 
 ANSWER_PROMPT = """\
 Decide whether an answer to a question is right, judged by the reference alone.
@@ -53,12 +53,7 @@ class _JudgedReward(NamedReward):
     _: KW_ONLY
     prompt: str = ANSWER_PROMPT
     tasks: tuple[str, ...] | None = None
-    deadline: float = 600.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.deadline > 0:
-            raise ValueError(f"deadline={self.deadline} must be positive")
+    deadline: Positive = 600.0
 
     async def _settle(self, rows: list[float | _Open | None], log_metric: LogMetric | None) -> list[float | None]:
         """Fill in the rows that are left open."""
@@ -124,14 +119,9 @@ class JudgeReward(_JudgedReward):
     rule: Rule | None = None
     judge_zeros: bool = False
     whole: bool = False
-    max_score: float = 1.0
+    max_score: Positive = 1.0
     opened: bool = False
     name: str = "judge_reward"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.max_score > 0:
-            raise ValueError(f"max_score={self.max_score} is not positive")
 
     async def __call__(
         self,

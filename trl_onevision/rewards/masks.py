@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trl_onevision.rewards.frames import FloatArray, frame_scale, row_size
-from trl_onevision.rewards.grounding import GroundingReward, check_threshold, gold_items
+from trl_onevision.rewards.grounding import GroundingReward, gold_items
 from trl_onevision.rewards.json_text import collect, held, number, numbers, read_json
 from trl_onevision.rewards.pairing import matched_share
-from trl_onevision.rewards.rows import Unscorable
+from trl_onevision.rewards.rows import Share, Unscorable
 
 # Rasterising costs the length of the outline, so an answer gets this many corners for all its polygons, each clamped
 # to the image; what lies beyond counts as answered and covers nothing.
@@ -98,12 +98,8 @@ class MaskReward(GroundingReward[Mask, Code]):
 
     task_name = "masks"
     read_answer = staticmethod(read_masks)
-    threshold: float | None = None
+    threshold: Share | None = None
     name: str = "mask_reward"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_threshold(self.threshold)
 
     def read_gold(self, gold: Any, row: dict[str, Any]) -> list[Code]:
         masks = gold_items(gold, _gold_masks_of, 'masks like [{"polygon": [[x, y], ...]}]')

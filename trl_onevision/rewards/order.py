@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from trl_onevision.answers.extract import answer_block
+from trl_onevision.rewards.json_text import unfenced
 from trl_onevision.rewards.rows import NamedReward, Unscorable, score_rows
 
 MOST = 1000
 _BETWEEN = r"(?:\s*+(?:[,;、，；>]|->|→)\s*+|\s++)"
 _ORDER = re.compile(rf"[\[({{<]?\s*+(\d{{1,4}}+(?:{_BETWEEN}\d{{1,4}}+)*+)\s*+[\])}}>]?\s*+[.。]?")
-_FENCE = re.compile(r"```(?:json)?\s*+(.*?)\s*+```", re.DOTALL)
 
 
 def read_order(text: str) -> list[int] | None:
@@ -20,9 +20,7 @@ def read_order(text: str) -> list[int] | None:
     >>> read_order("[2, 3, 1]"), read_order("2 → 1"), read_order("1 2 3 3"), read_order("[2, 1] or [1, 2]")
     ([2, 3, 1], [2, 1], None, None)
     """
-    bare = text.strip()
-    fenced = _FENCE.fullmatch(bare)
-    found = _ORDER.fullmatch(fenced[1] if fenced else bare)
+    found = _ORDER.fullmatch(unfenced(text))
     if found is None:
         return None
     numbers = [int(number) for number in re.findall(r"\d+", found[1])]

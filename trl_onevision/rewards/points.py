@@ -13,7 +13,7 @@ from trl_onevision.rewards.frames import FloatArray
 from trl_onevision.rewards.grounding import GroundingReward, gold_items
 from trl_onevision.rewards.json_text import held, labels_of, numbers
 from trl_onevision.rewards.pairing import label_mask, matched_share
-from trl_onevision.rewards.rows import Unscorable
+from trl_onevision.rewards.rows import Positive, Unscorable
 
 POINT_KEYS = ("point_2d", "point", "points_2d", "points", "coordinate", "coordinates", "position")
 _TEXT_POINT = re.compile(
@@ -93,15 +93,10 @@ class PointReward(GroundingReward[Point, Box]):
 
     task_name = "points"
     read_answer = staticmethod(read_points)
-    radius: float = 30.0
+    radius: Positive = 30.0
     soft: bool = True
     labels: bool = False
     name: str = "point_reward"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.radius > 0:
-            raise ValueError(f"radius={self.radius} is not positive")
 
     def read_gold(self, gold: Any, row: dict[str, Any]) -> list[Box]:
         return read_places(gold)

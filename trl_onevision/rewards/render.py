@@ -1,21 +1,22 @@
 """Drawings that look like the image: the completion writes SVG or Vega-Lite, and is paid for what it draws."""
 
-from __future__ import annotations
-
+import contextlib
 import json
 import time
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
 
 from trl_onevision.answers.extract import answer_block
+from trl_onevision.rewards.frames import FloatArray
 from trl_onevision.rewards.render_source import Drawing, Refused, read_drawing, similarity
 from trl_onevision.rewards.renderer import render
 from trl_onevision.rewards.rows import LogMetric, NamedReward, Unscorable, score_rows
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 BLUR = 2.0  # pixels: a line that is a pixel off is nearly right
 PAINTED = 0.03  # of a channel's range: what differs less from white is paper
@@ -58,10 +59,13 @@ class RenderReward(NamedReward):
         def score(row: dict[str, Any]) -> float | None:
             if row.get("task") != "render":
                 return None
-            gold, gold_image = self._gold(row["solution"])
-            drawing, image = self._drawn(answer_block(row["completion"]), end)
+            gold, gold_image = _gold(row["solution"], self.side)
+            left, image = end - time.monotonic(), None
+            if left > 0:
+                with contextlib.suppress(Refused):
+                    drawing, image = draw(answer_block(row["completion"]), self.side, min(self.seconds, left))
             rendered.append(image is not None)
-            if drawing is None or image is None or not painted(image).any():
+            if image is None:
                 return 0.0
             return (looks_like(gold_image, image) + similarity(gold.parts, drawing.parts)) / 2
 
@@ -70,43 +74,37 @@ class RenderReward(NamedReward):
             log_metric(f"{self.__name__}/rendered", sum(rendered) / len(rendered))
         return scores
 
-    def _gold(self, solution: Any) -> tuple[Drawing, NDArray[Any]]:
-        text = solution if isinstance(solution, str) else json.dumps(solution, default=str)
-        try:
-            drawing, image = _gold_image(text, self.side)
-        except (Refused, ValueError, TypeError, KeyError, RecursionError) as error:
-            raise Unscorable(f"the gold is no drawing ({error}): {text[:80]!r}") from None
-        if image is None or not painted(image).any():
-            raise Unscorable(f"the gold does not render, or to blank paper: {text[:80]!r}")
-        return drawing, image
 
-    def _drawn(self, text: str, end: float) -> tuple[Drawing | None, NDArray[Any] | None]:
-        left = min(self.seconds, end - time.monotonic())
-        if left <= 0:
-            return None, None
-        try:
-            drawing = read_drawing(text)
-        except Refused:
-            return None, None
-        png = render(drawing, self.side, left)
-        return drawing, None if png is None else pixels(png, self.side)
+def _gold(solution: Any, side: int) -> tuple[Drawing, FloatArray]:
+    text = solution if isinstance(solution, str) else json.dumps(solution, default=str)
+    try:
+        drawing, image = _gold_drawn(text, side)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise Unscorable(f"the gold is no drawing ({error}): {text[:80]!r}") from None
+    if image is None:
+        raise Unscorable(f"the gold does not render, or to blank paper: {text[:80]!r}")
+    return drawing, image
 
 
 @lru_cache(maxsize=256)  # the G completions of a prompt have one gold
-def _gold_image(text: str, side: int) -> tuple[Drawing, Any]:
+def _gold_drawn(text: str, side: int) -> tuple[Drawing, FloatArray | None]:
     value = json.loads(text)
-    drawing = read_drawing(value["source"])
+    drawing, image = draw(value["source"], side, seconds=10)
     if drawing.language != value["language"]:
         raise ValueError(f"language {value['language']!r}, but the source is {drawing.language}")
-    png = render(drawing, side, seconds=10)
-    return drawing, None if png is None else pixels(png, side)
+    return drawing, image
 
 
-def pixels(png: bytes, side: int) -> NDArray[Any]:
+def draw(text: str, side: int, seconds: float) -> tuple[Drawing, FloatArray | None]:
+    """A text as a drawing, and its image: none where it does not render, or to blank paper. Raises `Refused`."""
+    drawing = read_drawing(text)
+    png = render(drawing, side, seconds)
+    image = None if png is None else pixels(png, side)
+    return drawing, image if image is not None and painted(image).any() else None
+
+
+def pixels(png: bytes, side: int) -> FloatArray:
     """An image in a white square of `side` pixels, slightly blurred: (side, side, 3), in [0, 1]."""
-    import numpy as np
-    from PIL import Image, ImageFilter
-
     image = Image.open(BytesIO(png)).convert("RGB")
     image.thumbnail((side, side))
     square = Image.new("RGB", (side, side), "white")
@@ -114,10 +112,9 @@ def pixels(png: bytes, side: int) -> NDArray[Any]:
     return np.asarray(square.filter(ImageFilter.GaussianBlur(BLUR)), np.float64) / 255
 
 
-def looks_like(gold: NDArray[Any], given: NDArray[Any]) -> float:
+def looks_like(gold: FloatArray, given: FloatArray) -> float:
     """How much nearer `given` is to `gold` than blank paper is, over what either has painted: in [0, 1].
 
-    >>> import numpy as np
     >>> black, grey, white = (np.full((2, 2, 3), value) for value in (0.0, 0.5, 1.0))
     >>> looks_like(black, black), looks_like(black, grey), looks_like(black, white)
     (1.0, 0.5, 0.0)
@@ -129,10 +126,10 @@ def looks_like(gold: NDArray[Any], given: NDArray[Any]) -> float:
     return float(max(0.0, 1 - abs(gold - given)[either].mean() / blank))
 
 
-def painted(image: NDArray[Any]) -> NDArray[Any]:
+def painted(image: FloatArray) -> NDArray[np.bool_]:
     """Which pixels of an image are not paper."""
-    channels: NDArray[Any] = image < 1 - PAINTED
-    return channels.max(-1)
+    is_painted: NDArray[np.bool_] = (image < 1 - PAINTED).max(-1)
+    return is_painted
 
 
 render_reward = RenderReward()

@@ -1,13 +1,18 @@
 """What rewards share: options and a name, the rows of a call, and one warning for a row that cannot be scored."""
 
 import logging
+import types
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 logger = logging.getLogger(__name__)
 
 LogMetric = Callable[[str, float], None]
+# Options that are checked when a reward is made: what they may be, in words and as a test
+Positive = Annotated[float, "a number above 0", lambda value: value > 0]
+NotNegative = Annotated[float, "a number of at least 0", lambda value: value >= 0]
+Share = Annotated[float, "a number above 0, up to 1", lambda value: 0 < value <= 1]
 Score = TypeVar("Score")
 _warned: set[str] = set()
 
@@ -18,12 +23,41 @@ class Unscorable(ValueError):
 
 @dataclass(eq=False, kw_only=True)
 class NamedReward:
-    """A reward that is made with options, its fields; TRL logs it as `name`."""
+    """A reward that is made with options, its fields; TRL logs it as `name`.
+
+    >>> from trl_onevision.rewards.points import PointReward
+    >>> PointReward(radius=0)
+    Traceback (most recent call last):
+    ValueError: radius=0: expected a number above 0
+
+    A field that is a `Literal`, `Positive` or a `Share`, alone, or `None`, or in a tuple, is checked to be so.
+    """
 
     name: str = ""
 
     def __post_init__(self) -> None:
         self.__name__ = self.name
+        for field in fields(self):
+            check_option(field.name, getattr(self, field.name), field.type)
+
+
+def check_option(name: str, value: Any, kind: Any) -> None:
+    """Raise `ValueError` on a value that an annotation of a reward's field does not allow.
+
+    >>> check_option("frame", "norm999", Literal["pixel", "norm1000"])
+    Traceback (most recent call last):
+    ValueError: frame='norm999': expected one of pixel, norm1000
+    """
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Literal and value not in parts:
+        raise ValueError(f"{name}={value!r}: expected one of {', '.join(parts)}")
+    if origin is Annotated and not parts[2](value):
+        raise ValueError(f"{name}={value!r}: expected {parts[1]}")
+    if origin in (Union, types.UnionType) and value is not None:
+        check_option(name, value, parts[0])
+    if origin is tuple:
+        for item in value:
+            check_option(name, item, parts[0])
 
 
 def score_rows(name: str, score: Callable[[dict[str, Any]], Score], /, **columns: Any) -> list[Score | None]:

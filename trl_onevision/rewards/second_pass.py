@@ -7,6 +7,7 @@ every process makes the same passes. `ask`, of the same form, asks somebody else
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -15,6 +16,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from trl_onevision.answers.extract import answer_text, full_text
+from trl_onevision.answers.markup import normalize
 from trl_onevision.rewards.accuracy import AccuracyReward
 from trl_onevision.rewards.length import groups
 from trl_onevision.rewards.rows import NamedReward, question, warn_once
@@ -23,6 +25,8 @@ CAPTION_PROMPT = (
     "A picture is described below. Answer the question from the description alone, in <answer> </answer> tags.\n"
     "Description: {caption}\nQuestion: {question}"
 )
+
+_STATES = re.compile(r"<answer>|\\(?:boxed|fbox)", re.IGNORECASE)  # closed or not: an answer, and no caption
 
 Conversation = list[dict[str, Any]]
 Ask = Callable[..., list[str | None]]
@@ -37,10 +41,10 @@ class AskingReward(NamedReward):
 
     def replies(
         self, asked: list[Conversation | None], policy: Sequence[Ask] | None, starts: list[str] | None = None
-    ) -> list[str | None]:
-        """A reply for each completion, None where nothing is asked. Every call asks once."""
+    ) -> list[str]:
+        """A reply for each completion, empty where nothing is asked. Every call asks once."""
         if ask := self.ask or next(iter(policy or ()), None):
-            return ask(asked, starts)
+            return [reply or "" for reply in ask(asked, starts)]
         if not asked:
             return []
         raise ValueError(
@@ -61,9 +65,10 @@ class CaptionAnswerReward(AskingReward):
     [1.0, 0.0, 0.0]
 
     The caption is the one `<tag>` block of a completion, of any number of lines. No caption, several, or one that
-    states an answer as such ("<answer>", a box, "Answer:") earns 0 and is not asked about; a caption may still *say*
-    what is right, which is what it is paid for. `ask` is the policy's own where none is given; a text-only reasoner
-    behind a server is RACRO's. Replies are scored by `accuracy`, which returns `None` for rows that are not its own.
+    states an answer as such ("<answer>", a box, "Answer:", or the gold or the completion's answer and nothing else)
+    earns 0 and is not asked about; a caption may still *say* what is right, which is what it is paid for. `ask` is the
+    policy's own where none is given; a text-only reasoner behind a server is RACRO's. Replies are scored by
+    `accuracy`, which returns `None` for rows that are not its own.
     """
 
     tag: str = "info"
@@ -75,24 +80,32 @@ class CaptionAnswerReward(AskingReward):
         self,
         completions: Sequence[Any],
         prompts: Sequence[Any],
+        solution: Sequence[Any],
         ask_policy: Sequence[Ask] | None = None,
         log_extra: Any = None,
         **columns: Any,
     ) -> list[float | None]:
         asked: list[Conversation | None] = []
-        for completion, prompt in zip(completions, prompts, strict=True):
-            caption = self.caption(completion)
+        for completion, prompt, gold in zip(completions, prompts, solution, strict=True):
+            caption = self.caption(completion, gold)
             filled = self.prompt.replace("{question}", question(prompt)).replace("{caption}", caption or "")
             asked.append(None if caption is None else [{"role": "user", "content": filled}])
-        replies = [reply or "" for reply in self.replies(asked, ask_policy)]
+        replies = self.replies(asked, ask_policy)
         if log_extra is not None:
             log_extra(f"{self.__name__}/reply", replies)
-        return list(self.accuracy(completions=replies, prompts=prompts, **columns))
+        return list(self.accuracy(completions=replies, prompts=prompts, solution=solution, **columns))
 
-    def caption(self, completion: Any) -> str | None:
+    def caption(self, completion: Any, gold: Any) -> str | None:
         """The caption of a completion, None where it has none that may be asked about."""
         found = _blocks(full_text(completion), self.tag)
-        if len(found) != 1 or not found[0].strip() or answer_text(found[0]) is not None:
+        bare = normalize(found[0]) if len(found) == 1 else ""
+        stated = {normalize(text) for text in (gold, answer_text(completion)) if isinstance(text, str)}
+        if (
+            not bare
+            or bare in stated
+            or _STATES.search(found[0])
+            or answer_text(unicodedata.normalize("NFKC", found[0]))
+        ):
             return None
         return found[0].strip()
 
@@ -138,13 +151,14 @@ class ConsistencyReward(AskingReward):
         **columns: Any,
     ) -> list[float | None]:
         count = len(completions)
-        tasks, options = task or ["choice"] * count, choices or [None] * count
+        tasks = ["choice"] * count if task is None else task
+        options = [None] * count if choices is None else choices
         orders: list[list[int] | None] = [None] * count
         asked: list[Conversation | None] = [None] * count
         starts, golds = [""] * count, [""] * count
         for i, (completion, prompt) in enumerate(zip(completions, prompts, strict=True)):
-            given = list(options[i] or [])
-            gold = self._picked([f"<answer>{solution[i]}</answer>"], given)[0] if tasks[i] == "choice" else None
+            given = _texts(options[i])
+            gold = self._picked(f"<answer>{solution[i]}</answer>", given) if tasks[i] == "choice" else None
             if gold is None or not 2 <= len(given) <= 10:
                 continue
             order = moved(len(given), full_text(completion))
@@ -154,33 +168,28 @@ class ConsistencyReward(AskingReward):
                 continue
             orders[i], golds[i], starts[i] = order, gold, _trace(completion)
             asked[i] = shuffled if starts[i] else None
-        replies = [reply or "" for reply in self.replies(asked, ask_policy, starts)]
+        replies = self.replies(asked, ask_policy, starts)
         if log_extra is not None:
             log_extra(f"{self.__name__}/reply", replies)
         return [
-            None if order is None else self._pay(completions[i], replies[i], golds[i], order, list(options[i] or []))
+            None if order is None else self._pay(completions[i], replies[i], golds[i], order, _texts(options[i]))
             for i, order in enumerate(orders)
         ]
 
     def _pay(self, completion: Any, reply: str, gold: str, order: list[int], given: list[str]) -> float:
-        first = self._picked([completion], given)[0]
-        second = self._picked([reply], [given[place] for place in order])[0] if reply else None
+        first = self._picked(completion, given)
+        second = self._picked(reply, [given[place] for place in order]) if reply else None
         stands = second is not None and first == ascii_uppercase[order[ascii_uppercase.index(second)]]
         if first == gold:
             return self.kept if stands else self.lost
         return self.wrong_kept if stands else self.wrong_changed
 
-    def _picked(self, completions: Sequence[Any], given: list[str]) -> list[str | None]:
-        """The one letter that each completion picks."""
-        letters, count = ascii_uppercase[: len(given)], len(completions)
-        scores = [
-            self.accuracy(completions, [letter] * count, task=["choice"] * count, choices=[given] * count)
-            for letter in letters
-        ]
-        picked = [
-            [letter for letter, of_letter in zip(letters, scores, strict=True) if of_letter[i]] for i in range(count)
-        ]
-        return [letters_of[0] if len(letters_of) == 1 else None for letters_of in picked]
+    def _picked(self, completion: Any, given: list[str]) -> str | None:
+        """The one letter that a completion picks."""
+        letters = list(ascii_uppercase[: len(given)])
+        right = self.accuracy([completion] * len(letters), letters, choices=[given] * len(letters))
+        picked = [letter for letter, score in zip(letters, right, strict=True) if score]
+        return picked[0] if len(picked) == 1 else None
 
 
 @dataclass(eq=False, kw_only=True)
@@ -210,8 +219,14 @@ class BlindReward(AskingReward):
         first = {i: group[0] for group in groups(solution, prompts=prompts, id=columns.get("id")) for i in group}
         asked = [_without_images(prompt) if first[i] == i else None for i, prompt in enumerate(prompts)]
         replies = self.replies(asked, ask_policy)
-        shared = [replies[first[i]] or "" for i in range(len(completions))]
+        shared = [replies[first[i]] for i in range(len(completions))]
         return list(self.accuracy(completions=shared, prompts=prompts, solution=solution, **columns))
+
+
+def _texts(choices: Any) -> list[str]:
+    """The options of a row, none where one is no text."""
+    texts = [] if choices is None else list(choices)
+    return texts if all(isinstance(text, str) for text in texts) else []
 
 
 def _blocks(text: str, tag: str) -> list[str]:

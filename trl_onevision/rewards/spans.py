@@ -3,17 +3,17 @@
 import itertools
 import re
 from dataclasses import dataclass
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from trl_onevision.rewards.coordinates import read_items
 from trl_onevision.rewards.frames import FloatArray, TimeFrame, frame_scale
-from trl_onevision.rewards.grounding import GroundingReward, check_threshold, gold_items
+from trl_onevision.rewards.grounding import GroundingReward, gold_items
 from trl_onevision.rewards.json_text import number
 from trl_onevision.rewards.pairing import matched_share
-from trl_onevision.rewards.rows import Unscorable
+from trl_onevision.rewards.rows import Share, Unscorable
 
 _SPAN_KEYS = ("span", "segment", "timestamp", "timestamps", "time")
 _END_KEYS = (("start", "end"), ("start_time", "end_time"), ("begin", "end"), ("from", "to"))
@@ -164,15 +164,10 @@ class SpanReward(GroundingReward[Span, Span]):
     task_name = "span"
     read_answer = staticmethod(read_spans)
     columns = ("task", "id", "duration")
-    frames = get_args(TimeFrame)
-    frame: TimeFrame = "second"
-    gold_frame: TimeFrame = "second"
-    threshold: float | None = None
+    frame: TimeFrame = "second"  # type: ignore[assignment]
+    gold_frame: TimeFrame = "second"  # type: ignore[assignment]
+    threshold: Share | None = None
     name: str = "span_reward"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_threshold(self.threshold)
 
     def read_gold(self, gold: Any, row: dict[str, Any]) -> list[Span]:
         spans = gold_items(gold, spans_of, 'spans like [{"start": 3.5, "end": 7}]')

@@ -7,11 +7,11 @@ import itertools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from trl_onevision.answers.extract import answer_text, full_text
 from trl_onevision.rewards.accuracy import AccuracyReward
-from trl_onevision.rewards.rows import NamedReward, score_rows
+from trl_onevision.rewards.rows import NamedReward, Unscorable, score_rows
 
 Mode = Literal["paper", "code"]
 
@@ -29,17 +29,7 @@ _CODE_STEP = re.compile(r"### Step (\d{1,9}):")
 
 
 @dataclass(eq=False, kw_only=True)
-class _StepReward(NamedReward):
-    mode: Mode = "paper"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.mode not in get_args(Mode):
-            raise ValueError(f"mode={self.mode!r}: expected one of {', '.join(get_args(Mode))}")
-
-
-@dataclass(eq=False, kw_only=True)
-class StepAccuracyReward(_StepReward):
+class StepAccuracyReward(NamedReward):
     r"""Pay for the right answer, and a little for each key step of the reference that the reasoning shows (StepRAR).
 
     >>> reward = StepAccuracyReward()
@@ -56,9 +46,11 @@ class StepAccuracyReward(_StepReward):
     `mode="code"` does as the released code: a wording may be part of a word, is looked for in the bodies of
     "### Step n:" alone, and counts without any answer too.
 
-    Returns 0 to 1 + alpha. `None` where the row has no key steps, or where `accuracy` gives `None`.
+    Returns 0 to 1 + alpha. `None` where the row has no key steps, or where `accuracy` gives `None`; steps that are no
+    texts get `None` and one warning with the row's id.
     """
 
+    mode: Mode = "paper"
     alpha: float = 0.1
     accuracy: Callable[..., Sequence[float | None]] = field(default_factory=AccuracyReward)
     name: str = "step_accuracy_reward"
@@ -72,12 +64,13 @@ class StepAccuracyReward(_StepReward):
         **kwargs: Any,
     ) -> list[float | None]:
         correct = self.accuracy(completions=completions, solution=solution, **kwargs)
-        return score_rows(self.__name__, self._score, completion=completions, correct=correct, key_steps=key_steps)
+        rows = {"completion": completions, "correct": correct, "key_steps": key_steps, "id": kwargs.get("id")}
+        return score_rows(self.__name__, self._score, **rows)
 
     def _score(self, row: dict[str, Any]) -> float | None:
-        wordings = [[step] if isinstance(step, str) else list(step) for step in row["key_steps"] or ()]
-        if row["correct"] is None or not wordings:
+        if row["correct"] is None or not row["key_steps"]:
             return None
+        wordings = wordings_of(row["key_steps"])
         if self.mode == "paper" and answer_text(row["completion"]) is None:
             return 0.0
         found = step_share(full_text(row["completion"]), wordings, self.mode)
@@ -85,7 +78,7 @@ class StepAccuracyReward(_StepReward):
 
 
 @dataclass(eq=False, kw_only=True)
-class StepValidityReward(_StepReward):
+class StepValidityReward(NamedReward):
     r"""Pay 1 for reasoning that is complete and in a logical order (StepRVR), 0 for any other.
 
     >>> reward = StepValidityReward()
@@ -102,6 +95,7 @@ class StepValidityReward(_StepReward):
     Returns 0 or 1 for every completion, never `None`.
     """
 
+    mode: Mode = "paper"
     name: str = "step_validity_reward"
 
     def __call__(self, completions: Sequence[Any], **kwargs: Any) -> list[float]:
@@ -121,7 +115,7 @@ def _structure_of_paper(text: str) -> dict[str, bool]:
     text = _THINK_TAG.sub("", text)
     found = list(itertools.islice(_SECTION.finditer(text), MAX_SECTIONS))
     kinds = [_KINDS[section.lastindex or 0] for section in found]
-    filled = [kind for kind, section in zip(kinds, found, strict=True) if _body(text, section.end()).strip()]
+    filled = [kind for kind, section in zip(kinds, found, strict=True) if shows(_body(text, section.end()))]
     numbers = [int(section[3]) for section in found if section[3]]
     parts = {kind: kinds.count(kind) == filled.count(kind) == 1 for kind in ("description", "rationales", "answer")}
     parts["steps"] = filled.count("steps") == len(numbers) > 0 and numbers == list(range(1, len(numbers) + 1))
@@ -138,6 +132,15 @@ def _body(text: str, start: int) -> str:
     return text[start : header.start() if header else None]
 
 
+def shows(text: str) -> bool:
+    """Whether a text has anything that can be seen: white space and zero-width characters are nothing.
+
+    >>> shows(" \u200b"), shows(" ?")
+    (False, True)
+    """
+    return any(character.isprintable() and not character.isspace() for character in text)
+
+
 def _structure_of_code(text: str) -> dict[str, bool]:
     numbers = [int(number) for number in _CODE_STEP.findall(text)]
     answer, last_step = text.find("### The final answer is:"), text.rfind("### Step ")
@@ -150,6 +153,20 @@ def _structure_of_code(text: str) -> dict[str, bool]:
     }
 
 
+def wordings_of(key_steps: Any) -> list[list[str]]:
+    """The wordings of each key step; `Unscorable` where one is no text, or says nothing.
+
+    >>> wordings_of(["r = 3", ["9 pi", "28.27"]])
+    [['r = 3'], ['9 pi', '28.27']]
+    """
+    steps = [] if isinstance(key_steps, str) else [[step] if isinstance(step, str) else step for step in key_steps]
+    if not steps or not all(steps) or not all(isinstance(one, str) and one.strip() for step in steps for one in step):
+        raise Unscorable(
+            f"key_steps is no list of steps, each a text or a list of its wordings: {str(key_steps)[:80]}"
+        )
+    return [list(step) for step in steps]
+
+
 def step_share(text: str, key_steps: Sequence[Sequence[str]], mode: Mode = "paper") -> float:
     """Return the fraction of key steps of which one wording occurs in a text.
 
@@ -158,12 +175,13 @@ def step_share(text: str, key_steps: Sequence[Sequence[str]], mode: Mode = "pape
     >>> step_share("### Step 1: The radius is 3." + chr(10) + "### Area: 9", [["adius"], ["9"]], mode="code")
     0.5
     """
-    if not key_steps:
-        return 0.0
     if mode == "code":
         body = "\n".join(_code_bodies(text)).lower()
-        return sum(any(wording.lower() in body for wording in wordings) for wordings in key_steps) / len(key_steps)
-    return sum(any(_occurs(wording, text) for wording in wordings) for wordings in key_steps) / len(key_steps)
+        found = [any(wording.lower() in body for wording in wordings) for wordings in key_steps]
+    else:
+        patterns = [filter(None, map(_pattern, wordings)) for wordings in key_steps]
+        found = [any(pattern.search(text) for pattern in of_step) for of_step in patterns]
+    return sum(found) / len(found) if found else 0.0
 
 
 def _code_bodies(text: str) -> list[str]:
@@ -180,11 +198,6 @@ def key_step_spans(text: str, key_steps: Sequence[Sequence[str] | str]) -> list[
     wordings = [wording for step in key_steps for wording in ([step] if isinstance(step, str) else step)]
     patterns = filter(None, map(_pattern, wordings))
     return sorted({match.span() for pattern in patterns for match in pattern.finditer(text)})
-
-
-def _occurs(wording: str, text: str) -> bool:
-    pattern = _pattern(wording)
-    return pattern is not None and pattern.search(text) is not None
 
 
 def _pattern(wording: str) -> re.Pattern[str] | None:

@@ -67,7 +67,7 @@ class TemporalReward(AskingReward):
                 asked[index] = shuffled
         replies = self.replies(asked, ask_policy)
         which = [index for index, conversation in enumerate(asked) if conversation is not None]
-        answers = [replies[index] or "" for index in which]
+        answers = [replies[index] for index in which]
         ordered = self.accuracy(completions=completions, **columns)
         shuffled_scores = dict(zip(which, self.accuracy(completions=answers, **take(columns, which)), strict=True))
 
