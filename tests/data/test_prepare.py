@@ -159,11 +159,11 @@ def test_a_file_name_that_is_not_utf8(tmp_path):
 
 
 def test_a_row_that_no_check_foresaw_is_listed_with_its_reason(tmp_path, monkeypatch):
-    def convert_row(example, *arguments):
-        return json.dumps({"counts": b"PPYo1"}) if example["id"] == 1 else known(example, *arguments)
+    def validate_row(row, purpose):
+        return json.dumps({"counts": b"PPYo1"}) if row["id"] == "1" else known(row, purpose)
 
-    known = convert.convert_row
-    monkeypatch.setattr("trl_onevision.data.prepare.convert_row", convert_row)
+    known = convert.validate_row
+    monkeypatch.setattr(convert, "validate_row", validate_row)
     source = write_jsonl(
         [{"id": index, "problem": "6 x 7?", "solution": "#### 42"} for index in range(3)], tmp_path / "a.jsonl"
     )

@@ -1,8 +1,11 @@
 """The contract: what validate_row accepts and how it names what it does not; what write_dataset writes."""
 
 import json
+import struct
 import subprocess
 import sys
+import zlib
+from io import BytesIO
 
 import pytest
 from datasets import Image as ImageFeature
@@ -33,6 +36,14 @@ IMAGE, TEXT = {"type": "image"}, {"type": "text", "text": "Which?"}
 
 def boxes(*corners: object) -> dict:
     return {"task": "boxes", "solution": json.dumps([{"bbox_2d": c, "label": "a"} for c in corners])}
+
+
+def bomb() -> bytes:
+    """A small file that says of itself that it is an image of 900 megapixels."""
+    buffer = BytesIO()
+    Image.new("L", (1, 1)).save(buffer, "PNG")
+    header = b"IHDR" + struct.pack(">II", 30_000, 30_000) + buffer.getvalue()[24:29]
+    return buffer.getvalue()[:12] + header + struct.pack(">I", zlib.crc32(header)) + buffer.getvalue()[33:]
 
 
 @pytest.mark.parametrize(
@@ -75,6 +86,7 @@ def test_rows_that_keep_the_contract(change):
         ({"prompt": [{"role": "user", "content": [IMAGE, IMAGE, TEXT]}]}, "prompt", "found 2 image blocks and 1"),
         ({"images": None}, "images", "wrong type; found None, expected a list of images"),
         ({"images": [b"rubbish"]}, "images", "not an image; found bytes, 7 long"),
+        ({"images": [bomb()]}, "images", "not an image; found bytes"),
         ({"images": [{"bytes": None, "path": "a.png"}]}, "images", "not an image"),
         ({"solution": ""}, "solution", "no gold answer"),
         ({"solution": 3}, "solution", "no gold answer; found 3, expected a non-empty string"),

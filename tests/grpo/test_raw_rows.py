@@ -58,6 +58,19 @@ def test_broken_rows_are_left_out_with_their_id(raw: Dataset, caplog: pytest.Log
     assert "broken-7" in caplog.text
 
 
+def test_a_row_that_no_check_foresaw_is_left_out_too(
+    raw: Dataset, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def validate(row: dict[str, Any], purpose: str) -> None:
+        if row["id"] == raw["id"][0]:
+            raise TypeError("a surprise")
+
+    whole = len(adapt(raw))
+    monkeypatch.setattr("trl_onevision.data.convert.validate_row", validate)
+    assert len(adapt(Dataset.from_list(raw.to_list()))) == whole - 1
+    assert f"row {raw['id'][0]!r}, column 'row': cannot be converted; found TypeError: 'a surprise'" in caplog.text
+
+
 def test_processes_share_the_work_without_waiting_at_a_barrier(raw: Dataset, tmp_path: Path) -> None:
     """Two processes that could not even meet at one: each row is converted once, and both have all."""
     raw.to_parquet(tmp_path / "raw.parquet")

@@ -6,15 +6,17 @@ import json
 import re
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from trl_onevision.answers.choice import LETTERS
 from trl_onevision.answers.task import is_boxes
 from trl_onevision.answers.words import listed
 from trl_onevision.data.prompts import IMAGE, with_choices
 from trl_onevision.data.questions import bare_choices
 from trl_onevision.data.rows import Asked, Raw, Row, labelled_boxes, row_id
-from trl_onevision.data.schema import JSON_TASKS, LETTERS, NUMBERS, TASKS, Purpose, RowError, naming, read, shown
+from trl_onevision.data.schema import JSON_TASKS, NUMBERS, TASKS, Purpose, RowError, naming, read, require
 from trl_onevision.data.videos import Video
 
 VIDEO = "<video>"
@@ -112,8 +114,8 @@ class ColumnsAdapter:
             gold = values if all(isinstance(value, str) for value in values) else gold
         if task is None and not choices and _is_place(gold):
             task = "boxes"
-        if task is not None and task not in TASKS:
-            raise RowError(self.columns["task"], "unknown task", found=shown(task), expected=", ".join(TASKS))
+        if task is not None:
+            require(task in TASKS, self.columns.get("task", "task"), "unknown task", task, ", ".join(TASKS))
         if task in JSON_TASKS:
             return asked.grpo(self._json_gold(gold, task), task)
         return asked.gold(gold, task, choices)
@@ -123,15 +125,14 @@ class ColumnsAdapter:
         base = self.choice_base or 0
         named = re.fullmatch(r"\s*(\d{1,3})(?:\.0)?\s*", str(gold))
         index, most = int(named[1]) - base if named else -1, min(len(choices), len(LETTERS))
-        if not 0 <= index < most:
-            expected = f"the number of an option, {base} to {base + most - 1} (--choice-base {base})"
-            raise RowError(self.columns["solution"], "gold is no option", found=shown(gold), expected=expected)
+        expected = f"the number of an option, {base} to {base + most - 1} (--choice-base {base})"
+        require(0 <= index < most, self.columns["solution"], "gold is no option", gold, expected)
         return LETTERS[index]
 
     def _json_gold(self, gold: Any, task: str) -> str:
         value = json.loads(gold) if isinstance(gold, str) and gold.strip() in ("null", "{}") else gold
-        if value is None or value == "" or value == {} or value != value:
-            raise RowError(self.columns["solution"], "no gold answer", found=shown(gold), expected=f"{task} as JSON")
+        missing = value is None or value == "" or value == {} or value != value
+        require(not missing, self.columns["solution"], "no gold answer", gold, f"{task} as JSON")
         if task == "boxes":
             value = labelled_boxes(value, "object")
         # Parquet has the counts of a compressed run-length code as bytes
@@ -153,9 +154,8 @@ class ColumnsAdapter:
                 for part in parts
             ]
             question = "".join(texts) or None
-        if not isinstance(question, str):
-            expected = "text, or messages of a user"
-            raise RowError(self.columns["prompt"], "no question", found=shown(question), expected=expected)
+        fine = isinstance(question, str)
+        require(fine, self.columns["prompt"], "no question", question, "text, or messages of a user")
         return _NUMBERED.sub(r"<\1>", question)
 
     def _shown(self, example: Mapping[str, Any], question: str) -> tuple[str, list[Any]]:
@@ -163,9 +163,9 @@ class ColumnsAdapter:
         images = self._listed(example, "image")
         videos = [Video(value) for value in self._listed(example, "video")]
         if "video" not in self.columns:
-            if question.lstrip().startswith(VIDEO):  # elsewhere it may be a word of HTML
-                expected = "video=NAME_OF_ITS_COLUMN in --columns"
-                raise RowError("prompt", "a video that no column holds", found=shown(question), expected=expected)
+            shows_one = question.lstrip().startswith(VIDEO)  # elsewhere it may be a word of HTML
+            expected = "video=NAME_OF_ITS_COLUMN in --columns"
+            require(not shows_one, "prompt", "a video that no column holds", question, expected)
             return question, images
         first: list[Any] = []  # what has no mark
         marked: dict[str, deque[Any]] = {}
@@ -187,21 +187,15 @@ class ColumnsAdapter:
         return found
 
     def _choices(self, example: Mapping[str, Any]) -> list[str] | None:
-        choices = self._get(example, "choices")
-        expected = '["red", "blue"] or {"A": "red"}'
+        given = choices = self._get(example, "choices")
         if isinstance(choices, str):  # a csv cell
-            try:
+            with suppress(json.JSONDecodeError):
                 choices = (listed(choices) or json.loads(choices)) if choices.strip() else None
-            except json.JSONDecodeError as error:
-                raise RowError(
-                    self.columns["choices"], "not a list", found=shown(choices), expected=expected
-                ) from error
         if isinstance(choices, Mapping):  # parquet gives every row the keys of all
-            given = {label: text for label, text in choices.items() if text is not None}
-            in_order = [given.get(chr(ord("A") + index)) for index in range(len(given))]
-            choices = choices if None in in_order else in_order
-        if choices is not None and not isinstance(choices, list):
-            raise RowError(self.columns["choices"], "not a list", found=shown(choices), expected=expected)
+            labelled = {label: text for label, text in choices.items() if text is not None}
+            choices = [labelled.get(chr(ord("A") + index)) for index in range(len(labelled))]
+        fine = choices is None or (isinstance(choices, list) and None not in choices)
+        require(fine, self.columns.get("choices", "choices"), "not a list", given, '["red", "blue"] or {"A": "red"}')
         return bare_choices([str(choice) for choice in choices]) if choices else None
 
 

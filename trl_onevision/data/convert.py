@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from trl_onevision.data.adapters import Adapter
 from trl_onevision.data.images import AS_IT_IS, PixelGrid, StoredImage, store_image
 from trl_onevision.data.prompts import find_prompt
-from trl_onevision.data.rows import Raw, row_id
+from trl_onevision.data.rows import Raw, Row, row_id
 from trl_onevision.data.schema import (
     PLACE_TASKS,
     Purpose,
@@ -20,6 +20,7 @@ from trl_onevision.data.schema import (
     is_number,
     naming,
     read_json,
+    require,
     shown,
     validate_row,
 )
@@ -90,20 +91,32 @@ def convert_row(example: Mapping[str, Any], adapter: Adapter, conversion: Conver
     >>> row["solution"], sorted(row["images"][0])
     ('3', ['bytes', 'path'])
 
-    Raises `RowError`, with the row's `id`, for whatever makes the row unusable.
+    Raises `RowError`, with the row's `id`, for whatever makes the row unusable, and `ImportError` where what decodes
+    its videos is missing.
     """
     conversion = Conversion() if conversion is None else conversion
     prompt = find_prompt(conversion.prompt_name(adapter))
     with naming(row_id(example.get("id"))):
-        row = adapter.to_row(Raw(example, conversion.purpose, prompt, adapter.NAME))
+        try:
+            return _converted(Raw(example, conversion.purpose, prompt, adapter.NAME), adapter, conversion)
+        except (RowError, ImportError):
+            raise
+        except Exception as error:  # raw rows hold anything: one that no check foresaw must not end the run
+            found = f"{type(error).__name__}: {shown(str(error))}"
+            expected = "a row in the dataset's own form"
+            raise RowError("row", "cannot be converted", found=found, expected=expected) from error
+
+
+def _converted(raw: Raw, adapter: Adapter, conversion: Conversion) -> Row:
+    row = adapter.to_row(raw)
     with naming(row["id"]):
         stored = _stored(row, conversion)
         if row.get("task") in PLACE_TASKS:
             row["solution"] = _on_stored_image(row["solution"], row["task"], stored, conversion)
         if conversion.originals and any(image.was_larger for image in stored):
             row["originals"] = _originals(row["images"], conversion)
-    row["images"] = [{"bytes": image.data, "path": None} for image in stored]
-    validate_row(row, conversion.purpose)
+        row["images"] = [{"bytes": image.data, "path": None} for image in stored]
+        validate_row(row, conversion.purpose)
     return row
 
 
@@ -166,10 +179,8 @@ def scaled(gold: Any, x: float, y: float) -> Any:
         return [scaled(item, x, y) for item in gold] if _holds_objects(gold) else _moved(gold, x, y)
     if not isinstance(gold, dict):
         return gold
-    if "counts" in gold:
-        expected = "polygons, or an image that is on the grid already"
-        problem = "run-length code of a resized image"
-        raise RowError("solution", problem, found=shown(gold.get("size")), expected=expected)
+    expected = "polygons, or an image that is on the grid already"
+    require("counts" not in gold, "solution", "run-length code of a resized image", gold.get("size"), expected)
     moved = {}
     for key, value in gold.items():
         if key in _AXIS_OF_KEY and is_number(value):
@@ -187,8 +198,8 @@ def _moved(numbers: Any, x: float, y: float) -> Any:
         return numbers
     if not any(map(is_number, numbers)):
         return [_moved(item, x, y) for item in numbers]
-    if len(numbers) % 2 or not all(map(is_number, numbers)):
-        raise RowError("solution", "not coordinates", found=shown(numbers), expected="pairs of x and y")
+    fine = len(numbers) % 2 == 0 and all(map(is_number, numbers))
+    require(fine, "solution", "not coordinates", numbers, "pairs of x and y")
     return [round(value * (x, y)[index % 2], 2) for index, value in enumerate(numbers)]
 
 
@@ -211,7 +222,7 @@ def _holds_objects(value: Any) -> bool:
 
 
 def _xyxy(box: Any) -> list[float]:
-    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
-        raise RowError("solution", "not a box", found=shown(box), expected="[x, y, width, height]")
+    fine = isinstance(box, list) and len(box) == 4 and all(map(is_number, box))
+    require(fine, "solution", "not a box", box, "[x, y, width, height]")
     x, y, width, height = box
     return [x, y, x + width, y + height]

@@ -29,8 +29,7 @@ from trl_onevision.data.columns import ColumnsAdapter
 from trl_onevision.data.convert import BoxFormat, BoxFrame, Conversion, convert_row
 from trl_onevision.data.images import PixelGrid
 from trl_onevision.data.prompts import PROMPTS
-from trl_onevision.data.rows import row_id
-from trl_onevision.data.schema import Purpose, RowError, few, shown
+from trl_onevision.data.schema import Purpose, RowError, few
 from trl_onevision.data.sources import RawRow, SourceError, open_source
 from trl_onevision.data.spans import SpanFrame
 from trl_onevision.data.videos import Sampling
@@ -175,12 +174,6 @@ def _convert(raw: RawRow, adapter: Adapter, conversion: Conversion) -> tuple[Raw
         return raw, convert_row(raw.example, adapter, conversion)
     except RowError as error:
         return raw, error
-    except ImportError:  # of what decodes videos: every such row would be lost, and none is broken
-        raise
-    except Exception as error:  # raw rows hold anything: one that no check foresaw must not end the run
-        found = f"{type(error).__name__}: {shown(str(error))}"
-        expected, name = "a row in the dataset's own form", row_id(raw.example.get("id"))
-        return raw, RowError("row", "cannot be converted", found=found, expected=expected, row_id=name)
 
 
 @contextmanager

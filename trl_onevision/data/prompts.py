@@ -133,8 +133,3 @@ def with_choices(question: str, choices: list[str] | None) -> str:
         return question
     lines = [f"{chr(ord('A') + index)}. {choice}" for index, choice in enumerate(choices)]
     return "\n".join([question, "Choices:", *lines])
-
-
-def assistant_messages(text: str) -> list[dict[str, Any]]:
-    """The completion of an SFT row."""
-    return [{"role": "assistant", "content": [{"type": "text", "text": text}]}]

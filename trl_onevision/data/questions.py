@@ -7,10 +7,10 @@ import re
 from collections.abc import Sequence
 from typing import cast
 
-from trl_onevision.answers.choice import gold_choices, without_label
+from trl_onevision.answers.choice import LETTERS, gold_choices, without_label
 from trl_onevision.answers.markup import plain
 from trl_onevision.answers.task import task_of
-from trl_onevision.data.schema import LETTERS, RowError, Task, shown
+from trl_onevision.data.schema import Task, require
 
 _LABELS = (  # where a line begins with one, then "(A)", then "A." or "A、" in one line
     re.compile(r"^[ \t]*(?:[-*•][ \t]+)?(?:\*\*)?[(（]?([A-Z])[)）.．:：、](?:\*\*)?", re.MULTILINE),
@@ -76,7 +76,7 @@ def classify(answer: str, question: str, choices: list[str] | None = None) -> tu
         return letter[1] if letter else answer, cast(Task, task)
     picks = gold_choices(answer, choices)
     letters = sorted(picks[0]) if picks else []
-    if not letters or not set(letters) <= set(LETTERS[: len(choices)]):
-        expected = f"a letter of {LETTERS[: len(choices)]} or an option's text"
-        raise RowError("solution", "gold is no option", found=shown(answer), expected=expected)
+    known = LETTERS[: len(choices)]
+    fine = letters and set(letters) <= set(known)
+    require(fine, "solution", "gold is no option", answer, f"a letter of {known} or an option's text")
     return letters[0] if len(letters) == 1 else json.dumps(letters), "choice"

@@ -9,13 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trl_onevision.data.prompts import PROMPTS, Prompt, assistant_messages, user_messages
+from trl_onevision.data.prompts import PROMPTS, Prompt, user_messages
 from trl_onevision.data.questions import classify, read_choices
-from trl_onevision.data.schema import Purpose, RowError, Task, read, shown
+from trl_onevision.data.schema import Purpose, RowError, Task, read, require, shown
 from trl_onevision.data.solutions import closing_answer, tagged_completion
 
 Row = dict[str, Any]
-UNNAMED = "unnamed"
 MOST_WORDS = 6  # a longer closing is a sentence: exact comparison would never pay
 
 
@@ -63,7 +62,8 @@ class Asked:
 
     def sft(self, completion: str) -> Row:
         """An SFT row."""
-        return self._row() | {"completion": assistant_messages(completion)}
+        content = [{"type": "text", "text": completion}]
+        return self._row() | {"completion": [{"role": "assistant", "content": content}]}
 
     def grpo(self, solution: str, task: Task, choices: list[str] | None = None) -> Row:
         """A GRPO row around a gold answer whose task is known."""
@@ -98,9 +98,8 @@ def _short_answer(gold: object) -> str:
     known = isinstance(gold, str | int) or (isinstance(gold, float) and not math.isnan(gold))
     closing = closing_answer(str(gold)) if known else None
     answer = closing.answer if closing else str(gold).strip()
-    if not known or not answer:
-        expected = "a short answer as text, or a list of such"
-        raise RowError("solution", "no gold answer", found=shown(gold), expected=expected)
+    expected = "a short answer as text, or a list of such"
+    require(known and answer, "solution", "no gold answer", gold, expected)
     return answer
 
 
@@ -111,15 +110,15 @@ def conversation_turns(raw: Raw) -> tuple[str, str]:
     """
     expected = "one turn from 'human' and one from 'gpt', each with a text as 'value'"
     turns = raw.read("conversations", list, expected)
-    if not all(isinstance(turn, Mapping) for turn in turns):
-        raise RowError("conversations", "wrong type", found=shown(turns), expected=expected)
-    if [turn.get("from") for turn in turns] != ["human", "gpt"]:
-        raise RowError("conversations", "not one question and one answer", found=shown(turns), expected=expected)
+    are_turns = all(isinstance(turn, Mapping) for turn in turns)
+    require(are_turns, "conversations", "wrong type", turns, expected)
+    are_two = [turn.get("from") for turn in turns] == ["human", "gpt"]
+    require(are_two, "conversations", "not one question and one answer", turns, expected)
     question, answer = (turn.get("value") for turn in turns)
     if isinstance(answer, int | float | list):
         answer = json.dumps(answer, ensure_ascii=False, default=str)
-    if not isinstance(question, str) or not isinstance(answer, str):
-        raise RowError("conversations", "wrong type", found=shown(turns), expected=expected)
+    are_texts = isinstance(question, str) and isinstance(answer, str)
+    require(are_texts, "conversations", "wrong type", turns, expected)
     return question, answer
 
 
@@ -142,4 +141,4 @@ def labelled_boxes(value: Any, label: str) -> list[dict[str, Any]]:
 
 def row_id(*names: object) -> str:
     """The first that is a name. Whoever reads files gives rows without one their place as `id`."""
-    return next((str(name) for name in names if name is not None and name != ""), UNNAMED)
+    return next((str(name) for name in names if name is not None and name != ""), "unnamed")

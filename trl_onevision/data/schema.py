@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
 
 from PIL import Image
 
+from trl_onevision.answers.choice import LETTERS
+
 if TYPE_CHECKING:
     from datasets import Features
 
@@ -22,7 +24,6 @@ PURPOSES: tuple[str, ...] = get_args(Purpose)
 TASKS: tuple[str, ...] = get_args(Task)
 PLACE_TASKS: tuple[str, ...] = get_args(PlaceTask)
 JSON_TASKS = (*PLACE_TASKS, "span", "render")
-LETTERS = "ABCDEFGHIJ"  # of the options that rewards read
 ROLES = ("system", "user", "assistant")
 
 
@@ -257,7 +258,7 @@ def image_size(image: Any) -> tuple[int, int] | None:
     try:
         with Image.open(BytesIO(data)) as opened:
             return opened.size
-    except (OSError, ValueError, SyntaxError):
+    except Exception:  # on rubbish Pillow raises anything, and on a bomb an error of its own
         return None
 
 

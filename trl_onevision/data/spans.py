@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from trl_onevision.data.schema import RowError, is_number, read_json, shown
+from trl_onevision.data.schema import RowError, is_number, read_json, require
 
 SpanFrame = Literal["second", "norm1000", "norm1"]
 
@@ -48,7 +48,7 @@ def _span(item: Any) -> tuple[float, float]:
     pair = item
     if isinstance(item, Mapping):
         pair = next(([item[start], item[end]] for start, end in _ENDS if start in item and end in item), None)
-    if not isinstance(pair, list) or len(pair) != 2 or not all(is_number(end) and abs(end) < LONGEST for end in pair):
-        expected = '[start, end], {"start": …, "end": …}, or a list of such, in numbers'
-        raise RowError("solution", "not a span", found=shown(item), expected=expected)
+    fine = isinstance(pair, list) and len(pair) == 2 and all(is_number(end) and abs(end) < LONGEST for end in pair)
+    expected = '[start, end], {"start": …, "end": …}, or a list of such, in numbers'
+    require(fine, "solution", "not a span", item, expected)
     return float(pair[0]), float(pair[1])

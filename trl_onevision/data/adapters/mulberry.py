@@ -5,7 +5,7 @@ unpacked archive: give its folder as `--images`). Completions are kept in their 
 """
 
 from trl_onevision.data.rows import Raw, Row
-from trl_onevision.data.schema import RowError, shown
+from trl_onevision.data.schema import require
 from trl_onevision.data.solutions import closing_answer
 
 NAME = "mulberry"
@@ -26,10 +26,8 @@ def to_row(raw: Raw) -> Row:
     messages = raw.read("messages", list, "two messages")
     images = raw.read("images", list, "a list of paths")
     turns = [turn for turn in messages if isinstance(turn, dict) and isinstance(turn.get("content"), str)]
-    if [turn.get("role") for turn in turns] != ["user", "assistant"]:
-        raise RowError(
-            "messages", "not one question and one solution", found=shown(messages), expected="user, assistant"
-        )
+    are_two = [turn.get("role") for turn in turns] == ["user", "assistant"]
+    require(are_two, "messages", "not one question and one solution", messages, "user, assistant")
     question, solution = (turn["content"] for turn in turns)
     asked = raw.asked(question, images)
     if raw.purpose == "sft":

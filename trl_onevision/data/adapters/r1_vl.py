@@ -5,7 +5,7 @@ The schema is the one that the released training code reads; it was not checked 
 """
 
 from trl_onevision.data.rows import Raw, Row
-from trl_onevision.data.schema import RowError, shown
+from trl_onevision.data.schema import require
 
 NAME = "r1-vl"
 SOURCE = "jingyiZ00/R1-VL-10K"
@@ -30,8 +30,6 @@ def to_row(raw: Raw) -> Row:
 
 def _key_steps(steps: object) -> list[list[str]]:
     wordings = [[step] if isinstance(step, str) else step for step in steps] if isinstance(steps, list) else None
-    if not wordings or not all(isinstance(step, list) and step for step in wordings):
-        raise RowError(
-            "key_steps", "no key steps", found=shown(steps), expected="{'Steps': [wording or list of wordings, …]}"
-        )
-    return wordings
+    fine = wordings and all(isinstance(step, list) and step for step in wordings)
+    require(fine, "key_steps", "no key steps", steps, "{'Steps': [wording or list of wordings, …]}")
+    return wordings or []

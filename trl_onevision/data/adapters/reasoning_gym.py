@@ -11,7 +11,7 @@ that holds the answer somewhere.
 """
 
 from trl_onevision.data.rows import Raw, Row
-from trl_onevision.data.schema import RowError, shown
+from trl_onevision.data.schema import require
 
 NAME = "reasoning-gym"
 SOURCE = None
@@ -56,9 +56,8 @@ def to_row(raw: Raw) -> Row:
     ('8', [])
     """
     made_by = raw.read("metadata", dict, "what the generator says of the row").get("source_dataset")
-    if made_by not in ONE_ANSWER:
-        expected = f"a generator whose questions have one right answer in a line: {', '.join(ONE_ANSWER)}"
-        raise RowError("metadata", "no single answer", found=shown(made_by), expected=expected)
+    expected = f"a generator whose questions have one right answer in a line: {', '.join(ONE_ANSWER)}"
+    require(made_by in ONE_ANSWER, "metadata", "no single answer", made_by, expected)
     question = raw.read("question", str, "the question as text")
     answer = raw.read("answer", str, "the answer as text")
     return raw.asked(question, images=[]).gold(answer)

@@ -8,7 +8,7 @@ Raw rows: `qid`, `query`, `vid` (the name of a video, with or without suffix: gi
 import json
 
 from trl_onevision.data.rows import Raw, Row
-from trl_onevision.data.schema import RowError, shown
+from trl_onevision.data.schema import require
 from trl_onevision.data.videos import Video
 
 NAME = "temporal-grounding"
@@ -30,9 +30,9 @@ def to_row(raw: Raw) -> Row:
     query = raw.read(_given(raw, "query", "sentence"), str, "what happens, as a sentence")
     video = raw.read(_given(raw, "vid", "video"), (str, bytes, dict), "the name of a video")
     column = _given(raw, "relevant_windows", "timestamps", "timestamp")
-    windows = raw.read(column, list, "[[start, end], …] in seconds")
-    if not windows:
-        raise RowError(column, "no gold answer", found=shown(windows), expected="[[start, end], …] in seconds")
+    expected = "[[start, end], …] in seconds"
+    windows = raw.read(column, list, expected)
+    require(windows, column, "no gold answer", windows, expected)
     asked = raw.asked(query.strip().removesuffix("."), [Video(video)], id=raw.get("qid"))
     return asked.grpo(json.dumps(windows, default=str), "span")
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from trl_onevision.data.prompts import PROMPTS
 from trl_onevision.data.questions import bare_choices
 from trl_onevision.data.rows import Raw, Row
-from trl_onevision.data.schema import RowError, Task, shown
+from trl_onevision.data.schema import Task, require
 from trl_onevision.data.solutions import tagged_completion
 from trl_onevision.data.videos import Video
 
@@ -69,6 +69,5 @@ def to_row(raw: Raw) -> Row:
 
 def _one_of(raw: Raw, column: str, known: Iterable[str]) -> str:
     value: str = raw.read(column, str, " or ".join(known))
-    if value not in known:
-        raise RowError(column, "unknown kind", found=shown(value), expected=", ".join(known))
+    require(value in known, column, "unknown kind", value, ", ".join(known))
     return value

@@ -68,7 +68,8 @@ def synthesize(
                 yield made
 
     path = write_dataset(rows(), output, split=split)
-    (path / FACTS).write_text("".join(json.dumps(fact, ensure_ascii=False) + "\n" for fact in facts))
+    lines = (json.dumps(fact, ensure_ascii=False) + "\n" for fact in facts)
+    (path / FACTS).write_text("".join(lines), encoding="utf-8")
     return path
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
-from trl_onevision.data.schema import LETTERS
+from trl_onevision.answers.choice import LETTERS
 from trl_onevision.data.synthesize import scene
 from trl_onevision.data.synthesize.puzzle import TRIES, NoPuzzle, Pictures, Puzzle, all_differ
 
