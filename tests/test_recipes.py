@@ -73,6 +73,14 @@ def test_every_reward_of_a_recipe_resolves(recipe):
         assert callable(getattr(importlib.import_module(module), name))
 
 
+def test_boxes_are_paid_in_the_frame_that_the_model_answers_in():
+    """That is in pixels, as Qwen2.5-VL does; Qwen3-VL answers from 0 to 1000."""
+    for recipe in RECIPES:
+        given = yaml.safe_load(recipe_path(recipe).read_text())
+        if any(name in path for path in given.get("reward_funcs", []) for name in ("iou", "detection", "point")):
+            assert "Qwen2.5-VL" in given["model_name_or_path"] or recipe.startswith("quickstart"), recipe
+
+
 @pytest.mark.parametrize("recipe", [name for name in RECIPES if method_of(name) == "grpo"])
 def test_the_options_of_a_recipe_are_known(recipe):
     from trl_onevision.grpo.options import Options
