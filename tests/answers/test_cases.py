@@ -7,9 +7,28 @@ import pytest
 
 from trl_onevision.rewards import AccuracyReward, accuracy_reward
 
-CASES = [json.loads(line) for line in Path(__file__).with_name("cases.jsonl").read_text().splitlines()]
-KINDS = sorted({case["kind"] for case in CASES})
 COLOURS = ["red", "green", "blue", "yellow"]
+
+
+def cases():
+    """The rows of each kind in `cases.txt`, whose head says how it is written."""
+    kinds = {}
+    for line in Path(__file__).with_name("cases.txt").read_text().splitlines():
+        mark, _, said = line.partition(" ")
+        if mark == "##":
+            rows = kinds.setdefault(said, [])
+        elif mark == "#":
+            task, gold, *options = said.split(" | ")
+            gold = json.loads(gold.removeprefix("J:")) if gold.startswith("J:") else gold
+            columns = None if task == "-" else task, gold, options[0].split(" ; ") if options else None
+        elif mark in ("+", "-"):
+            text = said.replace("⏎", "\n")
+            text = text[1:] if text.startswith("!") else f"<think>some thought, 7, A</think><answer>{text}</answer>"
+            rows.append((*columns, text, float(mark == "+")))
+    return kinds
+
+
+CASES = cases()
 
 
 def score(gold, said, task=None, choices=None, reward=accuracy_reward):
@@ -17,14 +36,12 @@ def score(gold, said, task=None, choices=None, reward=accuracy_reward):
     return value
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CASES)
 def test_cases(kind):
-    rows = [case for case in CASES if case["kind"] == kind]
-    columns = {column: [row[column] for row in rows] for column in ("solution", "task", "choices")}
-    scores = accuracy_reward([row["completion"] for row in rows], **columns)
-    assert [(row["solution"], row["completion"], paid) for row, paid in zip(rows, scores, strict=True)] == [
-        (row["solution"], row["completion"], row["score"]) for row in rows
-    ]
+    tasks, golds, choices, texts, _ = zip(*CASES[kind], strict=True)
+    paid = accuracy_reward(list(texts), solution=golds, task=tasks, choices=choices)
+    wrong = [row for row, value in zip(CASES[kind], paid, strict=True) if value != row[-1]]
+    assert wrong == []
 
 
 NO_PICK_OF_A = """

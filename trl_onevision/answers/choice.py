@@ -11,7 +11,7 @@ from trl_onevision.answers.expression import Unknown
 from trl_onevision.answers.markup import normalize, plain
 from trl_onevision.answers.numerals import CJK
 from trl_onevision.answers.stance import is_asserted, is_denied, is_hedged
-from trl_onevision.answers.words import accepted, exact, is_yes_or_no, yes_or_no
+from trl_onevision.answers.words import accepted, exact, is_yes_or_no, items, yes_or_no
 
 LETTERS = string.ascii_uppercase[:10]  # of labels where the options are not known
 _WORD = re.compile(rf"[{CJK}]|[^\W_]+(?:[.'’-][^\W_]+)*|[%°]")
@@ -22,8 +22,9 @@ MOST_CHARACTERS = 2_000  # of an answer; no pick is that long
 _SAID = r"would|will|do|think|believe|guess|choose|pick|select|go|say|answer"
 _LEAD = re.compile(
     rf"(?:(?:so|thus|therefore|hence|then|my|our|the|this|final|correct|best|right|most|likely|probably|definitely|clearly"
-    rf"|we|(?:i|we)['’](?:ll|d)|i(?=\s(?:{_SAID})\b)|{_SAID}|with|answers?|options?|choices?|letter|label|is|are|be|it"
-    rf"|(?:it|that)['’]s|that|to|which|one|should|must)\b|[故所以因此应该本题正确答案选择项为是我认:,#\s])+",
+    rf"|we|(?:i|we)['’](?:ll|d)|i(?=\s(?:{_SAID})\b)|{_SAID}|with|answers?|options?|choices?|letter|label|is|are|be"
+    rf"|(?:it|that)['’]s|it|that|to|which|one|both|should|must|la|die|respuesta|réponse|risposta|resposta|antwort|es|est|ist"
+    rf")\b|答え|정답|[故所以因此应该本题正确答案选择项为是我认は은:,#\s])+",
     re.IGNORECASE,
 )
 _LABEL = re.compile(
@@ -43,10 +44,12 @@ _REASON = re.compile(
     re.IGNORECASE,
 )
 _CLAUSE = re.compile(r"[,;.!\n，。；]|\bbut\b|但", re.IGNORECASE)
+_TOGETHER = re.compile(r"\b(?:both|all|are|were)\b|[均都皆全]")
 _AND_MORE = re.compile(r"\s?(?:(?:and|plus)\b|[&+和与])", re.IGNORECASE)
+_NOT_ANOTHER = re.compile(r"(?:,\s|\s\()not\s[^,]*\Z", re.IGNORECASE)  # "red, not green"
 _BETWEEN, _BETWEEN_OPEN = re.compile(r"[\s,*_'\"–—-]*"), re.compile(r"[\s,(*_'\"]*(?:is\s)?")
 _WORD_END = r"(?!(?<=[a-z0-9])[a-z0-9])"
-_FORMULA = re.compile(r"\s{0,4}(?:[-=]?>|[=→<~^*]|-\s?[A-Za-z0-9(](?![A-Za-z]))")
+_FORMULA = re.compile(r"\s{0,4}(?:[-=]?>|[=→<~^*≠≤≥≈]|-\s?[A-Za-z0-9(](?![A-Za-z]))")
 _OUTRIGHT = re.compile(r"\b(?:no|wrong|incorrect|false)\b", re.IGNORECASE)
 _LONE = re.compile(r"\s*\W?[A-Za-z]\W?\s*")
 _BRACKETED = re.compile(r"[(\[【]\s?([A-Z])\s?[)\]】]|\b(?:[Oo]ption|[Cc]hoice|选项?)\s?([A-Z])\b")
@@ -91,7 +94,9 @@ def read_choices(text: str, choices: Sequence[Any] | None = None) -> Picks:
     bare = text[lead.end() :] if (lead := _LEAD.match(text)) else text
     picked = _same(text, options, labels) or _labelled(bare, options, labels)
     if picked is None:
-        picked = _same(bare, options, labels) or _named(text) or _by_words(text, options)
+        picked = (
+            _same(bare, options, labels) or _listed(bare, options, labels) or _named(text) or _by_words(text, options)
+        )
     return picked & frozenset(labels)
 
 
@@ -109,8 +114,8 @@ def _same(text: str, options: tuple[str, ...], labels: str) -> Picks:
 def _labelled(text: str, options: tuple[str, ...], labels: str) -> Picks | None:
     """Read a text that begins with a label: what its clauses add or deny, up to a reason; `None` where it does not."""
     if joined := _ALL_LABELS.fullmatch(text):
-        letters = joined[1].replace(" ", "")
-        return frozenset(letters) if list(letters) == sorted(set(letters)) else NONE  # "BD", but not "BAD"
+        letters = re.sub(r"\s", "", joined[1])
+        return frozenset(letters) if len(letters) == len(set(letters)) and not is_hedged(text) else NONE
     first = _LABEL.match(text)
     if first is None:
         return None
@@ -135,7 +140,7 @@ def _labelled(text: str, options: tuple[str, ...], labels: str) -> Picks | None:
             return NONE
         if not denied_before and not is_denied(of_this):
             picked.add(label["letter"].upper())
-        elif not denied_before and label is first and other is None:
+        elif not denied_before and ((label is first and other is None) or _TOGETHER.search(of_this)):
             return NONE
         if other is None or reason:
             return frozenset(picked)
@@ -206,6 +211,12 @@ def _equal_values(option: str, text: str) -> bool | None:
     return same(wanted, given)
 
 
+def _listed(text: str, options: tuple[str, ...], labels: str) -> Picks:
+    """Pick the options that a text lists, and nothing else: "red and blue"."""
+    picks = [_same(item, options, labels) for item in items(text)]
+    return frozenset().union(*picks) if len(picks) > 1 and all(picks) else NONE
+
+
 def _named(text: str) -> Picks:
     """Pick the label that a sentence names in brackets or as an option, if it names one."""
     found = {one or other for one, other in _BRACKETED.findall(text)}
@@ -214,6 +225,7 @@ def _named(text: str) -> Picks:
 
 def _by_words(text: str, options: tuple[str, ...]) -> Picks:
     """Pick the option whose words occur in the text; of "red" and "dark red" the longer one."""
+    text = _NOT_ANOTHER.sub("", text)
     folded = [" ".join(_WORD.findall(normalize(option))) for option in options]
     truths = [is_yes_or_no(option) for option in options]
     if any(truths) and (said := yes_or_no(text)) is not None:

@@ -7,14 +7,16 @@ from decimal import Decimal
 from fractions import Fraction
 
 from trl_onevision.answers import parse
-from trl_onevision.answers.expression import Tree, Undefined, Unknown, evaluate, symbols
+from trl_onevision.answers.expression import Tree, Undefined, Unknown, evaluate, names, symbols
 from trl_onevision.answers.markup import normalize
 from trl_onevision.answers.parse import Quantity, Relation, Sequence, Value
+from trl_onevision.answers.units import Unit
 
 DIGITS, MANY_DIGITS = 50, 400  # what two sides agree to at first is checked with many: 1 + 10^-301 is not 1
 LEEWAY = Decimal("5e-7")  # of a decimal answer to an exact gold: 0.333333 is 1/3
 SMALL_LEEWAY = Decimal("1e-4")  # and relative: 0 is not 1.6e-19
 POINTS = 5
+DEGREE = Unit(Fraction(1), (("°", 1),))
 _ORDERED = {"<": ">", ">": "<", "≤": "≥", "≥": "≤", "=": "=", "≠": "≠", "≈": "≈"}
 
 
@@ -83,6 +85,7 @@ def in_units_of(gold: Quantity, given: Quantity) -> list[Fraction]:
 def _same_quantity(gold: Quantity, given: Quantity, tolerance: float | None) -> bool | None:
     if gold.name and given.name and gold.name != given.name and len(gold.name) == len(given.name) == 1:
         return False
+    gold, given = _in_degrees(gold, given), _in_degrees(given, gold)
     factors = in_units_of(gold, given)
     if not factors:
         return False
@@ -93,6 +96,13 @@ def _same_quantity(gold: Quantity, given: Quantity, tolerance: float | None) -> 
     else:
         verdicts = [_same_number(gold, given, factor, tolerance) for factor in factors]
     return True if True in verdicts else None if None in verdicts else False
+
+
+def _in_degrees(angle: Quantity, other: Quantity) -> Quantity:
+    """π/3 beside degrees is an angle in radians; any other number without a unit is one of degrees."""
+    if angle.units or angle.word or DEGREE not in other.units or "pi" not in names(angle.tree):
+        return angle
+    return Quantity(("/", ("*", angle.tree, ("num", Decimal(180), None)), ("sym", "pi")))
 
 
 def _scaled(tree: Tree, factor: Fraction) -> Tree:
@@ -122,16 +132,16 @@ def _same_trees(left: Tree, right: Tree) -> bool | None:
     """Compare two expressions as constants, or at a few points: equal wherever both have real values."""
     if left == right:
         return True
-    names = sorted(symbols(left) | symbols(right))
-    verdicts = [_vanishes(("+", left, ("-", right)), left, point, names) for point in range(POINTS if names else 1)]
+    free = sorted(symbols(left) | symbols(right))
+    verdicts = [_vanishes(("+", left, ("-", right)), left, point, free) for point in range(POINTS if free else 1)]
     if False in verdicts:
-        return None if {"i", "j"} & set(names) else False
-    return True if verdicts.count(True) >= (2 if names else 1) else None
+        return None if {"i", "j"} & set(free) else False
+    return True if verdicts.count(True) >= (2 if free else 1) else None
 
 
-def _vanishes(difference: Tree, side: Tree, point: int, names: Items[str]) -> bool | None:
+def _vanishes(difference: Tree, side: Tree, point: int, free: Items[str]) -> bool | None:
     """Whether a difference is nothing but rounding: then it shrinks with every digit that is added."""
-    values = {name: _at(name, point) for name in names}
+    values = {name: _at(name, point) for name in free}
     try:
         rough, size = (abs(evaluate(tree, DIGITS, values)) for tree in (difference, side))
         if rough > max(size, Decimal(1)).scaleb(-DIGITS // 3):
@@ -155,6 +165,9 @@ def _same_sequence(gold: Sequence, given: Sequence, tolerance: float | None) -> 
     if len(gold.parts) != len(given.parts):
         return False
     if gold.brackets and given.brackets and gold.brackets != given.brackets:
+        return False
+    named = {part.name for part in gold.parts if isinstance(part, Quantity)}
+    if given.brackets and not gold.brackets and len(named) == 1 and named != {""}:  # "x = 3 or x = 5" is no (3, 5)
         return False
     verdicts = [same(*pair, tolerance) for pair in zip(gold.parts, given.parts, strict=True)]
     if all(verdicts):
@@ -189,10 +202,10 @@ def _same_relation(gold: Relation, given: Relation) -> bool | None:
 
 
 def _proportional(gold: Tree, given: Tree) -> bool | None:
-    names = sorted(symbols(gold) | symbols(given))
+    free = sorted(symbols(gold) | symbols(given))
     ratios = []
     for point in range(POINTS):
-        values = {name: _at(name, point) for name in names}
+        values = {name: _at(name, point) for name in free}
         try:
             ratios.append(evaluate(("/", gold, given), DIGITS, values))
         except Undefined:

@@ -88,6 +88,8 @@ def tokenize(text: str, *, groups: bool = True, decimal_comma: bool = False) -> 
         match = _TOKEN.match(text, at)
         if match is None:
             raise Unreadable(text[at])
+        if text[at] in "∈∪∩∅∑∏∫":
+            raise Unknown(text[at])
         kind = match.lastgroup or ""
         said, end = match[kind], match.end()
         if kind == "number" and "," in said and not (groups and (decimal_comma or _GROUPED.fullmatch(said))):
@@ -357,6 +359,15 @@ def symbols(tree: Tree) -> frozenset[str]:
     >>> sorted(symbols(parse("2pi r + e^x")))
     ['r', 'x']
     """
+    return names(tree) - {"pi", "e", "°"}
+
+
+def names(tree: Tree) -> frozenset[str]:
+    """Return all names of a tree, the constants too.
+
+    >>> sorted(names(parse("2pi r")))
+    ['pi', 'r']
+    """
     found, waiting = set(), [tree]
     while waiting:
         head, *parts = waiting.pop()
@@ -364,7 +375,7 @@ def symbols(tree: Tree) -> frozenset[str]:
             found.add(parts[0])
         elif head != "num":
             waiting += parts
-    return frozenset(found - {"pi", "e", "°"})
+    return frozenset(found)
 
 
 def evaluate(tree: Tree, digits: int, values: dict[str, Decimal] | None = None) -> Decimal:

@@ -45,7 +45,9 @@ _STATED = re.compile(
     + r"[:：][*_]{0,4}"
     + rf"|\b(?:the|my|our|final|correct|right)\s{{1,4}}(?:(?:final|correct|right)\s{{1,4}}){{0,2}}{_NAMED}"
     + rf"\s{{1,4}}(?:is|are|(?:would|should|must)\s{{1,4}}be)\b{_NO_ANSWER}\s{{0,4}}[:：]?[*_]{{0,4}}"
-    + r"|\banswer[*_]{0,4}\s?[:：][*_]{0,4}|(?:答案(?:选项)?(?:应该)?[是为选]|[故应]选)\s{0,4}[:：]?[*_]{0,4}"
+    + r"|\banswer[*_]{0,4}\s?[:：][*_]{0,4}"
+    + r"|(?:答案(?:选项)?(?:应该)?[是为选]|(?:[故应]|所以|因此)选)\s{0,4}[:：]?[*_]{0,4}"
+    + r"|\b(?:respuesta|réponse|risposta|resposta|antwort)\s(?:\w{1,12}\s)?(?:es|est|è|é|ist)\s|答えは|정답은\s?"
     + r"|(?:^|(?<=[.!?]\s))(?:so,?\s{1,4})?(?:I(?:['’]d|\swould|\swill)?\s(?:choose|pick|select|go\swith)|answer\sis)"
     + rf"\b{_NO_ANSWER}\s{{1,4}}|^it(?:['’]s|\sis)\b{_NO_ANSWER}\s{{1,4}}"
     + r"|^\#{4}[ \t]{1,8}(?!\D{0,40}[:：])"
@@ -61,8 +63,8 @@ _END_OF_TURN = re.compile(r"(?:</s>|<\|[a-z_]{1,20}\|>|<eos>|\s)+\Z")
 _CLAUSE_END = re.compile(r"[.,;:!?。，；：！？\n]")
 # A box is a part of the formula that it stands in: "x + \boxed{3}", "\sqrt{\boxed{3}}", "\boxed{3}^2".
 _OPERATOR_BEFORE = re.compile(
-    r"(?:[-+]|(?:(?<![A-Za-z])[A-Za-z]|[\d)}\]])\s?[-+*]\s|[\^√]|\S\s?(?<![-=])[<>≤≥]"
-    r"|\\(?:cdot|times|pm|[gl]eq?|neq?|sqrt|[dt]?frac\s?(?:\{[^{}]{0,40}\}\s?)?)\s?\{?)\s?\Z"
+    r"[-+]\Z|(?:(?:(?<![A-Za-z])[A-Za-z]|[\d)}\]])\s?[-+*]\s|[\^_]\{?|√|\S\s?(?<![-=])[<>≤≥≠]"
+    r"|\\(?:cdot|times|pm|[gl]eq?|neq?|sqrt|log|ln|sin|cos|tan|[dt]?frac\s?(?:\{[^{}]{0,40}\}\s?)?)\s?\{?)\s?\Z"
 )
 _GOES_ON = re.compile(
     r"\$?\s?(?:\^|/\s?[\d\\(a-z]|\\(?:cdot|times|pm|sqrt|[dt]?frac|pi)(?![a-z])|[-+*]\s?(?:[\d\\(]|[knxyz](?![A-Za-z])))"
@@ -75,7 +77,7 @@ _STATES = re.compile(
 )
 _DENIED_OPINION = re.compile(
     r"(?:n['’]t|not|never|nobody|no\sone|hardly)\s(?:\w+\s){0,3}?(?:think|believe|say|claim|sure|certain|true|the\scase|mean)"
-    r"|\b(?:doubt|false\sthat|some|people|others|maybe|perhaps|possibly)\b",
+    r"|\b(?:doubt|(?:false|wrong|untrue)\sthat|some|people|others|maybe|perhaps|possibly)\b",
     re.IGNORECASE,
 )
 CLAUSE = 80
@@ -197,8 +199,8 @@ def unwrapped(text: str) -> str:
         except (ValueError, RecursionError):
             return text
         if isinstance(fields, dict) and len(fields) == 1:
-            (value,) = fields.values()
-            if isinstance(value, str | int | float) and not isinstance(value, bool):
+            ((name, value),) = fields.items()
+            if isinstance(value, str | int | float) and not is_denied(name):
                 return str(value)
     return text
 

@@ -11,13 +11,24 @@ _SUPERSCRIPT = re.compile(f"[{''.join(_SUPERSCRIPTS)}]+")
 _VULGAR = re.compile(r"(\d?)\s?([¼½¾⅐-⅞])")
 _SPELLING = str.maketrans(
     {
-        **dict.fromkeys("−–—‒﹣－", "-"),
+        **dict.fromkeys("−–—‒‐‑﹣－", "-"),
         **dict.fromkeys("\u00a0\u2009\u202f\u2007", " "),
         **dict.fromkeys("⋅∙✕·•", "·"),
         **dict.fromkeys("“”„«»「」『』", '"'),
         **dict.fromkeys("‘’", "'"),
         **dict.fromkeys("º˚", "°"),
-        **{"，": ",", "、": ",", "。": ".", "：": ":", "；": ";", "₂": "2", "٫": ".", "٬": ",", "\u200b": ""},
+        **{
+            "，": ",",
+            "、": ",",
+            "。": ".",
+            "：": ":",
+            "∶": ":",
+            "；": ";",
+            "₂": "2",
+            "٫": ".",
+            "٬": ",",
+            "\u200b": "",
+        },
     }
 )
 _FOREIGN_DIGIT = re.compile(r"(?![0-9])\d")

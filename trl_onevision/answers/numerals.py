@@ -79,6 +79,7 @@ _RUN = re.compile(
     rf"(?:[\s-]{{1,3}}(?:(?:and|point)\s{{1,2}})?(?:an?\s(?={_PART}))?(?:{_CARDINAL}(?!-?{_PART}\w)|{_PART}))*+",
     re.IGNORECASE,
 )
+_MINUS = re.compile(r"\b(?:minus|negative)\s(?=[\d.(\\√])", re.IGNORECASE)
 _CHINESE_FIGURES = {**{figure: n for n, figure in enumerate("零一二三四五六七八九")}, "〇": 0, "两": 2, "兩": 2}
 _CHINESE_SCALES = {"十": 10, "百": 100, "千": 1000, **dict.fromkeys("万萬만", 10**4), **dict.fromkeys("亿億억", 10**8)}
 _CHINESE = re.compile(
@@ -98,7 +99,7 @@ def with_figures(text: str) -> str:
     ('(2/3)', 'five six', '12个', '(1/3)')
     """
     text = _RUN.sub(lambda run: _figures(run[0]), text)
-    text = _CHINESE_PART.sub(_chinese_part, text)
+    text = _MINUS.sub("-", _CHINESE_PART.sub(_chinese_part, text))
     return _CHINESE.sub(_chinese_figures, text)
 
 
@@ -110,8 +111,8 @@ def _figures(run: str) -> str:
 
 
 def _written(value: Fraction) -> str:
-    if value.denominator in (1, 2, 4, 5, 10, 100, 1000) and (value.denominator != 4 or value > 1):
-        return f"{Decimal(value.numerator) / value.denominator:f}" if value.denominator != 2 or value > 1 else "(1/2)"
+    if value.denominator in (1, 5, 10, 100, 1000) or (value.denominator in (2, 4) and value > 1):
+        return f"{Decimal(value.numerator) / value.denominator:f}"
     return f"({value.numerator}/{value.denominator})"
 
 

@@ -63,15 +63,19 @@ _SIGNS = dict(zip("=<>≤≥≠≈≃≅∼⩽⩾", "=<>≤≥≠≈≈≈≈≤
 _SIGN_COMMANDS = {"le": "≤", "leq": "≤", "leqslant": "≤", "ge": "≥", "geq": "≥", "geqslant": "≥", "lt": "<", "gt": ">"}
 _SIGN_COMMANDS |= {"ne": "≠", "neq": "≠", "approx": "≈", "equiv": "=", "simeq": "≈", "sim": "≈", "doteq": "≈"}
 _JOINTS = ("or", "and", "或", "和", "与", "或者", "及", "以及")
-_MONEY = re.compile(r"^(-?\s?)((?:US\s?)?\\\$|[€£¥₹₩₽])\s?(?=[-\d.(])")
+_MONEY = re.compile(r"^(-?\s?)((?:US\s?)?\\\$|[€£¥₹₩₽]|USD|EUR|GBP|RMB|CNY)\s?(?=[-\d.(])")
 # "red apples in the picture" may follow a number; "or more", "of 7", "if it rains", "to 9" may not.
 _NO_NOUN_WORDS = (
     "and to than more less fewer plus minus times of is are was were does do did if unless when while but so because "
     "since would should from least most greater smaller then that which who as through until before after into "
     "divided multiplied modulo mod squared cubed factorial percent half thirds hundredths thousandths hundred "
-    "thousand million billion trillion mln mn bn dozen point ish kilo mille tens minimum maximum zero st nd rd th"
+    "thousand million billion trillion mln mn bn dozen point ish something kilo mille tens "
+    "minimum maximum zero tops max"
 )
 _NO_NOUN = frozenset(_NO_NOUN_WORDS.split())
+_AND_OF_UNITS = re.compile(
+    r"(\d\s?([^\W\d_]{1,20}))(?:,|\sand|,\sand)\s(\d{1,9}(?:\.\d{1,9})?\s?([^\W\d_]{1,20}))(?![\w/^])"
+)
 _WORDS = re.compile(r"[A-Za-z]+(?:['’-][A-Za-z]+)*")
 _NO_TAIL = re.compile(r"[和与及上下多少超余几至到的成折分比左か]")
 _COUNTER_WORDS = "个 個 只 条 本 名 位 张 つ 個 개 项 unit item one piece total altogether answer"
@@ -131,11 +135,19 @@ def _value(text: str, number: bool) -> Value:
     money = _MONEY.match(text)
     if money:
         text = f"{money[1]}{text[money.end() :]} {money[2].replace('US', '')}"
+    text = _AND_OF_UNITS.sub(_joined_units, text)
     tokens = tokenize(text, groups=not _brackets_of(text), decimal_comma=number)
     parts = _split(tokens, (",", ";", *_JOINTS))
     if len(parts) > 1:
         return Sequence("", tuple(_related(text, part, number) for part in parts if part))
     return _related(text, tokens, number)
+
+
+def _joined_units(found: re.Match[str]) -> str:
+    """Join "2 h and 30 min", whose second unit is a smaller one of the same kind; "2 m and 3 s" are two quantities."""
+    large, small = read_unit(found[2]), read_unit(found[4])
+    one = large and small and large[0].dimension == small[0].dimension and large[0].size > small[0].size
+    return f"{found[1]} {found[3]}" if one else found[0]
 
 
 def _brackets_of(text: str) -> str:
@@ -184,11 +196,21 @@ def _related(text: str, tokens: list[Token], number: bool) -> Value:
     if not sides[0]:
         raise Unreadable("a bound")
     if len(signs) > 1:
-        raise Unknown("a chain of inequalities")
+        return _interval([_plain_value(text, side, False) for side in sides], "".join(signs))
     left, right = (_plain_value(text, side, False) for side in sides)
     if isinstance(left, Quantity) and isinstance(right, Quantity):
         return Relation(signs[0], left.tree, right.tree)
     raise Unreadable(signs[0])
+
+
+def _interval(sides: list[Value], signs: str) -> Sequence:
+    """0 ≤ x < 1 is [0, 1), and so is 1 > x ≥ 0."""
+    if signs[0] in ">≥":
+        sides, signs = sides[::-1], signs[::-1].translate(str.maketrans(">≥<≤", "<≤>≥"))
+    middle = sides[1]
+    if signs not in ("<<", "<≤", "≤<", "≤≤") or not isinstance(middle, Quantity) or middle.tree[0] != "sym":
+        raise Unknown("a chain of inequalities")
+    return Sequence("(["[signs[0] == "≤"] + ")]"[signs[1] == "≤"], (sides[0], sides[2]))
 
 
 def _chain(text: str, sides: list[list[Token]], number: bool) -> Value:
@@ -222,7 +244,7 @@ def _name(text: str, tokens: list[Token]) -> str | None:
         value = _plain_value(text, tokens, False)
     except (Unreadable, Unknown, Undefined):
         value = None
-    if NAME.fullmatch(first) and not (isinstance(value, Quantity) and _is_term(value)):
+    if NAME.fullmatch(first) and is_asserted(first) and not (isinstance(value, Quantity) and _is_term(value)):
         return re.sub(r"\s", "", first)
     if value is None or (isinstance(value, Quantity) and value.tree[0] == "sym" and symbols(value.tree)):
         raise Unreadable(first)
@@ -290,11 +312,11 @@ def _unit_at(
 
     A unit that is known, the words of one that is not, and a second quantity behind the unit: "2 h 30 min".
     """
-    if token.text in ("*", "/", "(", "{", "[", "^", "-", "+", "|", "√", ":", "!"):
+    if token.text in ("*", "/", "(", "{", "[", "^", "-", "+", "|", "√", ":", "!", "st", "nd", "rd", "th"):
         return None
     if token.kind == "number" or (token.kind == "command" and token.text not in ("Omega", "mu", "$")):
         return None
-    compound = re.match(r"([^\W\d_]+)\s?(?:,|and)?\s?(?=\d)", rest)
+    compound = re.match(r"([^\W\d_]+)\s?(?=\d)", rest)
     if compound and tree[0] == "num" and (units := read_unit(compound[1])):
         return units, "", rest[compound.end() :]
     units = read_unit(rest)

@@ -21,16 +21,16 @@ SENTENCE_END = re.compile(
 )
 # What takes back or widens what was said just before it.
 AFTERTHOUGHT = re.compile(
-    r"[^\w\n]{0,6}(?:(?:or|nope|wait,?\sno|actually|i\smean|maybe|perhaps|possibly)\b|no,\s(?=it\b|[-$\\(]*[\dA-Z]\b)"
+    r"[^\w\n]{0,6}(?:(?:or|nope|wait,?\sno|actually|i\smean|maybe|perhaps|possibly)\b|no,\s(?=(?:it|that|this)\b|[-$\\(]*[\dA-Z]\b)"
     r"|或|也许|可能)",
     re.IGNORECASE,
 )
 _REASON = re.compile(
     r",?\s+because\b|,\s+(?:since|which|where|so that|as (?:it|the|there))\b|[,，]?因为"
-    r"|(?:,\s|\s\()not\s(?=[-$\\(]{0,3}\d[^A-Za-z]{0,12}\Z)|,?\s(?:rather\sthan|instead\sof)\s(?=[-$\\(]{0,3}\d[^A-Za-z]{0,12}\Z)",
+    r"|(?:(?:,\s|\s\()not|,?\s(?:rather\sthan|instead\sof))\s(?=[-$\\(]{0,3}\d\S*(?:\s[^\s\d]{1,12})?\Z)",
     re.IGNORECASE,
 )
-_FIGURE = re.compile(r"\d")
+_MORE = re.compile(r"[.!?。！？]|,\s+wh(?:ich|ere)")
 _SINCE = re.compile(r"\s+(?:since|which|where|so that)\b")
 
 # What a name may be made of: "AB", "∠ABC", "f'", "\alpha", "面积".
@@ -39,7 +39,7 @@ NAME = re.compile(r"(?:[\\∠△Δ]?\s?[A-Za-zα-ωΔ'_{}()△∠,\s]|\\[a-z]+|\
 _COPULA = re.compile(
     r"\b(?:is|are|was|were|be|equals|equal\sto|has|have|had|got|gets?|gives?|makes?|counts?|counted|see|needs?|totals?|of"
     r"|yields?|as|about|approximately|around|roughly|exactly|only|just|approx\.?|answers?|results?|es|est|ist)\b\s*:?\s*"
-    r"|['’]s\s+|(?:应该)?[是为有得]|等于|大?约|一共|总共|共|[:≈]|\\approx\b"
+    r"|['’]s\s+|\b(?:in|year)\s(?=[12]\d{3}\Z)|(?:应该)?[是为有得]|等于|大?约|一共|总共|共|[:≈]|\\approx\b"
 )
 _LEAD = re.compile(rf"[A-Za-z{CJK}'’,\s\-:*_]*(?:\b[A-Za-z]+\s\d{{1,3}}\s[A-Za-z{CJK}'’,\s\-:]*)?")
 # "the square root of 3", "half of 3": what a sentence makes of its number.
@@ -58,6 +58,8 @@ _TAIL = re.compile(
     r"(?<=[\w%°}])'?,?\s(?:left|remaining|in|on|at|after|that|which|with|for|when|as|since|of\sthem|are\s(?:left|there|shown))\b"
     r"(?:\s[^\d\\=+*/<>^]{1,200}|)\Z"
 )
+_IF = re.compile(r"(?:if|unless|whether|suppose)\b", re.IGNORECASE)
+_ABOUT = re.compile(r"\s\((?:≈|about|approximately|approx\.?)\s?([^()]{1,40})\)\W*$")  # "√2 (about 1.41)"
 MOST_LEADS = 8
 
 
@@ -89,18 +91,21 @@ def cores(text: str) -> Iterator[str]:
     """
     said = without_reason(text)
     rest = text[len(said) :]
-    adds = AFTERTHOUGHT.match(rest) or (SENTENCE_END.match(rest) and (_FIGURE.search(rest) or not is_asserted(rest)))
-    if rest and not adds:
+    takes_back = _MORE.match(rest) and (re.search(r"\d", rest) or not is_asserted(rest))
+    if rest and not takes_back and not AFTERTHOUGHT.match(rest):
         yield from _cores(said)
     yield from _cores(text)
 
 
 def _cores(text: str) -> Iterator[str]:
+    text = _ABOUT.sub(r" ≈ \1", text)
     if not is_asserted(text):
         yield text.rstrip(" .,;")
         return
     bare = _without_closing(text)
     yield bare
+    if _IF.match(bare):
+        return
     twice = re.match(r"(\w+)\s?[:,;-]\s(?=[A-Za-z])(?=.*\b\1\b)", bare, re.IGNORECASE)  # "FIVE: I count five"
     bare = bare[twice.end() :] if twice else bare
     for copula in itertools.islice(_COPULA.finditer(bare), MOST_LEADS):

@@ -19,8 +19,8 @@ _DENIED = re.compile(
 _HEDGED = re.compile(
     r"\b(?:or|oder|ou|или|maybe|perhaps|possibly|might|either|between|could|may|unsure|uncertain|alternative\w*|unclear|vs"
     r"|versus|else|otherwise|failing|sometimes|partly|partially|e\.?g|for\s(?:example|instance)|such\sas|etc|among\sothers"
-    r"|(?:some|any)thing\slike|so\s(?:on|forth)|(?:some|they|people|others|one\swould)\s(?:say|claim)s?)\b|\w-ish\b"
-    r"|,\ssay\W*\Z|\.\.\.|或者?|还是|也许|可能|要么|(?<!分)之一|[均都]可|大概|似乎|例如|比如|诸如|随便|什么的|之类|等等|等\W*\Z",
+    r"|(?:some|any)thing\slike|so\s(?:on|forth)|(?:some|they|people|others|one\swould)\s(?:say|claim)s?)\b|(?<!\s)-ish\b|\A\s*like\b"
+    r"|,\ssay\W*\Z|\.\.\.|\\[lc]?dots|或者?|还是|也许|可能|要么|(?<!分)之一|[均都]可|大概|似乎|例如|比如|诸如|随便|什么的|之类|等等|(?<![相平全])等\W*\Z",
     re.IGNORECASE,
 )
 # What says that the value is another: a bound, or "nearly".
@@ -45,7 +45,7 @@ _BEFORE = re.compile(
     re.IGNORECASE,
 )
 _BEHIND = re.compile(
-    rf"[\s\])}}>\"'`*_]{{0,8}}(?:(?:is|are|was|were)(?:\snot\b|n['’]t\b|\s(?:{_WRONG})\b)"
+    rf"[\s\])}}>\"'`*_]{{0,8}}(?:(?:is|are|was|were)(?:\snot\b|n['’]t\b|\s(?:{_WRONG}|impossible|unlikely)\b)"
     rf"|[(:,-]{{0,2}}\s?(?:{_WRONG})\b|(?:是错|不对|不是|错误))",
     re.IGNORECASE,
 )

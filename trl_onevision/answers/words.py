@@ -20,9 +20,9 @@ _ELEMENT = (  # the longer symbols first
     "(?:He|Li|Be|Ne|Na|Mg|Al|Si|Cl|Ar|Ca|Sc|Ti|Cr|Mn|Fe|Co|Ni|Cu|Zn|Ga|Ge|As|Se|Br|Kr|Rb|Sr|Zr|Nb|Mo|Tc|Ru|Rh|Pd|Ag|Cd"
     "|In|Sn|Sb|Te|Xe|Cs|Ba|La|Ce|Nd|Sm|Eu|Gd|Pt|Au|Hg|Tl|Pb|Bi|Po|Rn|Ra|Th|Pu|H|B|C|N|O|F|P|S|K|V|Y|I|W|U)"
 )
-_FORMULA = re.compile(rf"(?:{_ELEMENT}\d{{0,3}}|\((?:{_ELEMENT}\d{{0,3}})++\)\d{{0,3}})++")
+_FORMULA = re.compile(rf"(?:{_ELEMENT}\d{{0,3}}|\((?:{_ELEMENT}\d{{0,3}})++\)\d{{0,3}})++(?P<charge>\d?[+-])?")
 _ALONE = ("H2", "N2", "O2", "O3", "F2", "Cl2", "Br2", "I2", "P4", "S8")
-_INDEX_MARKS = re.compile(r"\\ce\b|[_{}$\s]")
+_INDEX_MARKS = re.compile(r"\\ce\b|[_{}$\s]|\^(?=\{?\d?[+-]\}?\s?$)|</?su[bp]>")
 
 
 def formula(text: str) -> str | None:
@@ -32,9 +32,10 @@ def formula(text: str) -> str | None:
     ('H2O', 'Fe2O3', 'Ca(OH)2', None, None)
     """
     bare = _INDEX_MARKS.sub("", plain(text)).rstrip(".")
-    if len(bare) > 60 or not _FORMULA.fullmatch(bare) or not any(figure.isdigit() for figure in bare):
+    made_of = _FORMULA.fullmatch(bare) if len(bare) <= 60 else None
+    if made_of is None or not re.search(r"\d|[+-]$", bare):
         return None
-    return bare if bare in _ALONE or len(set(re.findall(_ELEMENT, bare))) > 1 else None
+    return bare if made_of["charge"] or bare in _ALONE or len(set(re.findall(_ELEMENT, bare))) > 1 else None
 
 
 def exact(gold: str, answer: str) -> float:
@@ -81,21 +82,39 @@ def word_accuracy(gold: str, answer: str) -> float:
     return max(0.0, 1 - Levenshtein.distance(wanted, given) / len(wanted))
 
 
-_YES = "yes yeah yep true correct 是 是的 对 正确 没错 没有错 有 可以 能 会 はい 네 예 да sí si oui ja sim vero vrai"
+_YES = "yes yeah yep true correct 是 是的 对 正确 没错 没有错 不错 无误 没问题 有 可以 能 会"
+_YES += " はい 네 예 да sí si oui ja sim vero vrai"
 _NO = "no nope false incorrect wrong 否 不 不是 不是的 不对 不正确 错 错误 没 没有 不可以 不能 不会 いいえ 아니요"
 _NO += " нет non nein não falso faux"
 _TRUTH = dict.fromkeys(_YES.split(), True) | dict.fromkeys(_NO.split(), False)
 _TOKEN = re.compile(r"\w+(?:['’]\w+)?|[.,;:!?]")
 _MARKS = ".,;:!?"
-_NO_ANSWER = ("or", "and", "is", "was", "isn't", "are", "seems")  # behind a yes: it is spoken of, and not said
+_NO_ANSWER = (
+    "or",
+    "and",
+    "is",
+    "was",
+    "isn't",
+    "are",
+    "seems",
+    "would",
+)  # behind a yes: it is spoken of, and not said
 _NEGATION = re.compile(r"not|never|cannot|\w+n['’]t|nicht|pas|не")
 _NO_NEGATION = ("only", "just", "merely")  # "not only true" is true
-_CHINESE_NO = re.compile(rf"[不没无未][{CJK}]{{1,3}}")
+_CHINESE_NO = re.compile(rf"(?![^\s]*(?:[知确清定必]|不.*不))[不没无未][{CJK}]{{1,3}}")
+_PLAINLY_NOT = re.compile(
+    r"(?:definitely|certainly|absolutely|(?:it|they|he|she|there)\s(?:is|are|does|do|was))?\s?(?:not|n['’]t)(?:\sat\sall)?"
+)
+# "Yes, it is not", "No, it is": the short sentence turns the word before it.
+_TURNED = re.compile(
+    r"(?:yes|no),?\s(?:it|that|they|he|she|there|this)\s(?:is|are|does|do|was|were|can|will|has)(?P<not>n['’]t|\snot)?"
+)
 _PRONOUN_WORDS = "it they there this that he she the we i because since as you these those both neither"
 _PRONOUNS = frozenset(_PRONOUN_WORDS.split())
 _CONDITION = re.compile(r"\b(?:if|unless|when|depend\w*)\b")
+_CONDITIONAL = re.compile(r"\w+,\s(?:but\s)?(?:(?:only\s)?if|unless|it\sdepends)\b")
 _SET_ASIDE = re.compile(
-    r"hardly|barely|scarcely|doubt|except|\bbut\b|other\sthan|rather\sthan|instead|far\sfrom|unlike|without|neither|[除又但]|[,;]\s?(?:or|maybe|perhaps|possibly)\b",
+    r"hardly|barely|scarcely|doubt|except|thing\sbut\b|\bbut\s(?:yes|no|not)\b|\ball\sbut\b|\b(?:half|almost|nearly|mostly)\s(?:true|right|correct)|other\sthan|rather\sthan|instead|far\sfrom|unlike|without|neither|[除又但]|[,;]\s?(?:or|maybe|perhaps|possibly)\b",
     re.IGNORECASE,
 )
 
@@ -121,8 +140,15 @@ def yes_or_no(text: str) -> bool | None:
     if is_hedged(head) or (len(words) < 4 and is_hedged(text)) or _SET_ASIDE.search(text):
         return None
     said = _said(tokens)
+    if _PLAINLY_NOT.fullmatch(normalize(text)):
+        return False
     begins = bool(words) and words[0] in _TRUTH
     if begins and (_CONDITION.search(head) or any(word in _TRUTH or word in _NO_ANSWER for word in words[1:2])):
+        return None
+    turned = _TURNED.fullmatch(normalize(text))
+    if _CONDITIONAL.match(normalize(text)) or (turned and (words[0] == "no") is not bool(turned["not"])):
+        return None
+    if begins and len(words) < 6 and len(set(said)) > 1:
         return None
     return said[0] if said and (begins or len(set(said)) == 1) else None
 
@@ -164,7 +190,7 @@ def same_yes_or_no(gold: str, answer: str) -> float | None:
 
 
 _SEPARATOR = re.compile(
-    r"\s{0,2}(?:[,;、，；\n]|\band\b|\bund\b|\by\b|\bet\b|&|和|与|及)\s{0,2}(?:and\b\s{0,2})?", re.IGNORECASE
+    r"\s{0,2}(?:[,;、，；\n]|→|->|\band\b|\bund\b|\by\b|\bet\b|&|和|与|及)\s{0,2}(?:and\b\s{0,2})?", re.IGNORECASE
 )
 _BULLET = re.compile(r"^\s{0,4}(?:[-*•]|\d{1,3}[.)])\s{1,4}", re.MULTILINE)
 
@@ -178,7 +204,8 @@ def items(text: str) -> list[str]:
     values = listed(text)
     if values is not None:
         return [str(value) for value in values]
-    bare = _BULLET.sub("", text.strip()).strip("[](){}").removesuffix(".")
+    bare = _BULLET.sub("", text.strip()).strip("[](){}\\ ").removesuffix(".")
+    bare = re.sub(r"\A[Bb]oth\s", "", bare)
     lines = bare.split("\n") if "\n" in bare else _SEPARATOR.split(bare)
     return [line.strip() for line in lines if line.strip()]
 
@@ -191,6 +218,8 @@ def same_items(gold: str, answer: str, *, ordered: bool) -> float:
 
     Items are compared as quantities where they are, else after `normalize`. A repeated item counts as often.
     """
+    if answer.rstrip().endswith("?") and not gold.rstrip().endswith("?"):
+        return 0.0
     wanted, given = ([item_key(item) for item in items(text)] for text in (gold, answer))
     return float(wanted == given if ordered else Counter(wanted) == Counter(given))
 
@@ -234,7 +263,7 @@ _DATES = [
         rf"(?<!\d){_YEAR}\s?[-/.年]\s?(?P<month>\d{{1,2}})\s?[-/.月]\s?(?P<day>\d{{1,2}})(?!\d)\s?[日号]?",
         rf"(?<!\d){_DAY}\s?[-/.]\s?(?P<month>\d{{1,2}})\s?[-/.]\s?{_YEAR}(?!\d)",
         rf"(?<!\d){_DAY}(?:\s{{1,2}}of)?[\s-]{{1,2}}{_MONTH},?[\s-]{{1,2}}{_YEAR}(?!\d)",
-        rf"\b{_MONTH}\s{{1,2}}{_DAY},?\s{{1,2}}{_YEAR}(?!\d)",
+        rf"\b{_MONTH}\s{{1,2}}(?:the\s)?{_DAY},?\s{{1,2}}{_YEAR}(?!\d)",
     )
 ]
 _HALF = r"(?P<half>am|pm|a\.m|p\.m)\b"
@@ -254,7 +283,7 @@ MOST_WORDS = 8  # around a date or a time
 
 
 # "before 3:05", "3:05 fast": another time than the one that is named.
-_SINCE = re.compile(r"\b(?:before|after|until|till|by|since|from|past|starting)\s*\Z", re.IGNORECASE)
+_SINCE = re.compile(r"\b(?:before|after|until|till|by|since|from|past|starting|in)\s*\Z", re.IGNORECASE)
 _THEN = re.compile(r"\s*(?:\b(?:on|onwards?|later|earlier|ago|fast|slow|early|late)\b|[之以]?[前后後])", re.IGNORECASE)
 
 
@@ -274,7 +303,7 @@ def read_dates(text: str) -> set[date]:
     >>> sorted(day.isoformat() for day in read_dates("3/5/2024")), read_dates("not 2024-03-05")
     (['2024-03-05', '2024-05-03'], set())
     """
-    text = plain(text[:LONGEST])
+    text = with_figures(plain(text[:LONGEST]))
     for pattern in _DATES:
         match = pattern.search(text)
         if match and _is_all(text, *match.span()):
@@ -319,7 +348,7 @@ def read_time(text: str) -> tuple[int, bool] | None:
     text = with_figures(re.sub(r"(?<=[^\s\d])点", "点 ", re.sub("点半", "点30分", re.sub("[一刻]刻", "15分", text))))
     if " " not in text and "-" not in text:
         text = re.sub(r"\bnoon\b", "12:00 pm", re.sub(r"\bmidnight\b", "12:00 am", text))
-    text = re.sub(r"点\s", "点", text)
+    text = re.sub(r"点(\d)分", r"点0\1分", re.sub(r"点\s|(?<=\d)[时時]", "点", text))
     for words, half in _HALF_DAYS:
         text = re.sub(rf"(?:{words})\s?(\S+)|(\S+)\s(?:{words})", lambda m, half=half: f"{m[1] or m[2]} {half}", text)  # type: ignore[misc]
     for pattern in _CLOCKS:
