@@ -422,7 +422,7 @@ def test_a_model_given_by_name_gets_the_template_too(run: Callable[..., Any], tm
             {"trl_onevision.environments.Zoom": {"call": 3}},
             "unexpected keyword argument 'call'; it takes frame, calls",
         ),
-        ({"math.pi": {}}, "is not a callable object"),
+        ({"math.pi": {}}, "cannot be called"),
         ({"trl_onevision.environments.Zoom": None, "trl_onevision.environments.Render": None}, "one for all rows"),
     ],
 )
