@@ -63,6 +63,20 @@ def test_raw_rows_are_not_adapted_without_their_video(tmp_path: Path) -> None:
         OneVisionGRPOTrainer("no/such-model", tiny.reward, config(tmp_path), rows)
 
 
+def test_rows_without_a_prompt_are_refused_before_a_model_is_loaded(tmp_path: Path) -> None:
+    rows = Dataset.from_list([{"question": "How many?", "label": "3"}] * 8)
+    with pytest.raises(ValueError, match=r"no column 'prompt'; it has question, label.*--columns prompt="):
+        OneVisionGRPOTrainer("no/such-model", tiny.reward, config(tmp_path), rows)
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_fewer_rows_than_a_generation_takes_are_refused(make: Callable[..., Any], rows: int) -> None:
+    """TRL makes no batch of them: it takes no step with `max_steps`, and asks for `max_steps` without."""
+    settings = {"num_generations": 4, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}
+    with pytest.raises(ValueError, match=f"train_dataset has {rows} rows, and a generation takes 2: .* 8 / .* 4"):
+        make(**OURS, data=tiny.dataset(2).select(range(rows)), **settings)
+
+
 def test_text_images_and_other_columns_pass() -> None:
     image = {"type": "image", "text": None}
     rows = [asks(image, role="system", images=[b""], task="video", type="video")]

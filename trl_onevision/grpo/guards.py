@@ -1,4 +1,4 @@
-"""What TRL would train on without the model seeing it: found and named before anything is trained.
+"""Rows that cannot be trained on as they are meant: found and named before anything is trained.
 
 TRL 1.16 hands a prompt's blocks to generation, and of those only images to the pass that scores.
 """
@@ -78,6 +78,26 @@ def refuse_unseen(dataset: Any, name: str, owned: bool) -> None:
         for column in kept - {"prompt"}:
             if any(table[column].to_pylist()):
                 _refuse_column(column, name)
+
+
+def refuse_unusable(dataset: Any, args: Any, owned: bool) -> None:
+    """Raise where a run could not take its first step: rows without a prompt, or fewer than a generation takes.
+
+    Of fewer TRL's sampler makes no batch, and the run would end at once, in silence where it has `max_steps`.
+    """
+    if not isinstance(dataset, Dataset):
+        return
+    if not owned and "prompt" not in dataset.column_names:
+        raise ValueError(
+            f"train_dataset has no column 'prompt'; it has {', '.join(dataset.column_names) or 'none'}. "
+            "`trl-onevision prepare NAME --columns prompt=…,solution=…` makes rows of it (docs/data.md)."
+        )
+    if args is not None and len(dataset) < (needed := args.generation_batch_size // args.num_generations):
+        raise ValueError(
+            f"train_dataset has {len(dataset)} rows, and a generation takes {needed}: generation_batch_size "
+            f"{args.generation_batch_size} / num_generations {args.num_generations}. Give more rows, or lower "
+            "gradient_accumulation_steps or per_device_train_batch_size."
+        )
 
 
 def refuse_unseen_rows(rows: list[dict[str, Any]], owned: bool) -> None:

@@ -25,7 +25,7 @@ from trl_onevision.grpo.collator import GroupCollator, decode_rows, keep_encoded
 from trl_onevision.grpo.families import Sharing, has_dropout, sharing
 from trl_onevision.grpo.freeze import freeze
 from trl_onevision.grpo.groups import Groups, gather_groups
-from trl_onevision.grpo.guards import refuse_unseen, refuse_unseen_rows
+from trl_onevision.grpo.guards import refuse_unseen, refuse_unseen_rows, refuse_unusable
 from trl_onevision.grpo.loss.head import LigerLoss
 from trl_onevision.grpo.options import Options
 from trl_onevision.grpo.placeholders import Placeholders
@@ -109,6 +109,7 @@ class OneVisionGRPOTrainer(GRPOTrainer):
             train_dataset, eval_dataset = adapt(train_dataset), adapt(eval_dataset)
         refuse_unseen(train_dataset, "train_dataset", self._rows_are_owned)
         refuse_unseen(eval_dataset, "eval_dataset", self._rows_are_owned)
+        refuse_unusable(train_dataset, args, self._rows_are_owned)
         super().__init__(
             model,
             reward_funcs,
