@@ -26,9 +26,9 @@ def draw_sheet(puzzles: Sequence[Puzzle], path: Path) -> None:
         answer = puzzle.solution
         if puzzle.choices:
             answer += f" ({puzzle.choices['ABCDEFGH'.index(answer)]} of {', '.join(puzzle.choices)})"
-        lines = textwrap.wrap(puzzle.question, CHARACTERS)[:4] + textwrap.wrap(f"= {answer}", CHARACTERS)[:3]
-        for number, line in enumerate(lines):
-            colour = "black" if number < len(lines) and not line.startswith("=") else "green"
+        lines = [(line, "black") for line in textwrap.wrap(puzzle.question, CHARACTERS)[:4]]
+        lines += [(line, "green") for line in textwrap.wrap(f"= {answer}", CHARACTERS)[:3]]
+        for number, (line, colour) in enumerate(lines):
             pen.text((left + 5, top + CELL + LINE * number), line, fill=colour, font=font)
     sheet.save(path)
 
