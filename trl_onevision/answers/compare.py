@@ -7,7 +7,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 from trl_onevision.answers import parse
-from trl_onevision.answers.expression import Tree, Undefined, Unknown, evaluate, names, symbols
+from trl_onevision.answers.expression import Tree, Undefined, Unknown, evaluate, evaluate_all, names, symbols
 from trl_onevision.answers.markup import normalize
 from trl_onevision.answers.parse import Quantity, Relation, Sequence, Value
 from trl_onevision.answers.units import Unit
@@ -133,24 +133,26 @@ def _same_trees(left: Tree, right: Tree) -> bool | None:
     if left == right:
         return True
     free = sorted(symbols(left) | symbols(right))
-    verdicts = [_vanishes(("+", left, ("-", right)), left, point, free) for point in range(POINTS if free else 1)]
-    if False in verdicts:
-        return None if {"i", "j"} & set(free) else False
-    return True if verdicts.count(True) >= (2 if free else 1) else None
+    agreed = 0
+    for point in range(POINTS if free else 1):
+        values = {name: _at(name, point) for name in free}
+        verdict = _agree(left, right, values, MANY_DIGITS if agreed == 0 else DIGITS)
+        if verdict is False:
+            return None if {"i", "j"} & set(free) else False
+        agreed += verdict is True
+    return True if agreed >= (2 if free else 1) else None
 
 
-def _vanishes(difference: Tree, side: Tree, point: int, free: Items[str]) -> bool | None:
+def _agree(left: Tree, right: Tree, values: dict[str, Decimal], digits: int) -> bool | None:
     """Whether a difference is nothing but rounding: then it shrinks with every digit that is added."""
-    values = {name: _at(name, point) for name in free}
     try:
-        rough, size = (abs(evaluate(tree, DIGITS, values)) for tree in (difference, side))
+        size, _, rough = map(abs, evaluate_all((left, right), DIGITS, values))
         if rough > max(size, Decimal(1)).scaleb(-DIGITS // 3):
             return False
-        digits = MANY_DIGITS if point == 0 else 2 * DIGITS
-        fine = abs(evaluate(difference, digits, values))
+        fine = rough if digits == DIGITS else abs(evaluate_all((left, right), digits, values)[2])
     except Undefined:
         return None
-    return fine <= max(rough, size.scaleb(5 - DIGITS)).scaleb(DIGITS + 20 - digits)
+    return digits == DIGITS or fine <= max(rough, size.scaleb(5 - DIGITS)).scaleb(DIGITS + 20 - digits)
 
 
 def _at(name: str, point: int) -> Decimal:

@@ -192,13 +192,12 @@ class Parser:
         return ("^", tree, self.exponent()) if self.take("^") else tree
 
     def postfix(self, tree: Tree) -> Tree:
-        while True:
-            if self.take("!"):
-                tree = ("!", tree)
-            elif (self.depth > 1 or self._degree_inside()) and self.take("°"):
-                tree = ("*", tree, ("sym", "°"))
-            else:
-                return tree
+        while (token := self.peek()) and token.text in ("!", "°"):
+            if token.text == "°" and self.depth == 1 and not self._degree_inside():
+                break
+            self.at += 1
+            tree = ("!", tree) if token.text == "!" else ("*", tree, ("sym", "°"))
+        return tree
 
     def _degree_inside(self) -> bool:
         """Whether a degree sign stands inside an expression; one at its end is a unit."""
@@ -384,12 +383,28 @@ def evaluate(tree: Tree, digits: int, values: dict[str, Decimal] | None = None) 
     >>> round(evaluate(parse("sqrt(2)^2"), 30), 9)
     Decimal('2.000000000')
     """
-    context = decimal.Context(prec=digits, Emax=decimal.MAX_EMAX // 4, Emin=decimal.MIN_EMIN // 4)
-    with decimal.localcontext(context):
+    (value,) = evaluate_all((tree,), digits, values)
+    return value
+
+
+def evaluate_all(trees: tuple[Tree, ...], digits: int, values: dict[str, Decimal] | None = None) -> list[Decimal]:
+    """Return the value of each tree, and of two also their difference, which may be far smaller.
+
+    >>> evaluate_all((parse("1/3"), parse("1/4")), 5)
+    [Decimal('0.33333'), Decimal('0.25'), Decimal('0.08333')]
+    """
+    with decimal.localcontext(_context(digits)):
         try:
-            return _evaluate(tree, _constants(digits) | (values or {}))
+            names = _constants(digits) | (values or {})
+            found = [_evaluate(tree, names) for tree in trees]
+            return found if len(found) == 1 else [*found, found[0] - found[1]]
         except (decimal.DecimalException, OverflowError, RecursionError, MemoryError) as error:
             raise Undefined(str(error)) from error
+
+
+@lru_cache(maxsize=16)
+def _context(digits: int) -> decimal.Context:
+    return decimal.Context(prec=digits, Emax=decimal.MAX_EMAX // 4, Emin=decimal.MIN_EMIN // 4)
 
 
 @lru_cache(maxsize=16)
@@ -398,13 +413,13 @@ def _constants(digits: int) -> dict[str, Decimal]:
 
 
 def _evaluate(tree: Tree, values: dict[str, Decimal]) -> Decimal:
-    head, first = tree[:2]
+    head = tree[0]
     if head == "num":
-        return +first
+        return +tree[1]
     if head == "sym":
-        if first not in values:
-            raise Undefined(first)
-        return values[first]
+        if tree[1] not in values:
+            raise Undefined(tree[1])
+        return values[tree[1]]
     if head in _CIRCULAR:
         values = values | {"°": values["pi"] / 180}
     return _OPERATIONS[head](*[_evaluate(part, values) for part in tree[1:]])
@@ -479,7 +494,7 @@ def pi(digits: int) -> Decimal:
         return 4 * quarter
 
 
-_CIRCULAR = ("sin", "cos", "tan", "cot", "sec", "csc")
+_CIRCULAR = frozenset(("sin", "cos", "tan", "cot", "sec", "csc"))
 _OPERATIONS: dict[str, Callable[..., Decimal]] = {
     "+": operator.add,
     "*": operator.mul,

@@ -84,10 +84,11 @@ def plain(text: str) -> str:
 
 
 def _undressed(text: str) -> str:
-    text = _SUPERSCRIPT.sub(lambda run: _power(run[0]), text)
-    text = _VULGAR.sub(lambda half: f"{half[1]} {unicodedata.normalize('NFKC', half[2]).replace('⁄', '/')}", text)
-    text = unicodedata.normalize("NFKC", text.translate(_SPELLING)).translate(_SPELLING)
-    text = _FOREIGN_DIGIT.sub(lambda digit: str(int(digit[0])), text)
+    if not text.isascii():
+        text = _SUPERSCRIPT.sub(lambda run: _power(run[0]), text)
+        text = _VULGAR.sub(lambda half: f"{half[1]} {unicodedata.normalize('NFKC', half[2]).replace('⁄', '/')}", text)
+        text = unicodedata.normalize("NFKC", text.translate(_SPELLING)).translate(_SPELLING)
+        text = _FOREIGN_DIGIT.sub(lambda digit: str(int(digit[0])), text)
     text = _without_fonts(text)
     for pattern, replacement in _NOISE:
         text = pattern.sub(replacement, text)

@@ -58,6 +58,8 @@ _TAIL = re.compile(
     r"(?<=[\w%°}])'?,?\s(?:left|remaining|in|on|at|after|that|which|with|for|when|as|since|of\sthem|are\s(?:left|there|shown))\b"
     r"(?:\s[^\d\\=+*/<>^]{1,200}|)\Z"
 )
+# Words, or marks that a sentence is made of: a formula has none, and is read as it is.
+_SAYS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2}|[^\x00-\x7f:]|[.?!,;](?:\s|\Z)|\s\(|'")
 _IF = re.compile(r"(?:if|unless|whether|suppose)\b", re.IGNORECASE)
 _ABOUT = re.compile(r"\s\((?:≈|about|approximately|approx\.?)\s?([^()]{1,40})\)\W*$")  # "√2 (about 1.41)"
 MOST_LEADS = 8
@@ -89,6 +91,9 @@ def cores(text: str) -> Iterator[str]:
     >>> next(cores("3, because 1 + 2 = 3"))
     '3'
     """
+    if not _SAYS.search(text):
+        yield text
+        return
     said = without_reason(text)
     rest = text[len(said) :]
     takes_back = _MORE.match(rest) and (re.search(r"\d", rest) or not is_asserted(rest))
