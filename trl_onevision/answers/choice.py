@@ -3,6 +3,7 @@
 import re
 import string
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from trl_onevision.answers import parse
@@ -10,6 +11,7 @@ from trl_onevision.answers.compare import same
 from trl_onevision.answers.expression import Unknown
 from trl_onevision.answers.markup import normalize, plain
 from trl_onevision.answers.numerals import CJK
+from trl_onevision.answers.sentence import ANSWER_ABROAD, IS_ABROAD
 from trl_onevision.answers.stance import is_asserted, is_denied, is_hedged
 from trl_onevision.answers.words import accepted, exact, is_yes_or_no, items, yes_or_no
 
@@ -23,13 +25,13 @@ _SAID = r"would|will|do|think|believe|guess|choose|pick|select|go|say|answer"
 _LEAD = re.compile(
     rf"(?:(?:so|thus|therefore|hence|then|my|our|the|this|final|correct|best|right|most|likely|probably|definitely|clearly"
     rf"|we|(?:i|we)['’](?:ll|d)|i(?=\s(?:{_SAID})\b)|{_SAID}|with|answers?|options?|choices?|letter|label|is|are|be"
-    rf"|(?:it|that)['’]s|it|that|to|which|one|both|should|must|la|die|respuesta|réponse|risposta|resposta|antwort|es|est|ist"
-    rf")\b|答え|정답|[故所以因此应该本题正确答案选择项为是我认は은:,#\s])+",
+    rf"|(?:it|that)['’]s|it|that|to|which|one|both|should|must|la|die)\b|{ANSWER_ABROAD}|{IS_ABROAD}"
+    rf"|[故所以因此应该本题正确答案选择项为是我认:,#\s])+",
     re.IGNORECASE,
 )
 _LABEL = re.compile(
     r"(?P<open>[(\[{'*_【]{0,4})(?<![A-Za-z0-9_^'’\\])(?P<letter>[A-Z]|[a-z](?!\())"
-    r"(?P<close>['*_]{0,4}(?:[)\]}】]|[.:、．](?!\d))['*_.:]{0,4}|['*_]{0,4})(?![A-Za-z0-9_^]|['’][A-Za-z])"
+    r"(?P<close>['*_]{0,4}(?:[)\]}】]|[.:](?!\d))['*_.:]{0,4}|['*_]{0,4})(?![A-Za-z0-9_^]|['’][A-Za-z])"
 )
 _DRESS = r"[\s$=\\.,:;()\[\]{}'\"*_|\-]{0,4}"  # around a label alone; a cross and a sign of negation are none
 _ALL_LABELS = re.compile(rf"{_DRESS}([A-Z](?:\s?[A-Z]){{0,9}})(?:\s?[!✓✔✅☑])?{_DRESS}")
@@ -43,7 +45,7 @@ _REASON = re.compile(
     r"\b(?:because|given)\b|[因由]|(?:^|[,;.:(\n—–-])\s?(?:since|as(?!\swell)|so|where|which|thus|hence|therefore)\b",
     re.IGNORECASE,
 )
-_CLAUSE = re.compile(r"[,;.!\n，。；]|\bbut\b|但", re.IGNORECASE)
+_CLAUSE = re.compile(r"[,;.!\n]|\bbut\b|但", re.IGNORECASE)
 _TOGETHER = re.compile(r"\b(?:both|all|are|were)\b|[均都皆全]")
 _AND_MORE = re.compile(r"\s?(?:(?:and|plus)\b|[&+和与])", re.IGNORECASE)
 _NOT_ANOTHER = re.compile(r"(?:,\s|\s\()not\s[^,]*\Z", re.IGNORECASE)  # "red, not green"
@@ -88,9 +90,13 @@ def read_choices(text: str, choices: Sequence[Any] | None = None) -> Picks:
     A label goes before the words; without one, the option that equals the text, in value or in words; without that,
     the one option whose words occur in it. Labels beyond the number of `choices` are no options.
     """
-    options = _options(choices) if choices else ()
+    return _read(text[:MOST_CHARACTERS], _options(choices) if choices else ())
+
+
+@lru_cache(maxsize=8192)
+def _read(text: str, options: tuple[str, ...]) -> Picks:
     labels = string.ascii_uppercase[: len(options)] if options else LETTERS
-    text = re.sub(r"^[-*>]\s+", "", plain(text[:MOST_CHARACTERS]))
+    text = re.sub(r"^[-*>]\s+", "", plain(text))
     bare = text[lead.end() :] if (lead := _LEAD.match(text)) else text
     picked = _same(text, options, labels) or _labelled(bare, options, labels)
     if picked is None:

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from trl_onevision.answers.sentence import AFTERTHOUGHT, SENTENCE_END
+from trl_onevision.answers.sentence import AFTERTHOUGHT, ANSWER_ABROAD, IS_ABROAD, SENTENCE_END
 from trl_onevision.answers.stance import asserts, is_asserted, is_denied, is_hedged
 
 # Literal tags and bounded repeats only: none of these can backtrack.
@@ -24,7 +24,7 @@ _THINK_TAG = re.compile(r"<(/?)think>", re.IGNORECASE | re.ASCII)
 _ANSWER_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE | re.ASCII)
 _BOX_TOKEN = re.compile(r"\\(?:boxed|fbox)\s{0,4}\{|\\.|[{}]", re.DOTALL)
 
-_ANSWERS = "answer|答案|最终答案|正确答案|回答|答え|정답|답|ответ|respuesta|réponse|resposta|antwort|risposta"
+_ANSWERS = f"answer|答案|最终答案|正确答案|回答|{ANSWER_ABROAD}"
 _LINE = (
     r"^(?!\n)[ \t>*#_-]{{0,16}}+(?:\\[(\[]\s{{0,4}})?(?:\\text(?:bf)?\s?\{{)?(?:the\s{{1,4}})?"
     r"(?:final\s{{1,4}}|correct\s{{1,4}}){{0,2}}(?:{words})[\s*_]{{0,4}}(?:is|are|是|为)?[\s*_]{{0,4}}"
@@ -47,7 +47,7 @@ _STATED = re.compile(
     + rf"\s{{1,4}}(?:is|are|(?:would|should|must)\s{{1,4}}be)\b{_NO_ANSWER}\s{{0,4}}[:：]?[*_]{{0,4}}"
     + r"|\banswer[*_]{0,4}\s?[:：][*_]{0,4}"
     + r"|(?:答案(?:选项)?(?:应该)?[是为选]|(?:[故应]|所以|因此)选)\s{0,4}[:：]?[*_]{0,4}"
-    + r"|\b(?:respuesta|réponse|risposta|resposta|antwort)\s(?:\w{1,12}\s)?(?:es|est|è|é|ist)\s|答えは|정답은\s?"
+    + rf"|(?:{ANSWER_ABROAD})\s?(?:[a-z]{{1,12}}\s)?(?:{IS_ABROAD})\s{{0,4}}"
     + r"|(?:^|(?<=[.!?]\s))(?:so,?\s{1,4})?(?:I(?:['’]d|\swould|\swill)?\s(?:choose|pick|select|go\swith)|answer\sis)"
     + rf"\b{_NO_ANSWER}\s{{1,4}}|^it(?:['’]s|\sis)\b{_NO_ANSWER}\s{{1,4}}"
     + r"|^\#{4}[ \t]{1,8}(?!\D{0,40}[:：])"

@@ -135,6 +135,7 @@ _INDEX = re.compile(r"(?<=\w)_(?=[\d{+-])|[{}$`*]")  # H_2O
 _EDGES = " \t\r\n.,;:!?\"'“”‘’«»()[]。，；：！？、"
 
 
+@lru_cache(maxsize=4096)
 def normalize(text: str) -> str:
     r"""Reduce a text to what counts when answers are compared.
 

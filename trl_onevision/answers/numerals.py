@@ -134,8 +134,14 @@ def spoken(words: list[str]) -> Fraction | None:
         value = spoken(words[1:])
         return None if value is None else value / 2
     part = _PARTS.get(words[-1]) or _PARTS.get(words[-1].removesuffix("s"))
+    if part and "and" in words[1:-1]:  # two and a half
+        at = len(words) - 1 - words[::-1].index("and")
+        whole, share = spoken(words[:at]), spoken(words[at + 1 :])
+        return whole + share if whole is not None and share is not None and share < 1 else None
     if part:
-        return _with_part(words, part)
+        counted = Fraction(1) if len(words) == 1 else spoken(words[:-1]) if len(words) == 2 else None
+        agrees = counted is not None and counted.denominator == 1 and (counted == 1) != words[-1].endswith("s")
+        return counted / part if counted is not None and agrees else None
     if "point" in words:
         at = words.index("point")
         whole, decimals = spoken(words[:at]), [_SMALL.get(word, 10) for word in words[at + 1 :]]
@@ -143,21 +149,6 @@ def spoken(words: list[str]) -> Fraction | None:
             return None
         return whole + Fraction(int("".join(map(str, decimals))), 10 ** len(decimals))
     return _cardinal(words)
-
-
-def _with_part(words: list[str], part: int) -> Fraction | None:
-    plural = words[-1] == "halves" or words[-1].endswith("s")
-    if "and" in words and words.index("and") < len(words) - 1 and words[0] not in _PARTS:  # two and a half
-        at = len(words) - 1 - words[::-1].index("and")
-        whole, rest = spoken(words[:at]), words[at + 1 :]
-        share = spoken(rest)
-        return whole + share if whole is not None and share is not None and share < 1 else None
-    if len(words) == 1:
-        return Fraction(1, part) if not plural else None
-    counted = spoken(words[:-1])
-    if counted is None or counted.denominator != 1 or len(words) > 2:
-        return None
-    return Fraction(counted, part) if counted == 1 or plural else None
 
 
 def _cardinal(words: list[str]) -> Fraction | None:

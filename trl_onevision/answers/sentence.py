@@ -7,6 +7,10 @@ from collections.abc import Iterator
 from trl_onevision.answers.numerals import CJK
 from trl_onevision.answers.stance import is_asserted
 
+# How an answer is announced, in the languages that models write in.
+ANSWER_ABROAD = "答え|정답|답|ответ|respuesta|réponse|resposta|antwort|risposta"
+IS_ABROAD = r"(?:est|ist|es|è|é)\b|は|은"
+
 # "B. The", "5 cm. So", but not "St. Louis", "J. K. Rowling", "U.S. Army": behind a title or a lone capital a sentence
 # ends only where the next word is one that sentences begin with.
 _OPENERS = (
@@ -38,7 +42,7 @@ NAME = re.compile(r"(?:[\\∠△Δ]?\s?[A-Za-zα-ωΔ'_{}()△∠,\s]|\\[a-z]+|\
 # What may be said before a value, up to its last word: "The area is", "There are", "x equals", "一共有".
 _COPULA = re.compile(
     r"\b(?:is|are|was|were|be|equals|equal\sto|has|have|had|got|gets?|gives?|makes?|counts?|counted|see|needs?|totals?|of"
-    r"|yields?|as|about|approximately|around|roughly|exactly|only|just|approx\.?|answers?|results?|es|est|ist)\b\s*:?\s*"
+    rf"|yields?|as|about|approximately|around|roughly|exactly|only|just|approx\.?|answers?|results?|{IS_ABROAD})\b\s*:?\s*"
     r"|['’]s\s+|\b(?:in|year)\s(?=[12]\d{3}\Z)|(?:应该)?[是为有得]|等于|大?约|一共|总共|共|[:≈]|\\approx\b"
 )
 _LEAD = re.compile(rf"[A-Za-z{CJK}'’,\s\-:*_]*(?:\b[A-Za-z]+\s\d{{1,3}}\s[A-Za-z{CJK}'’,\s\-:]*)?")
