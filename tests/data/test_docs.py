@@ -5,10 +5,9 @@ from pathlib import Path
 
 from trl_onevision.data.adapters import find, names
 from trl_onevision.data.prompts import PROMPTS
-from trl_onevision.data.schema import MEANING, GRPORow, SFTRow
+from trl_onevision.data.schema import CONTRACT
 
 PAGE = Path(__file__).parents[2] / "docs" / "data.md"
-TYPES = GRPORow.__annotations__ | SFTRow.__annotations__
 
 
 def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
@@ -17,11 +16,8 @@ def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def contract_table() -> str:
-    def kind(column: str) -> str:
-        text = TYPES[column].__forward_arg__.replace("dict[str, Any]", "message").replace("list[Any]", "list[image]")
-        return text.replace("Task", "str").replace("|", "or")
-
-    return table(("column", "type", "meaning"), [(f"`{c}`", f"`{kind(c)}`", text) for c, text in MEANING.items()])
+    rows = [(f"`{column}`", f"`{kind.replace('|', 'or')}`", text) for column, (kind, text) in CONTRACT.items()]
+    return table(("column", "type", "meaning"), rows)
 
 
 def adapters_table() -> str:

@@ -3,17 +3,15 @@
 from trl_onevision.data.adapters import adapter_for
 from trl_onevision.data.convert import Conversion, convert_row
 from trl_onevision.data.images import PixelGrid, decode_image, store_image
-from trl_onevision.data.schema import GRPORow, RowError, SFTRow, features, validate_row
+from trl_onevision.data.schema import RowError, features, validate_row
 from trl_onevision.data.videos import Sampling, Video, store_video
 from trl_onevision.data.writer import OutputExists, write_dataset
 
 __all__ = [
     "Conversion",
-    "GRPORow",
     "OutputExists",
     "PixelGrid",
     "RowError",
-    "SFTRow",
     "Sampling",
     "Video",
     "adapter_for",

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from PIL import Image
 
@@ -20,63 +20,47 @@ Purpose = Literal["sft", "grpo"]
 AnswerTask = Literal["math", "choice", "number", "text", "yes_no", "count", "list", "set", "order", "date", "time"]
 PlaceTask = Literal["boxes", "points", "masks", "action"]  # golds that are places in the image
 Task = Literal[AnswerTask, PlaceTask, "span", "render"]
-PURPOSES: tuple[str, ...] = get_args(Purpose)
 TASKS: tuple[str, ...] = get_args(Task)
 PLACE_TASKS: tuple[str, ...] = get_args(PlaceTask)
 JSON_TASKS = (*PLACE_TASKS, "span", "render")
 ROLES = ("system", "user", "assistant")
 
 
-class GRPORow(TypedDict):
-    """One prompt to generate from, and the gold answer that scores what was generated.
-
-    The annotations are the contract: each key is a column of the parquet files, `None` stands for "has none".
-    """
-
-    prompt: list[dict[str, Any]]
-    images: list[Any]
-    originals: list[Any] | None
-    solution: str
-    task: Task
-    choices: list[str] | None
-    key_steps: list[list[str]] | None
-    difficulty: float | None
-    uncertainty: float | None
-    duration: float | None
-    visual_facts: list[str] | None
-    id: str
-    source: str
-
-
-class SFTRow(TypedDict):
-    """One prompt and the completion to learn."""
-
-    prompt: list[dict[str, Any]]
-    completion: list[dict[str, Any]]
-    images: list[Any]
-    id: str
-    source: str
-
-
-MEANING: dict[str, str] = {
-    "prompt": "messages; an image block stands where each image belongs",
-    "completion": "the assistant message to learn (SFT)",
-    "images": "list of images, 0 to n; a text-only row has `[]`",
-    "originals": "the images as they came, where those of `images` were reduced and `--originals` asked for it (GRPO)",
-    "solution": "the gold answer as text; JSON for " + ", ".join(f"`{task}`" for task in JSON_TASKS) + " (GRPO)",
-    "task": ", ".join(f"`{task}`" for task in TASKS) + "; routes the row to its reward (GRPO)",
-    "choices": "the option texts of a `choice` row, or null (GRPO)",
-    "key_steps": "the key steps of a reference solution, each with its equivalent wordings, or null (GRPO)",
-    "difficulty": "how hard the row is, as `budget_reward` reads it, or null (GRPO)",
-    "uncertainty": "how unsure that is, as `budget_reward` reads it, or null (GRPO)",
-    "duration": "seconds of the row's video, for spans in another frame, or null (GRPO)",
-    "visual_facts": "what a right answer has seen, as `VisualFactsReward` reads it, or null (GRPO)",
-    "id": "the row's name in the raw dataset; every error about a row gives it",
-    "source": "the dataset that the row came from",
+# Each column of the parquet files: its type, in which `None` stands for "has none", and what it means
+CONTRACT: dict[str, tuple[str, str]] = {
+    "prompt": ("list[message]", "messages; an image block stands where each image belongs"),
+    "completion": ("list[message]", "the assistant message to learn (SFT)"),
+    "images": ("list[image]", "list of images, 0 to n; a text-only row has `[]`"),
+    "originals": (
+        "list[image] | None",
+        "the images as they came, where those of `images` were reduced and `--originals` asked for it (GRPO)",
+    ),
+    "solution": (
+        "str",
+        "the gold answer as text; JSON for " + ", ".join(f"`{task}`" for task in JSON_TASKS) + " (GRPO)",
+    ),
+    "task": ("str", ", ".join(f"`{task}`" for task in TASKS) + "; routes the row to its reward (GRPO)"),
+    "choices": ("list[str] | None", "the option texts of a `choice` row, or null (GRPO)"),
+    "key_steps": (
+        "list[list[str]] | None",
+        "the key steps of a reference solution, each with its equivalent wordings, or null (GRPO)",
+    ),
+    "difficulty": ("float | None", "how hard the row is, as `budget_reward` reads it, or null (GRPO)"),
+    "uncertainty": ("float | None", "how unsure that is, as `budget_reward` reads it, or null (GRPO)"),
+    "duration": ("float | None", "seconds of the row's video, for spans in another frame, or null (GRPO)"),
+    "visual_facts": (
+        "list[str] | None",
+        "what a right answer has seen, as `VisualFactsReward` reads it, or null (GRPO)",
+    ),
+    "id": ("str", "the row's name in the raw dataset; every error about a row gives it"),
+    "source": ("str", "the dataset that the row came from"),
 }
-NUMBERS = ("difficulty", "uncertainty", "duration")
-OPTIONAL = ("originals", "choices", "key_steps", *NUMBERS, "visual_facts")
-COLUMNS: dict[str, tuple[str, ...]] = {"grpo": tuple(GRPORow.__annotations__), "sft": tuple(SFTRow.__annotations__)}
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "grpo": tuple(column for column in CONTRACT if column != "completion"),
+    "sft": ("prompt", "completion", "images", "id", "source"),
+}
+OPTIONAL = tuple(column for column, (kind, _) in CONTRACT.items() if kind.endswith("None"))
+NUMBERS = tuple(column for column, (kind, _) in CONTRACT.items() if kind.startswith("float"))
 
 
 class RowError(ValueError):
@@ -159,18 +143,14 @@ def features(purpose: Purpose) -> Features:
     from datasets import Image as Picture
 
     text = Value("string")
-    messages = List({"role": text, "content": List({"type": text, "text": text})})
-    types = {
-        "prompt": messages,
-        "completion": messages,
-        "images": List(Picture()),
-        "originals": List(Picture()),
-        "choices": List(text),
-        "key_steps": List(List(text)),
-        "visual_facts": List(text),
-        **dict.fromkeys(NUMBERS, Value("float64")),
-    }
-    return Features({column: types.get(column, text) for column in COLUMNS[purpose]})
+    message = {"role": text, "content": List({"type": text, "text": text})}
+    known = {"str": text, "float": Value("float64"), "message": message, "image": Picture()}
+
+    def feature(kind: str) -> Any:
+        items = kind.removeprefix("list[").removesuffix("]")
+        return known[kind] if items == kind else List(feature(items))
+
+    return Features({column: feature(CONTRACT[column][0].removesuffix(" | None")) for column in COLUMNS[purpose]})
 
 
 @contextmanager
