@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from trl_onevision.data.prompts import find_prompt
-from trl_onevision.data.synthesize import level_of, make
+from trl_onevision.data.synthesize import level_of, make_row
 from trl_onevision.data.synthesize.pictures import from_folder
-from trl_onevision.data.synthesize.puzzle import row as row_of
 from trl_onevision.data.synthesize.scene import picture
 
 
@@ -65,9 +64,7 @@ class Synthesize:
                 f"Synthesize: a row has no {' and no '.join(lacking)}, columns that `trl-onevision prepare synthesize "
                 f"--online` writes. It has {', '.join(sorted(row)) or 'no others'}."
             )
-        puzzle = make(task, self.pictures, level, seed, index)
-        name = f"{task}-level-{level}-seed-{seed}-{index}"
-        drawn = row_of(puzzle, name, f"synthesize/{task}", self.prompt)
+        puzzle, drawn = make_row(task, self.pictures, level, seed, index, self.prompt)
         self.columns = {key: value for key, value in drawn.items() if key not in ("prompt", "images")}
         images = iter(puzzle.images)
         (message,) = drawn["prompt"]

@@ -25,6 +25,7 @@ from trl_onevision.data.synthesize.command import synthesize
 from trl_onevision.data.synthesize.pictures import from_folder
 from trl_onevision.data.synthesize.puzzle import NoPuzzle, Puzzle, row
 from trl_onevision.data.synthesize.scene import COLOURS, picture
+from trl_onevision.data.synthesize.sheet import CELL, LINE, draw_sheet
 from trl_onevision.rewards import accuracy_reward, iou_reward, order_reward, render_reward
 
 EACH = [(name, level) for name in names() for level in range(1, len(find(name).LEVELS) + 1)]
@@ -176,6 +177,13 @@ def test_a_chart_shows_the_data_that_its_answer_was_made_from(level):
             assert float(puzzle.solution.rstrip("%")) == total
 
 
+@pytest.mark.parametrize("level", [3, 4])
+def test_a_drawn_chart_shows_the_names_that_its_source_is_to_have(level):
+    for puzzle in puzzles("render", level, 4):
+        below_axis = np.asarray(puzzle.images[0].convert("L"))[210:]  # ticks are grey, text is black
+        assert (below_axis < 90).sum() > 100
+
+
 @levels
 def test_the_gold_earns_one_from_its_reward_and_a_wrong_answer_less(name, level, photographs):
     for index in range(4):
@@ -314,6 +322,14 @@ def test_the_command_writes_rows_a_sheet_and_what_chance_earns(tmp_path):
     assert "Answers at random earn 0.010" in run.stdout
     assert Image.open(tmp_path / "sheet.png").size[0] == 1200
     assert any(tuple(rgb) in COLOURS.values() for rgb in np.asarray(Image.open(tmp_path / "sheet.png")).reshape(-1, 3))
+
+
+def test_an_answer_of_several_lines_is_green_to_its_end(tmp_path):
+    draw_sheet(
+        [Puzzle("Which?", [Image.new("RGB", (56, 56), "white")], "many words " * 12, "text")], tmp_path / "a.png"
+    )
+    written = np.asarray(Image.open(tmp_path / "a.png"))[CELL + LINE :]
+    assert (written < 128).any() and not (written[..., 1] < 100).any()
 
 
 def level_table() -> str:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import pkgutil
 import zlib
 from importlib import import_module
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 
-from trl_onevision.data.synthesize.puzzle import Pictures, Puzzle
+from trl_onevision.data.prompts import Prompt
+from trl_onevision.data.synthesize.puzzle import Pictures, Puzzle, row
 
 _PARTS = ("puzzle", "scene", "pictures", "sheet", "command")
 
@@ -63,6 +64,14 @@ def make(name: str, pictures: Pictures, level: int, seed: int, index: int) -> Pu
     """
     level_of(name, level)
     return find(name).make(np.random.default_rng([seed, zlib.crc32(name.encode()), level, index]), pictures, level)
+
+
+def make_row(
+    name: str, pictures: Pictures, level: int, seed: int, index: int, prompt: Prompt
+) -> tuple[Puzzle, dict[str, Any]]:
+    """A puzzle as `make` makes it, and the row of the contract that it is, whether written or drawn while training."""
+    puzzle = make(name, pictures, level, seed, index)
+    return puzzle, row(puzzle, f"{name}-level-{level}-seed-{seed}-{index}", f"synthesize/{name}", prompt)
 
 
 def level_of(name: str, level: int) -> tuple[str, float]:

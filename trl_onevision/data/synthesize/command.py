@@ -19,9 +19,9 @@ from rich.console import Console
 from trl_onevision.console import fail, progress
 from trl_onevision.data.images import encode_image
 from trl_onevision.data.prompts import PROMPTS, find_prompt
-from trl_onevision.data.synthesize import level_of, make, names
+from trl_onevision.data.synthesize import level_of, make, make_row, names
 from trl_onevision.data.synthesize.pictures import from_folder
-from trl_onevision.data.synthesize.puzzle import Pictures, row
+from trl_onevision.data.synthesize.puzzle import Pictures
 from trl_onevision.data.synthesize.scene import picture
 from trl_onevision.data.synthesize.sheet import SHOWN, draw_sheet
 from trl_onevision.data.writer import output_folder, publish, refuse_used, write_dataset
@@ -109,11 +109,9 @@ def _row(
     task: str, level: int, seed: int, images: str | None, prompt: str, index: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """A row with its images encoded, which is most of the work, and what was drawn."""
-    puzzle = make(task, _pictures(images), level, seed, index)
-    name = f"{task}-level-{level}-seed-{seed}-{index}"
-    made = row(puzzle, name, f"synthesize/{task}", find_prompt(prompt))
+    puzzle, made = make_row(task, _pictures(images), level, seed, index, find_prompt(prompt))
     made["images"] = [{"bytes": encode_image(image)} for image in puzzle.images]
-    return made, {"id": name, "facts": puzzle.facts}
+    return made, {"id": made["id"], "facts": puzzle.facts}
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -46,16 +47,11 @@ def row(puzzle: Puzzle, name: str, source: str, prompt: Prompt = PROMPTS["think-
     return asked.grpo(puzzle.solution, puzzle.task, puzzle.choices)
 
 
-def differ(first: Image.Image, second: Image.Image) -> bool:
-    """Whether two pieces of one size can be told apart: by 4 of 255 on average, or they are too alike to ask about.
+def all_differ(pieces: list[Image.Image]) -> bool:
+    """Whether any two pieces of one size can be told apart, by 4 of 255 on average: what is more alike is not asked.
 
-    >>> differ(Image.new("RGB", (8, 8), "white"), Image.new("RGB", (8, 8), "snow"))
+    >>> all_differ([Image.new("RGB", (8, 8), colour) for colour in ("white", "snow", "red")])
     False
     """
-    gap = np.asarray(first, np.int16) - np.asarray(second, np.int16)
-    return bool(np.abs(gap).mean() >= 4)
-
-
-def all_differ(pieces: list[Image.Image]) -> bool:
-    """Whether no two pieces are alike."""
-    return all(differ(a, b) for index, a in enumerate(pieces) for b in pieces[:index])
+    arrays = [np.asarray(piece, np.int16) for piece in pieces]
+    return all(np.abs(a - b).mean() >= 4 for a, b in combinations(arrays, 2))

@@ -88,13 +88,15 @@ def _chart(rng: np.random.Generator, level: int) -> str:
 def draw(language: str, source: str) -> Image.Image:
     """A drawing of our own as an image, on white."""
     try:
-        import resvg_py
+        if language == "svg":
+            import resvg_py
 
-        if language == "vega-lite":
+            png = bytes(resvg_py.svg_to_bytes(source, background="white"))
+        else:
             import vl_convert
 
-            source = vl_convert.vegalite_to_svg(source)
+            # With the font that it brings along: resvg leaves out text where a machine has no sans-serif
+            png = vl_convert.vegalite_to_png(source, config={"font": "Liberation Sans"})
     except ModuleNotFoundError as error:
         raise NoPuzzle(f"render: needs {error.name}; pip install 'trl-onevision[render]'.") from error
-    png = resvg_py.svg_to_bytes(source, background="white")
-    return Image.open(BytesIO(bytes(png))).convert("RGB")
+    return Image.open(BytesIO(png)).convert("RGB")
