@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import pickle
+import zlib
 from functools import partial
 
 import numpy as np
@@ -498,6 +499,14 @@ def test_image_sizes_come_in_every_form_of_an_images_column(tmp_path):
     for form in forms:
         assert score("[0.5, 0, 1, 1]", "[100, 0, 200, 100]", reward, images=[[form]]) == 1
         assert score("[0.5, 0, 1, 1]", "[100, 0, 200, 100]", reward, image=[form]) == 1
+
+
+@pytest.mark.parametrize("image", [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n" + b"\0" * 40, "bomb"])
+def test_an_image_that_cannot_be_read_has_no_size(image):
+    if image == "bomb":  # the header of an image of 4 G pixels
+        header = b"IHDR" + (1 << 16).to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0])
+        image = b"\x89PNG\r\n\x1a\n" + (13).to_bytes(4, "big") + header + zlib.crc32(header).to_bytes(4, "big")
+    assert score("[0, 0, 1, 1]", "[0, 0, 9, 9]", IoUReward(frame="norm1"), images=[[{"bytes": image}]]) is None
 
 
 def test_thinking_that_the_template_opened_and_a_cut_off_left_open_earns_nothing():

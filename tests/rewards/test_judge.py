@@ -143,6 +143,7 @@ def test_the_visual_facts_that_are_right_are_paid(serve):
     assert scores == [0.5, None, None, 0]
     (text,) = server.seen
     assert '["AB = 3", "AC = 4"]' in text and "AB is 3" in text
+    assert asyncio.run(reward(completions=["5"], visual_facts=["AB = 3"])) == [None], "one text is no list of facts"
 
 
 # A server that misbehaves

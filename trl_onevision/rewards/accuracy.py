@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from typing import Any, Literal
 
 from trl_onevision.answers import compare, parse, words
@@ -142,7 +143,7 @@ class AccuracyReward(NamedReward):
 
     def _settle(self, rows: list[list[float | Pair] | None]) -> tuple[list[float | None], int]:
         """Compare all pairs of a call at once, and take the best of each row."""
-        pairs = list(dict.fromkeys(one for row in rows for one in row or () if isinstance(one, tuple)))
+        pairs = [one for row in rows for one in row or () if isinstance(one, tuple)]
         verdicts = dict(zip(pairs, equal(pairs, seconds=self.seconds, budget=self.budget), strict=True))
         scores: list[float | None] = []
         for row in rows:
@@ -225,6 +226,10 @@ def _reads_as_math(answer: str, golds: Sequence[str], choices: Choices) -> bool:
     return _read(answer, False) is not None or any(words.exact(gold, answer) for gold in golds)
 
 
+def _of_texts(same: Callable[[str, str], Judgement]) -> Callable[..., Judgement]:
+    return lambda reward, gold, answer, choices: same(gold, answer)
+
+
 # What each task compares: whether a statement reads as an answer of its kind, and how an answer is judged.
 _TASKS: dict[str, tuple[Callable[..., bool], Callable[..., Judgement]]] = {
     "math": (_reads_as_math, AccuracyReward._judge_math),
@@ -232,14 +237,11 @@ _TASKS: dict[str, tuple[Callable[..., bool], Callable[..., Judgement]]] = {
     "number": (_reads_as_number, AccuracyReward._judge_number),
     "count": (_reads_as_number, AccuracyReward._judge_number),
     "text": (lambda *_: True, AccuracyReward._judge_text),
-    "yes_no": (
-        lambda answer, *_: words.yes_or_no(answer) is not None,
-        lambda _, *pair: words.same_yes_or_no(*pair[:2]),
-    ),
-    "date": (lambda answer, *_: bool(words.read_dates(answer)), lambda _, *pair: words.same_date(*pair[:2])),
-    "time": (lambda answer, *_: words.read_time(answer) is not None, lambda _, *pair: words.same_time(*pair[:2])),
-    "list": (lambda *_: True, lambda _, *pair: words.same_items(*pair[:2], ordered=True)),
-    "set": (lambda *_: True, lambda _, *pair: words.same_items(*pair[:2], ordered=False)),
+    "yes_no": (lambda said, *_: words.yes_or_no(said) is not None, _of_texts(words.same_yes_or_no)),
+    "date": (lambda said, *_: bool(words.read_dates(said)), _of_texts(words.same_date)),
+    "time": (lambda said, *_: words.read_time(said) is not None, _of_texts(words.same_time)),
+    "list": (lambda *_: True, _of_texts(partial(words.same_items, ordered=True))),
+    "set": (lambda *_: True, _of_texts(partial(words.same_items, ordered=False))),
 }
 
 accuracy_reward = AccuracyReward()

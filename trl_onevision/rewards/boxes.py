@@ -87,6 +87,8 @@ def boxes_of(value: Any, label: str | None = None) -> list[Box]:
         return []
     found = held(value, BOX_KEYS, _corners)
     found = found or [read for keys in CORNER_KEYS if (read := numbers([value.get(key) for key in keys], 4))][:1]
+    if not found:
+        return []
     scores = (number(value.get(key)) for key in _SCORE_KEYS)
     score = next((stated for stated in scores if stated is not None), None)
     labels = labels_of(value, len(found), label)

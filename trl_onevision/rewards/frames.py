@@ -37,30 +37,26 @@ def frame_scale(frame: str, gold_frame: str, size: tuple[float, float] | None) -
     return extent / _RELATIVE[frame] if frame in _RELATIVE else _RELATIVE[gold_frame] / extent
 
 
-def image_size(images: Any) -> tuple[int, int] | None:
-    """Width and height of the first image of a row, as TRL hands it over: PIL, or a dict with `bytes` or `path`.
+def row_size(row: dict[str, Any]) -> tuple[int, int] | None:
+    """Width and height of a row's first image, from its column `images` or `image`.
 
-    >>> image_size([Image.new("RGB", (640, 480))])
+    >>> row_size({"images": [Image.new("RGB", (640, 480))]})
     (640, 480)
-    >>> image_size([]) is None
+    >>> row_size({"images": []}) is None
     True
 
-    Only the header is decoded. An image that cannot be read has no size.
+    An image is as TRL hands it over: PIL, or a dict with `bytes` or `path`, of which the header alone is decoded. One
+    that cannot be read has no size.
     """
-    if isinstance(images, list | tuple):
-        images = images[0] if images else None
-    if isinstance(images, Image.Image):
-        return images.size
-    if not isinstance(images, dict):
+    image = row.get("image") if row.get("images") is None else row["images"]
+    if isinstance(image, list | tuple):
+        image = image[0] if image else None
+    if isinstance(image, Image.Image):
+        return image.size
+    if not isinstance(image, dict):
         return None
     try:
-        with Image.open(io.BytesIO(images["bytes"]) if images.get("bytes") else images["path"]) as image:
-            return image.size
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        with Image.open(io.BytesIO(image["bytes"]) if image.get("bytes") else image["path"]) as opened:
+            return opened.size
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, Image.DecompressionBombError):
         return None
-
-
-def row_size(row: dict[str, Any]) -> tuple[int, int] | None:
-    """Width and height of a row's stored image, from its column `images` or `image`."""
-    images = row.get("images")
-    return image_size(row.get("image") if images is None else images)

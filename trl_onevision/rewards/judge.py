@@ -16,7 +16,16 @@ from typing import Any
 from trl_onevision.answers.extract import answer_block, answer_text, full_text
 from trl_onevision.chat import BudgetSpent, Chat, NoReply, Reply, Request
 from trl_onevision.rewards.json_text import normalized, number, read_json
-from trl_onevision.rewards.rows import LogMetric, NamedReward, Positive, question, score_rows, take, warn_once
+from trl_onevision.rewards.rows import (
+    LogMetric,
+    NamedReward,
+    Positive,
+    Unscorable,
+    question,
+    score_rows,
+    take,
+    warn_once,
+)
 
 ANSWER_PROMPT = """\
 Decide whether an answer to a question is right, judged by the reference alone.
@@ -57,22 +66,20 @@ class _JudgedReward(NamedReward):
 
     async def _settle(self, rows: list[float | _Open | None], log_metric: LogMetric | None) -> list[float | None]:
         """Fill in the rows that are left open."""
-        requests = {Request(row[0]) for row in rows if isinstance(row, tuple)}
-        replies = await self.judge.ask_all(requests, self.deadline)
+        asked = [row for row in rows if isinstance(row, tuple)]
+        replies = await self.judge.ask_all({Request(text) for text, _ in asked}, self.deadline)
         scores = {request.text: self._score(reply) for request, reply in replies.items()}
-        rewards: list[float | None] = []
-        for row in rows:
-            if isinstance(row, tuple):
-                request, highest = row
-                score = scores.get(request)
-                rewards.append(score / highest if score is not None and 0 <= score <= highest else None)
-            else:
-                rewards.append(row)
+
+        def settled(row: float | _Open | None) -> float | None:
+            if not isinstance(row, tuple):
+                return row
+            score, highest = scores.get(row[0]), row[1]
+            return score / highest if score is not None and 0 <= score <= highest else None
+
         if log_metric is not None and rows:
-            asked = [index for index, row in enumerate(rows) if isinstance(row, tuple)]
             log_metric(f"{self.__name__}/judged", len(asked) / len(rows))
-            log_metric(f"{self.__name__}/failed", sum(rewards[index] is None for index in asked) / len(rows))
-        return rewards
+            log_metric(f"{self.__name__}/failed", sum(settled(row) is None for row in asked) / len(rows))
+        return [settled(row) for row in rows]
 
     def _score(self, reply: Reply | NoReply) -> float | None:
         if isinstance(reply, Reply):
@@ -86,7 +93,9 @@ class _JudgedReward(NamedReward):
 
     def _request(self, prompt: Any, reference: Any, answer: str) -> str:
         texts = {"question": question(prompt), "reference": reference, "answer": answer}
-        return Template(self.prompt).safe_substitute({name: _quoted(text) for name, text in texts.items()})
+        cut = {name: text[:MAX_CHARACTERS] if isinstance(text, str) else text for name, text in texts.items()}
+        # JSON in ASCII, so that a lone surrogate can be sent
+        return Template(self.prompt).safe_substitute({name: json.dumps(text) for name, text in cut.items()})
 
     def _is_mine(self, row: dict[str, Any]) -> bool:
         return self.tasks is None or row.get("task") in self.tasks
@@ -152,7 +161,7 @@ class JudgeReward(_JudgedReward):
         completion, gold, ruled = row["completions"], row["solution"], row["ruled"]
         if not row["mine"]:
             return None
-        answer = self._judged(completion)
+        answer = full_text(completion).strip() if self.whole else answer_block(completion, opened=self.opened)
         if not answer:
             return 0.0
         if not self.whole and normalized(answer_text(completion, opened=self.opened) or answer) == normalized(gold):
@@ -160,9 +169,6 @@ class JudgeReward(_JudgedReward):
         if ruled is None or (ruled == 0 and self.judge_zeros):
             return self._request(row.get("prompts"), gold, answer), self.max_score
         return ruled
-
-    def _judged(self, completion: Any) -> str:
-        return full_text(completion).strip() if self.whole else answer_block(completion, opened=self.opened)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -201,13 +207,10 @@ class VisualFactsReward(_JudgedReward):
         facts = row["visual_facts"]
         if not self._is_mine(row) or not facts:
             return None
+        if isinstance(facts, str):
+            raise Unscorable(f"visual_facts is one text where a list of texts is expected: {facts[:80]!r}")
         solution = full_text(row["completions"]).strip()
         return (self._request(row.get("prompts"), facts, solution), float(len(facts))) if solution else 0.0
-
-
-def _quoted(value: Any) -> str:
-    cut = value[:MAX_CHARACTERS] if isinstance(value, str) else value
-    return json.dumps(cut)  # ASCII, so that a lone surrogate can be sent
 
 
 def _read_score(reply: str) -> float | None:

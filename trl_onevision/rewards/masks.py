@@ -3,6 +3,7 @@
 Needs `pip install "trl-onevision[masks]"`; the import is made with the first reward, so that the module loads without.
 """
 
+import itertools
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from trl_onevision.rewards.frames import FloatArray, frame_scale, row_size
 from trl_onevision.rewards.grounding import GroundingReward, gold_items
-from trl_onevision.rewards.json_text import collect, held, number, numbers, read_json
+from trl_onevision.rewards.json_text import collect, held, numbers, read_json
 from trl_onevision.rewards.pairing import matched_share
 from trl_onevision.rewards.rows import Share, Unscorable
 
@@ -57,13 +58,11 @@ def masks_of(value: Any, label: str | None = None) -> list[Mask]:
 
 
 def _polygon(value: Any) -> Polygon | None:
-    if not isinstance(value, list) or len(value) < 3:
+    if not isinstance(value, list):
         return None
-    pairs = [numbers(pair, 2) for pair in value] if isinstance(value[0], list) else []
-    if pairs and None not in pairs:
-        return tuple(coordinate for pair in pairs if pair is not None for coordinate in pair)
-    flat = [number(item) for item in value]
-    return None if len(flat) < 6 or len(flat) % 2 or None in flat else tuple(flat)  # type: ignore[arg-type]
+    pairs = [numbers(pair, 2) for pair in value]
+    flat = numbers(value, len(value)) if None in pairs else tuple(itertools.chain(*filter(None, pairs)))
+    return flat if flat and len(flat) >= 6 and len(flat) % 2 == 0 else None
 
 
 def _gold_masks_of(value: Any, label: str | None) -> list[Mask]:

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from random import Random
 from string import ascii_uppercase
-from typing import Any
+from typing import Any, NamedTuple
 
-from trl_onevision.answers.extract import answer_text, full_text
+from trl_onevision.answers.choice import gold_choices, read_choices
+from trl_onevision.answers.extract import answer_text, answers, full_text
 from trl_onevision.answers.markup import normalize
 from trl_onevision.rewards.accuracy import AccuracyReward
 from trl_onevision.rewards.length import groups
-from trl_onevision.rewards.rows import NamedReward, question, warn_once
+from trl_onevision.rewards.rows import NamedReward, question, score_rows, warn_once
 
 CAPTION_PROMPT = (
     "A picture is described below. Answer the question from the description alone, in <answer> </answer> tags.\n"
@@ -98,14 +99,9 @@ class CaptionAnswerReward(AskingReward):
     def caption(self, completion: Any, gold: Any) -> str | None:
         """The caption of a completion, None where it has none that may be asked about."""
         found = _blocks(full_text(completion), self.tag)
-        bare = normalize(found[0]) if len(found) == 1 else ""
-        stated = {normalize(text) for text in (gold, answer_text(completion)) if isinstance(text, str)}
-        if (
-            not bare
-            or bare in stated
-            or _STATES.search(found[0])
-            or answer_text(unicodedata.normalize("NFKC", found[0]))
-        ):
+        caption = unicodedata.normalize("NFKC", found[0]).strip() if len(found) == 1 else ""
+        alone = {"", *(normalize(text) for text in (gold, answer_text(completion)) if isinstance(text, str))}
+        if normalize(caption) in alone or _STATES.search(caption) or answer_text(caption):
             return None
         return found[0].strip()
 
@@ -135,61 +131,59 @@ class ConsistencyReward(AskingReward):
     wrong_changed: float = 0.0
     name: str = "consistency_reward"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.accuracy = AccuracyReward(task="choice")
-
     def __call__(
         self,
         completions: Sequence[Any],
         prompts: Sequence[Any],
-        solution: Sequence[Any],
-        task: Sequence[str | None] | None = None,
-        choices: Sequence[Sequence[str] | None] | None = None,
         ask_policy: Sequence[Ask] | None = None,
         log_extra: Any = None,
         **columns: Any,
     ) -> list[float | None]:
-        count = len(completions)
-        tasks = ["choice"] * count if task is None else task
-        options = [None] * count if choices is None else choices
-        orders: list[list[int] | None] = [None] * count
-        asked: list[Conversation | None] = [None] * count
-        starts, golds = [""] * count, [""] * count
-        for i, (completion, prompt) in enumerate(zip(completions, prompts, strict=True)):
-            given = _texts(options[i])
-            gold = self._picked(f"<answer>{solution[i]}</answer>", given) if tasks[i] == "choice" else None
-            if gold is None or not 2 <= len(given) <= 10:
-                continue
-            order = moved(len(given), full_text(completion))
-            shuffled = _with_options(prompt, given, [given[place] for place in order])
-            if shuffled is None:
-                warn_once(f"{self.__name__}: a prompt does not show its options by letter", f": {question(prompt)!r}")
-                continue
-            orders[i], golds[i], starts[i] = order, gold, _trace(completion)
-            asked[i] = shuffled if starts[i] else None
-        replies = self.replies(asked, ask_policy, starts)
+        moves = score_rows(self.__name__, self._move, completion=completions, prompt=prompts, **columns)
+        asked = [one.conversation if one and one.start else None for one in moves]
+        replies = self.replies(asked, ask_policy, [one.start if one else "" for one in moves])
         if log_extra is not None:
             log_extra(f"{self.__name__}/reply", replies)
-        return [
-            None if order is None else self._pay(completions[i], replies[i], golds[i], order, _texts(options[i]))
-            for i, order in enumerate(orders)
-        ]
+        rows = zip(completions, replies, moves, strict=True)
+        return [move and self._pay(completion, reply, move) for completion, reply, move in rows]
 
-    def _pay(self, completion: Any, reply: str, gold: str, order: list[int], given: list[str]) -> float:
-        first = self._picked(completion, given)
-        second = self._picked(reply, [given[place] for place in order]) if reply else None
-        stands = second is not None and first == ascii_uppercase[order[ascii_uppercase.index(second)]]
-        if first == gold:
+    def _move(self, row: dict[str, Any]) -> "_Move | None":
+        given, solution = list(row["choices"]) if row.get("choices") is not None else [], row["solution"]
+        letters = isinstance(solution, str) and row.get("task", "choice") == "choice" and 2 <= len(given) <= 10
+        golds = gold_choices(solution, given) if letters and all(isinstance(text, str) for text in given) else []
+        if [len(gold) for gold in golds] != [1]:
+            return None
+        order = moved(len(given), full_text(row["completion"]))
+        conversation = _with_options(row["prompt"], given, [given[place] for place in order])
+        if conversation is None:
+            warn_once(f"{self.__name__}: a prompt shows no options by letter", f": {question(row['prompt'])!r}")
+            return None
+        (gold,) = golds[0]
+        return _Move(gold, given, order, conversation, _trace(row["completion"]))
+
+    def _pay(self, completion: Any, reply: str, move: "_Move") -> float:
+        first = _picked(completion, move.given)
+        second = _picked(reply, [move.given[place] for place in move.order])
+        stands = second is not None and first == ascii_uppercase[move.order[ascii_uppercase.index(second)]]
+        if first == move.gold:
             return self.kept if stands else self.lost
         return self.wrong_kept if stands else self.wrong_changed
 
-    def _picked(self, completion: Any, given: list[str]) -> str | None:
-        """The one letter that a completion picks."""
-        letters = list(ascii_uppercase[: len(given)])
-        right = self.accuracy([completion] * len(letters), letters, choices=[given] * len(letters))
-        picked = [letter for letter, score in zip(letters, right, strict=True) if score]
-        return picked[0] if len(picked) == 1 else None
+
+class _Move(NamedTuple):
+    """A question with its options moved: the right letter and the options as given, where each stands now."""
+
+    gold: str
+    given: list[str]
+    order: list[int]
+    conversation: Conversation
+    start: str  # of the reply: the completion's thinking
+
+
+def _picked(completion: Any, given: list[str]) -> str | None:
+    """The one letter that a completion picks."""
+    picks = next(filter(None, (read_choices(stated, given) for stated in answers(completion))), frozenset())
+    return next(iter(picks)) if len(picks) == 1 else None
 
 
 @dataclass(eq=False, kw_only=True)
@@ -221,12 +215,6 @@ class BlindReward(AskingReward):
         replies = self.replies(asked, ask_policy)
         shared = [replies[first[i]] for i in range(len(completions))]
         return list(self.accuracy(completions=shared, prompts=prompts, solution=solution, **columns))
-
-
-def _texts(choices: Any) -> list[str]:
-    """The options of a row, none where one is no text."""
-    texts = [] if choices is None else list(choices)
-    return texts if all(isinstance(text, str) for text in texts) else []
 
 
 def _blocks(text: str, tag: str) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from trl_onevision.rewards.boxes import box_iou
 from trl_onevision.rewards.coordinates import read_items
 from trl_onevision.rewards.frames import FloatArray, TimeFrame, frame_scale
 from trl_onevision.rewards.grounding import GroundingReward, gold_items
@@ -131,17 +132,9 @@ def span_iou(a: ArrayLike, b: ArrayLike) -> FloatArray:
     array([[1.   , 0.333, 0.   ]])
 
     The union is what the two cover, not the hull of both. A span that is inverted, empty, infinite or NaN overlaps
-    nothing.
+    nothing: this is the IoU of boxes of one height.
     """
-    a, b = (np.asarray(spans, dtype=np.float64).reshape(-1, 2) for spans in (a, b))
-    with np.errstate(over="ignore", invalid="ignore"):
-        lengths_a, lengths_b = (np.diff(spans)[:, 0] for spans in (a, b))
-        overlap = np.minimum(a[:, None, 1], b[:, 1]) - np.maximum(a[:, None, 0], b[:, 0])
-        union = lengths_a[:, None] + lengths_b - overlap
-    proper = [np.isfinite(lengths) & (lengths > 0) for lengths in (lengths_a, lengths_b)]
-    meets = (overlap > 0) & proper[0][:, None] & proper[1]
-    iou: FloatArray = np.divide(overlap, union, out=np.zeros_like(overlap), where=meets)
-    return iou
+    return box_iou(*(np.insert(np.reshape(spans, (-1, 2)), [1, 2], [0, 1], axis=1) for spans in (a, b)))
 
 
 @dataclass(eq=False, kw_only=True)

@@ -99,6 +99,7 @@ class _Pool:
 
     def __init__(self) -> None:
         self.workers: list[_Worker] = []
+        self.selector = selectors.DefaultSelector()
         self.lock = threading.Lock()
 
     def check(self, pairs: list[Pair], seconds: float, budget: float) -> list[bool | None]:
@@ -106,42 +107,31 @@ class _Pool:
         with self.lock:
             deadline = time.monotonic() + budget  # from here: another thread's hostile call costs time, not verdicts
             try:
-                for worker in [worker for worker in self.workers if worker.process.poll() is not None]:
-                    self._drop(worker)  # something else has killed it since the last call
+                self._drop(*(worker for worker in self.workers if worker.process.poll() is not None))
                 self._run(pairs, verdicts, seconds, deadline)
             finally:  # late, failed or interrupted: a worker that still computes is of no use to the next call
-                for worker in [worker for worker in self.workers if worker.busy]:
-                    self._drop(worker)
+                self._drop(*(worker for worker in self.workers if worker.busy))
         return verdicts
 
     def _run(self, pairs: list[Pair], verdicts: list[bool | None], seconds: float, deadline: float) -> None:
         waiting = deque(range(len(pairs)))
         lost: set[int] = set()  # pairs whose worker vanished: they are tried once more
-        with selectors.DefaultSelector() as selector:
-            for worker in self.workers:
-                selector.register(worker.stdout, selectors.EVENT_READ, worker)
-            while waiting or any(worker.busy for worker in self.workers):
-                wanted = min(_most_workers(), -(-len(waiting) // PAIRS_AT_ONCE))
-                while len(self.workers) < wanted:
-                    self.workers.append(_Worker())
-                    selector.register(self.workers[-1].stdout, selectors.EVENT_READ, self.workers[-1])
-                for worker in self.workers:
-                    if worker.ready and waiting and not worker.busy:
-                        worker.busy.extend(waiting.popleft() for _ in range(min(PAIRS_AT_ONCE, len(waiting))))
-                        worker.send(pairs=[pairs[index] for index in worker.busy], seconds=seconds)
-                for key, _ in selector.select(max(0.0, deadline - time.monotonic())):
-                    if not self._read(key.data, verdicts):
-                        gone = key.data
-                        waiting.extend(index for index in gone.busy if index not in lost)
-                        lost.update(gone.busy)
-                        # What killed it may have killed the idle ones too: the second try goes to a new worker.
-                        idle = [worker for worker in self.workers if worker.ready and not worker.busy]
-                        for worker in {gone, *idle}:
-                            selector.unregister(worker.stdout)
-                            self._drop(worker)
-                        break  # the events left may be of those just dropped; the others come again
-                if time.monotonic() >= deadline:
-                    return
+        while (waiting or any(worker.busy for worker in self.workers)) and time.monotonic() < deadline:
+            while len(self.workers) < min(_most_workers(), -(-len(waiting) // PAIRS_AT_ONCE)):
+                self.workers.append(_Worker())
+                self.selector.register(self.workers[-1].stdout, selectors.EVENT_READ, self.workers[-1])
+            idle = [worker for worker in self.workers if worker.ready and not worker.busy]
+            while idle and waiting:
+                worker = idle.pop()
+                worker.busy.extend(waiting.popleft() for _ in range(min(PAIRS_AT_ONCE, len(waiting))))
+                worker.send(pairs=[pairs[index] for index in worker.busy], seconds=seconds)
+            for key, _ in self.selector.select(max(0.0, deadline - time.monotonic())):
+                if not self._read(key.data, verdicts):
+                    waiting.extend(index for index in key.data.busy if index not in lost)
+                    lost.update(key.data.busy)
+                    # What killed it may have killed the idle ones too: the second try goes to a new worker.
+                    self._drop(*{key.data, *(worker for worker in self.workers if worker.ready and not worker.busy)})
+                    break  # the events left may be of those just dropped; the others come again
 
     def _read(self, worker: _Worker, verdicts: list[bool | None]) -> bool:
         """Take what a worker has to say; false where it is gone."""
@@ -159,13 +149,14 @@ class _Pool:
                 verdicts[worker.busy.popleft()] = None if letter == "T" else letter == "1"
         return True
 
-    def _drop(self, worker: _Worker) -> None:
-        worker.kill()
-        self.workers.remove(worker)
+    def _drop(self, *workers: _Worker) -> None:
+        for worker in workers:
+            self.selector.unregister(worker.stdout)
+            worker.kill()
+            self.workers.remove(worker)
 
     def close(self) -> None:
-        for worker in list(self.workers):
-            self._drop(worker)
+        self._drop(*self.workers)
 
     def forget(self) -> None:
         for worker in self.workers:
