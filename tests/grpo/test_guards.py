@@ -73,8 +73,9 @@ def test_rows_without_a_prompt_are_refused_before_a_model_is_loaded(tmp_path: Pa
 def test_fewer_rows_than_a_generation_takes_are_refused(make: Callable[..., Any], rows: int) -> None:
     """TRL makes no batch of them: it takes no step with `max_steps`, and asks for `max_steps` without."""
     settings = {"num_generations": 4, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}
+    trainer = make(**OURS, data=tiny.dataset(2).select(range(rows)), **settings)
     with pytest.raises(ValueError, match=f"train_dataset has {rows} rows, and a generation takes 2: .* 8 / .* 4"):
-        make(**OURS, data=tiny.dataset(2).select(range(rows)), **settings)
+        trainer.train()
 
 
 def test_text_images_and_other_columns_pass() -> None:

@@ -119,6 +119,28 @@ def test_what_is_right_is_said_by_the_rewards_that_read_a_gold():
     assert (scored.reward, scored.right) == (1.0, False)
 
 
+def test_what_needs_a_rollout_of_training_is_left_out_and_a_missing_column_named():
+    """Before anything is asked: VL-Cogito's own last stage has a reward that counts tokens."""
+
+    def coloured(completions, colour, **columns): ...
+
+    names = ("accuracy", "concise", "format")
+    paths = [f"trl_onevision.rewards.{name}_reward" for name in names]
+    paths.append("trl_onevision.rewards.second_pass.caption_answer_reward")
+    rewards, left_out = Rewards.named(paths, [1.0, 0.5, 0.25, 0.1]).fitted(["prompt", "solution", "task"])
+    assert [reward.__name__ for reward in rewards.functions] == ["accuracy_reward", "format_reward"]
+    assert rewards.weights == (1.0, 0.25) and [r.__name__ for r in rewards.correct] == ["accuracy_reward"]
+    assert left_out == {"concise_reward": "completion_ids", "caption_answer_reward": "ask_policy"}
+    with pytest.raises(SelectError, match="coloured: the rows have no column colour"):
+        Rewards((coloured,), (1.0,), (coloured,)).fitted(["prompt"])
+    with pytest.raises(SelectError, match=r"drawn_reward: .* only training has \(environments"):
+        Rewards.named(["trl_onevision.environments.drawn_reward"]).fitted(["prompt"])
+    gated = Rewards.named(["trl_onevision.rewards.hard_format_accuracy_reward"])
+    assert gated.fitted(["solution"]) == (gated, {})
+    with pytest.raises(SelectError, match="no column solution"):
+        gated.fitted(["prompt"])
+
+
 def test_reasoning_that_a_server_split_off_and_cut_answers_are_part_of_what_is_scored():
     rewards = Rewards.named([f"trl_onevision.rewards.{name}_reward" for name in ("accuracy", "format")])
     replies = [Reply("<answer>4</answer>", reasoning="2 + 2"), Reply("<answer>4", cut="at 8 tokens")]

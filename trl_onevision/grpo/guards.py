@@ -47,7 +47,7 @@ def blocks(prompt: Any) -> list[dict[str, Any]]:
 
 
 def refuse_unseen(dataset: Any, name: str, owned: bool) -> None:
-    """Raise where a dataset, or one of its splits, holds what the model would not see.
+    """Raise where a dataset, or one of its splits, has no prompt, or holds what the model would not see.
 
     Rows of a stream are only known when they come, see `refuse_unseen_rows`. Where an environment has `owned` the
     rows, their columns are its own.
@@ -69,30 +69,27 @@ def refuse_unseen(dataset: Any, name: str, owned: bool) -> None:
     if not isinstance(dataset, Dataset):
         return
     kept = {"prompt", *(() if owned else UNSEEN_COLUMNS)}.intersection(dataset.column_names)
-    if not kept:
-        return
-    for table in dataset.select_columns(sorted(kept)).with_format("arrow").iter(1000):
+    for table in dataset.select_columns(sorted(kept)).with_format("arrow").iter(1000) if kept else ():
         if "prompt" in kept:
             for column in table["prompt"].chunks:
                 _refuse_blocks(_block_types(column), name)
         for column in kept - {"prompt"}:
             if any(table[column].to_pylist()):
                 _refuse_column(column, name)
-
-
-def refuse_unusable(dataset: Any, args: Any, owned: bool) -> None:
-    """Raise where a run could not take its first step: rows without a prompt, or fewer than a generation takes.
-
-    Of fewer TRL's sampler makes no batch, and the run would end at once, in silence where it has `max_steps`.
-    """
-    if not isinstance(dataset, Dataset):
-        return
-    if not owned and "prompt" not in dataset.column_names:
+    if not owned and "prompt" not in kept:
         raise ValueError(
-            f"train_dataset has no column 'prompt'; it has {', '.join(dataset.column_names) or 'none'}. "
+            f"{name} has no column 'prompt'; it has {', '.join(dataset.column_names) or 'none'}. "
             "`trl-onevision prepare NAME --columns prompt=…,solution=…` makes rows of it (docs/data.md)."
         )
-    if args is not None and len(dataset) < (needed := args.generation_batch_size // args.num_generations):
+
+
+def refuse_too_few(dataset: Any, args: Any) -> None:
+    """Raise where a dataset has fewer rows than a generation takes.
+
+    TRL's sampler makes no batch of them, and a run would end at once, in silence where it has `max_steps`.
+    """
+    needed = args.generation_batch_size // args.num_generations
+    if isinstance(dataset, Dataset) and len(dataset) < needed:
         raise ValueError(
             f"train_dataset has {len(dataset)} rows, and a generation takes {needed}: generation_batch_size "
             f"{args.generation_batch_size} / num_generations {args.num_generations}. Give more rows, or lower "

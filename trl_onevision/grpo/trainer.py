@@ -25,7 +25,7 @@ from trl_onevision.grpo.collator import GroupCollator, decode_rows, keep_encoded
 from trl_onevision.grpo.families import Sharing, has_dropout, sharing
 from trl_onevision.grpo.freeze import freeze
 from trl_onevision.grpo.groups import Groups, gather_groups
-from trl_onevision.grpo.guards import refuse_unseen, refuse_unseen_rows, refuse_unusable
+from trl_onevision.grpo.guards import refuse_too_few, refuse_unseen, refuse_unseen_rows
 from trl_onevision.grpo.loss.head import LigerLoss
 from trl_onevision.grpo.options import Options
 from trl_onevision.grpo.placeholders import Placeholders
@@ -109,7 +109,6 @@ class OneVisionGRPOTrainer(GRPOTrainer):
             train_dataset, eval_dataset = adapt(train_dataset), adapt(eval_dataset)
         refuse_unseen(train_dataset, "train_dataset", self._rows_are_owned)
         refuse_unseen(eval_dataset, "eval_dataset", self._rows_are_owned)
-        refuse_unusable(train_dataset, args, self._rows_are_owned)
         super().__init__(
             model,
             reward_funcs,
@@ -197,6 +196,11 @@ class OneVisionGRPOTrainer(GRPOTrainer):
     def _base_model(self, model: Any) -> Any:
         model = self.accelerator.unwrap_model(model)
         return model.get_base_model() if isinstance(model, PeftModel) else model
+
+    def get_train_dataloader(self) -> Any:
+        """TRL's, of as many rows as one batch takes at least."""
+        refuse_too_few(self.train_dataset, self.args)
+        return super().get_train_dataloader()
 
     # Generation: one decode, one preprocess and one prefill a prompt
 

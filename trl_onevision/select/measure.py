@@ -23,6 +23,8 @@ from trl_onevision.select.rows import Rows, SelectError
 from trl_onevision.select.sample import Engine
 
 CHUNK = 64  # rows that are scored at a time: a judge is asked for all of them at once
+GIVEN = {"prompts", "completions", "trainer_state", "log_extra", "log_metric"}
+ASKING = {"ask_policy", "environments"}  # which say by themselves, in training alone, what a reward reads
 Reward = Callable[..., Any]
 
 
@@ -109,6 +111,28 @@ class Rewards:
         decisive = tuple(map(_find, correct or ())) or tuple(filter(_reads_gold, functions)) or functions[:1]
         return cls(functions, tuple(weights or [1.0] * len(paths)), decisive, pass_at)
 
+    def fitted(self, columns: Sequence[str]) -> tuple[Rewards, dict[str, str]]:
+        """Those that can score a sampled answer, and of the others what of a rollout in training they need.
+
+        Raises `SelectError` where rows lack a column that a reward needs, and where nothing is left that says what
+        is right.
+        """
+        lacking = {reward: _needs(reward) - GIVEN - {*columns} for reward in (*self.functions, *self.correct)}
+        for reward, names in lacking.items():
+            if missing := names - ASKING - {"completion_ids"}:
+                raise SelectError(
+                    f"{_name(reward)}: the rows have no column {', '.join(sorted(missing))}, which it needs"
+                )
+        kept = [(f, w) for f, w in zip(self.functions, self.weights, strict=True) if not lacking[f]]
+        correct = tuple(reward for reward in self.correct if not lacking[reward])
+        left_out = {_name(reward): ", ".join(sorted(names)) for reward, names in lacking.items() if names}
+        if not correct:
+            raise SelectError(
+                f"{_name(self.correct[0])}: says what is right by what only training has "
+                f"({left_out[_name(self.correct[0])]}); name another reward with --correct"
+            )
+        return Rewards(tuple(f for f, _ in kept), tuple(w for _, w in kept), correct, self.pass_at), left_out
+
     def score(self, replies: Sequence[Reply], **columns: Any) -> list[Scored]:
         """What replies to rows earn; `columns` has the rows' columns, one value a reply."""
         texts = [full_text({"role": "assistant", "content": r.text, "reasoning": r.reasoning}) for r in replies]
@@ -152,6 +176,14 @@ def _name(reward: Reward) -> str:
 def _reads_gold(reward: Reward) -> bool:
     parts = getattr(reward, "rewards", ())  # of a composed one
     return "solution" in inspect.signature(reward).parameters or any(map(_reads_gold, parts))
+
+
+def _needs(reward: Reward) -> set[str]:
+    """The columns that a reward cannot do without."""
+    parameters = inspect.signature(reward).parameters.values()
+    named = {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    needed = {p.name for p in parameters if p.default is p.empty} & named
+    return needed.union(named & ASKING, *map(_needs, getattr(reward, "rewards", ())))
 
 
 def _find(path: str) -> Reward:

@@ -119,6 +119,9 @@ def select(
     stopped, and another rule over the same answers asks nothing again. Raises `SelectError`.
     """
     console, wanted = console or Console(), wanted or Wanted()
+    rewards, left_out = rewards.fitted(rows.dataset.column_names)
+    for name, needed in left_out.items():
+        console.print(f"Left out: {name}, which needs {needed}, as rollouts in training have.")
     claim(output)
     with progress(console) as bars:
         task = bars.add_task("asking", total=len(rows))
