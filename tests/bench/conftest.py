@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "data" / "fixtures")]
+sys.path += [str(Path(__file__).parents[1] / folder) for folder in (".", "bench", "data/fixtures")]
 
 import published
 from chat_server import Server

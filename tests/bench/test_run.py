@@ -169,7 +169,7 @@ def test_a_cut_run_json_is_named_with_what_to_do(finished, checkpoint, tsv, tmp_
 def test_a_run_json_of_something_else_is_left_alone(checkpoint, tsv, tmp_path, other):
     (tmp_path / "run.json").write_text(other)
     result = command("--model", checkpoint, "--data", tsv, "--output", tmp_path)
-    assert result.exit_code == 1 and "no benchmark made" in result.output
+    assert result.exit_code == 1 and "Nothing was changed" in result.output
     assert (tmp_path / "run.json").read_text() == other
 
 

@@ -10,7 +10,7 @@ import yaml
 from trl_onevision.bench import lmms_eval
 from trl_onevision.bench.answer import Answer, question_of
 from trl_onevision.bench.lmms_eval import harness
-from trl_onevision.bench.score import final_answer, score, task_of
+from trl_onevision.bench.score import final_answer, score
 from trl_onevision.bench.tsv import BenchRow, read_tsv
 from trl_onevision.rewards import accuracy_reward
 
@@ -26,7 +26,7 @@ def scores(rows, said):
 
 def test_every_kind_of_row_is_scored_by_its_rule(tsv):
     rows = read_tsv(tsv)
-    assert [task_of(row) for row in rows] == TASKS
+    assert [one.task for one in scores(rows, RIGHT)] == TASKS
     assert all(one.correct for one in scores(rows, [f"<answer>{text}</answer>" for text in RIGHT]))
     assert all(one.correct for one in scores(rows, RIGHT)), "without tags, by the last line"
     assert not any(one.correct for one in scores(rows, ["<answer>E</answer>"] * 8))
@@ -45,7 +45,7 @@ def test_the_scorer_and_the_reward_agree_on_what_is_stated(tsv):
         paid = accuracy_reward(
             completions=[completion] * len(rows),
             solution=[row.answer for row in rows],
-            task=[task_of(row) for row in rows],
+            task=TASKS,
             choices=[row.choices for row in rows],
         )
         for row, one, reward in zip(rows, scores(rows, [completion] * len(rows)), paid, strict=True):
@@ -62,8 +62,10 @@ def test_options_that_are_words_of_the_question_are_shown():
 
 def test_a_gold_that_is_no_option_is_scored_as_free_form(tsv):
     row = replace(read_tsv(tsv)[0], answer="seven")
-    assert task_of(row) == "text"
-    assert scores([row], ["<answer>Seven</answer>"])[0].correct
+    (one,) = scores([row], ["<answer>Seven</answer>"])
+    assert one.task == "text" and one.correct
+    (letter,) = scores([replace(row, answer="E")], ["<answer>E</answer>"])  # of three options
+    assert letter.task != "choice" and letter.correct
 
 
 @pytest.mark.parametrize("text", ["", "\n \n", "<answer></answer>", "<think>", "</think>", "\x00", "B" * 100_000])

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from trl_onevision.bench.answer import Answer, BenchError
-from trl_onevision.data.schema import few, shown
+from trl_onevision.data.schema import shown
 from trl_onevision.data.sources import open_source
+from trl_onevision.data.writer import refuse_used
 from trl_onevision.json_file import write_json
 
 RUN = "run.json"
@@ -67,16 +68,10 @@ class Predictions:
 
 
 def _claim(folder: Path, description: Mapping[str, Any]) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise BenchError(f"{folder}: found a file, expected a folder. Name another with --output.")
-    held = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     run = folder / RUN
-    saved = _description(run) if run.exists() else {}
-    if held and not saved.keys() >= {"data", "limit"}:  # what every description names; others write a run.json too
-        raise BenchError(
-            f"{folder}: holds {few(held)}, which no benchmark made. Nothing was changed: name a new "
-            "folder with --output."
-        )
+    saved = _description(run) if run.is_file() else {}
+    if not saved.keys() >= {"data", "limit"}:  # what every description names; others write a run.json too
+        refuse_used(folder)
     answers = folder / PREDICTIONS
     if not answers.exists() or not answers.stat().st_size:  # new, or its first start failed: nothing to keep
         folder.mkdir(parents=True, exist_ok=True)

@@ -13,11 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trl_onevision.answers import compare, parse
-from trl_onevision.answers.choice import gold_choices
 from trl_onevision.answers.expression import Unknown
 from trl_onevision.answers.extract import answer_text, split
 from trl_onevision.answers.parse import Quantity
-from trl_onevision.answers.task import task_of as guess
+from trl_onevision.answers.task import task_of
 from trl_onevision.bench.answer import Answer
 from trl_onevision.bench.tsv import BenchRow
 from trl_onevision.rewards import AccuracyReward
@@ -60,19 +59,6 @@ def final_answer(completion: str, *, finished: bool = True) -> tuple[str | None,
     return (lines[-1].strip(), "last line") if lines and finished else (None, "none")
 
 
-def task_of(row: BenchRow) -> str:
-    """`choice` where the row has options and its gold is one of them, else what kind of answer the gold is.
-
-    >>> from dataclasses import replace
-    >>> row = BenchRow("1", "How long?", ["3 cm", "5 cm"], True, "B", "College", "Math", "")
-    >>> task_of(row), task_of(replace(row, answer="7 cm"))
-    ('choice', 'number')
-    """
-    if row.is_choice and gold_choices(row.answer, row.choices):
-        return "choice"
-    return guess(row.answer)
-
-
 def score(rows: Sequence[BenchRow], answers: Mapping[str, Answer]) -> list[Scored]:
     """Score the answers to `rows`; every row has one.
 
@@ -81,7 +67,8 @@ def score(rows: Sequence[BenchRow], answers: Mapping[str, Answer]) -> list[Score
     True
     """
     found = [final_answer(answers[row.index].completion, finished=answers[row.index].finished) for row in rows]
-    tasks = [task_of(row) for row in rows]
+    # A gold that is none of the row's options is compared as free-form
+    tasks = [task_of(row.answer, choices=row.choices) for row in rows]
     paid = AccuracyReward(seconds=5.0, budget=600.0)(
         [f"<answer>{answer}</answer>" if answer else "" for answer, _ in found],
         solution=[row.answer for row in rows],

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from PIL import Image
 
 from trl_onevision.answers.choice import LETTERS
+from trl_onevision.answers.words import listed
 
 if TYPE_CHECKING:
     from datasets import Features
@@ -193,18 +194,12 @@ def validate_row(row: Mapping[str, Any], purpose: Purpose = "grpo") -> None:
 
 def _check_texts(column: str, value: Any) -> None:
     """Raise `RowError` where a text of the column, at any depth, cannot be stored."""
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            around = shown(value[max(0, error.start - 20) : error.end + 20])
-            expected = "no half of a surrogate pair"
-            raise RowError(column, "not Unicode text", found=around, expected=expected) from error
-    elif isinstance(value, Mapping):
-        _check_texts(column, list(value.values()))
-    elif isinstance(value, list):
-        for item in value:
-            _check_texts(column, item)
+    texts = json.dumps(value, ensure_ascii=False, default=lambda _: None)
+    try:
+        texts.encode()
+    except UnicodeEncodeError as error:
+        around = shown(texts[max(0, error.start - 20) : error.end + 20].strip('"'))
+        raise RowError(column, "not Unicode text", found=around, expected="no half of a surrogate pair") from error
 
 
 def require(fine: object, column: str, problem: str, found: object, expected: str) -> None:
@@ -313,14 +308,10 @@ def _check_choices(solution: str, task: str, choices: Any) -> None:
         expected = "task 'choice', or null"
         raise RowError("choices", "options without a choice", found=f"task {task!r}", expected=expected)
     letters = LETTERS[: len(choices)]
-    right = all(one in [*letters, *choices[: len(LETTERS)]] for one in _right_options(solution))
+    golds = listed(solution) if solution.startswith('["') else None
+    right = all(gold in [*letters, *choices[: len(LETTERS)]] for gold in golds or [solution])
     expected = f"a letter of {letters}, an option's text, or a JSON list of all that are right"
     require(right, "solution", "gold is no option", solution, expected)
-
-
-def _right_options(solution: str) -> list[Any]:
-    value = read_json(solution) if solution.startswith('["') else None
-    return value if isinstance(value, list) and value else [solution]
 
 
 def _is_list_of_str(value: Any) -> bool:
