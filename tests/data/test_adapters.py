@@ -272,7 +272,8 @@ def test_the_model_sees_the_options_of_another_column():
     assert asked(listed, ["red", "blue"])[0] == listed
     assert asked("In 2021, which?", ["0", "1"])[0] == "In 2021, which?\nChoices:\nA. 0\nB. 1"
     assert asked("Which?", ["red", "blue"], "sft") == (listed, None)
-    for choices in ({"A": "red", "C": "blue"}, "3", 7):
+    assert asked("Which?", ["red", "blue", None])[1] == ["red", "blue"]
+    for choices in ({"A": "red", "C": "blue"}, ["red", None, "blue"], "3", 7):
         with pytest.raises(RowError, match="column 'c': not a list"):
             asked("Which?", choices)
 
@@ -431,6 +432,17 @@ def test_columns_of_any_dataset(tmp_path):
     ]
     assert rows[0]["prompt"][0]["content"][1]["text"].startswith("Which colour?\nChoices:\nA. red\nB. blue")
     assert rows[1]["images"] == []
+
+
+def test_numbers_and_lists_of_a_table_are_its_cells(tmp_path):
+    table = tmp_path / "any.csv"
+    table.write_text('q,a,d,s,f\nHow long?,3,0.5,12,"[""a clock""]"\nHow far?,4,,,\nHow?,5,hard,,\n')
+    columns = "prompt=q,solution=a,difficulty=d,duration=s,visual_facts=f"
+    summary = prepare("mine", tmp_path / "out", source=str(table), columns=columns, console=Console(quiet=True))
+    rows = load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
+    found = [(row["difficulty"], row["duration"], row["visual_facts"]) for row in rows]
+    assert found == [(0.5, 12, ["a clock"]), (None, None, None)]
+    assert dict(summary.dropped) == {"difficulty: no number": 1}
 
 
 def test_columns_with_a_task_and_for_sft():

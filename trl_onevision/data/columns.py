@@ -103,7 +103,7 @@ class ColumnsAdapter:
                 found = {column: self._get(example, "completion")}
                 return asked.sft(read(found, column, str, "the completion as text"))
             given = [field for field in (*NUMBERS, "visual_facts") if field in self.columns]
-            return self._grpo_row(example, asked, choices) | {field: self._get(example, field) for field in given}
+            return self._grpo_row(example, asked, choices) | {f: _of_cell(self._get(example, f)) for f in given}
 
     def _grpo_row(self, example: Mapping[str, Any], asked: Asked, choices: list[str] | None) -> Row:
         gold: Any = self._get(example, "solution")
@@ -187,10 +187,10 @@ class ColumnsAdapter:
         return found
 
     def _choices(self, example: Mapping[str, Any]) -> list[str] | None:
-        given = choices = self._get(example, "choices")
-        if isinstance(choices, str):  # a csv cell
-            with suppress(json.JSONDecodeError):
-                choices = (listed(choices) or json.loads(choices)) if choices.strip() else None
+        given = self._get(example, "choices")
+        choices = _of_cell(given)
+        if isinstance(choices, list):
+            choices = {chr(ord("A") + index): text for index, text in enumerate(choices)}
         if isinstance(choices, Mapping):  # parquet gives every row the keys of all
             labelled = {label: text for label, text in choices.items() if text is not None}
             choices = [labelled.get(chr(ord("A") + index)) for index in range(len(labelled))]
@@ -206,6 +206,15 @@ def _column(example: Mapping[str, Any], column: str, field: str) -> Any:
         return read(example, column, object, f"the {field}")
     inside = read(example, name, object, f"the {field}")
     return _column(inside, rest, field) if isinstance(inside, Mapping) else read({}, column, object, f"the {field}")
+
+
+def _of_cell(value: Any) -> Any:
+    """A number, a list or an object, also where a table holds it as text."""
+    if not isinstance(value, str):
+        return value
+    with suppress(json.JSONDecodeError):
+        return listed(value) or json.loads(value.strip() or "null")
+    return value
 
 
 def _is_place(gold: Any) -> bool:
