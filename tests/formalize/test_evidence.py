@@ -1,6 +1,7 @@
 """Text that was rendered is read again where it stands; boxes come in pixels from any finder."""
 
 import string
+import sys
 
 import numpy as np
 import pytest
@@ -61,6 +62,13 @@ def test_the_pipeline_of_transformers_gives_boxes_in_pixels(monkeypatch):
     assert find_objects(Image.new("RGB", (50, 40)), ["A red ball"], model="any/one") == [
         {"bbox_2d": [0.0, 2.0, 50.0, 20.0], "label": "A red ball"}
     ]
+
+
+def test_a_reader_of_ones_own_lies_in_the_folder_that_the_command_is_started_from(tmp_path, monkeypatch):
+    (tmp_path / "my_reader.py").write_text("def read(image): return []")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", sys.path[:])
+    assert text_reader("my_reader.read")(None) == []
 
 
 def test_readers_and_finders_go_by_name_or_by_dotted_path():

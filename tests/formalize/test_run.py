@@ -294,7 +294,9 @@ def test_one_question_for_a_folder_of_images(models, tmp_path):
         (["--price=vision=1"], "money for a million tokens"),
         (["--kind=poem"], "expected one of chart"),
         (["--ocr=tesseract"], "dotted path"),
-        (["--boxes=nowhere.find"], "dotted path"),
+        (["--boxes=yolo"], "dotted path"),
+        (["--boxes=nowhere.find"], "cannot be imported: No module named 'nowhere'"),
+        (["--ocr=math.pi"], "'math.pi' cannot be called"),
         (["--vision=sees"], "expected URL,MODEL"),
     ],
 )

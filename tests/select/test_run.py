@@ -262,7 +262,7 @@ def test_the_command_takes_a_recipe_or_rewards_and_a_preset(server, data, tmp_pa
         ([], "either --recipe FILE or --rewards"),
         ([f"--rewards={ACCURACY}", "--preset=vl-cogit"], "unknown; expected one of vl-cogito"),
         ([f"--rewards={ACCURACY}", "--keep=0.9"], "expected LOW:HIGH"),
-        (["--rewards=trl_onevision.rewards.acuracy_reward"], "cannot be found"),
+        (["--rewards=trl_onevision.rewards.acuracy_reward"], "cannot be imported"),
         ([f"--rewards={ACCURACY}", f"--output={folder}"], "expected a new folder or one of this command"),
     ]:
         failed = CliRunner().invoke(app, [*arguments, *more])

@@ -9,12 +9,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import cache, partial
-from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image
+
+from trl_onevision import dotted
 
 TextReader = Callable[[Image.Image], list[dict[str, Any]]]
 ObjectFinder = Callable[[Image.Image, list[str]], list[dict[str, Any]]]
@@ -107,7 +108,11 @@ def text_reader(name: str) -> TextReader | None:
     Traceback (most recent call last):
     ValueError: --ocr tesseract: expected rapidocr, none, or the dotted path of a function
     """
-    return {"none": None, "rapidocr": read_text}[name] if name in ("none", "rapidocr") else _found("--ocr", name)
+    if name in ("none", "rapidocr"):
+        return None if name == "none" else read_text
+    if "." not in name:
+        raise ValueError(f"--ocr {name}: expected rapidocr, none, or the dotted path of a function")
+    return cast(TextReader, dotted.find("--ocr", name))
 
 
 def object_finder(name: str) -> ObjectFinder | None:
@@ -119,13 +124,6 @@ def object_finder(name: str) -> ObjectFinder | None:
         return None
     if "/" in name or Path(name).is_dir():
         return partial(find_objects, model=name)
-    return _found("--boxes", name)
-
-
-def _found(option: str, path: str) -> Any:
-    module, _, function = path.rpartition(".")
-    try:
-        return getattr(import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        known = "rapidocr, none," if option == "--ocr" else "server, none, a checkpoint,"
-        raise ValueError(f"{option} {path}: expected {known} or the dotted path of a function") from error
+    if "." not in name:
+        raise ValueError(f"--boxes {name}: expected server, none, a checkpoint, or the dotted path of a function")
+    return cast(ObjectFinder, dotted.find("--boxes", name))

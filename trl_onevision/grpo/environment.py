@@ -25,7 +25,7 @@ from trl.data_utils import prepare_multimodal_messages
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.utils import get_config_model_id
 
-from trl_onevision.grpo import dotted
+from trl_onevision import dotted
 
 # What Qwen2-VL and Qwen2.5-VL, whose own has no tools, say in Qwen3-VL's words
 QWEN_TOOLS = Path(__file__).with_name("qwen2_5_vl_tools.jinja").read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from trl_onevision.grpo import dotted
+from trl_onevision import dotted
 from trl_onevision.grpo.credit import key_step_credit
 from trl_onevision.grpo.groups import Groups, may_hold
 

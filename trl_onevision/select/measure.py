@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import inspect
 import math
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from trl_onevision import dotted
 from trl_onevision.answers.extract import full_text
 from trl_onevision.chat import Reply
 from trl_onevision.recipes import RecipeError, recipe_path
@@ -104,7 +103,7 @@ class Rewards:
         correct: Sequence[str] | None = None,
         pass_at: float = 0.5,
     ) -> Rewards:
-        """From dotted paths, as `trl grpo` takes them. Raises `SelectError` on one that leads to no reward."""
+        """From dotted paths, as `trl grpo` takes them. Raises `ValueError` on one that leads to no reward."""
         if weights is not None and len(weights) != len(paths):
             raise SelectError(f"reward_weights: found {len(weights)}, expected one for each of {len(paths)} rewards")
         functions = tuple(map(_find, paths))
@@ -187,15 +186,8 @@ def _needs(reward: Reward) -> set[str]:
 
 
 def _find(path: str) -> Reward:
-    module, _, name = path.rpartition(".")
-    try:
-        module = module or "trl.rewards"  # which `trl grpo` knows without a path
-        if str(Path.cwd()) not in sys.path:
-            sys.path.insert(0, str(Path.cwd()))  # as `trl grpo` does
-        found: Reward = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise SelectError(f"reward {path!r}: cannot be found ({type(error).__name__}: {error})") from error
-    return found
+    reward: Reward = dotted.find("reward", path if "." in path else f"trl.rewards.{path}")  # which TRL knows by name
+    return reward
 
 
 def read_recipe(name: str) -> dict[str, Any]:

@@ -1,13 +1,15 @@
-"""Things that an option names by a dotted path: what is yours is found as `reward_funcs` finds it."""
+"""Functions and classes that an option names by a dotted path: what is yours is found as `trl grpo` finds rewards."""
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 
 def find(option: str, path: str) -> Any:
-    """What a dotted path names.
+    """What a dotted path names; a module of yours lies in the folder that the command is started from.
 
     >>> find("advantage", "math.sqrt")(9)
     3.0
@@ -24,6 +26,8 @@ def find(option: str, path: str) -> Any:
     module, _, name = path.rpartition(".")
     if not module:
         raise ValueError(f"{option}: {path!r} is no dotted path such as my_module.my_name.")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
     try:
         found = getattr(import_module(module), name)
     except Exception as error:  # whatever a module of yours ends with
