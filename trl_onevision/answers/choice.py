@@ -23,7 +23,8 @@ MOST_CHARACTERS = 2_000  # of an answer; no pick is that long
 # What leads to a label and says nothing
 _SAID = r"would|will|do|think|believe|guess|choose|pick|select|go|say|answer"
 _LEAD = re.compile(
-    rf"(?:(?:so|thus|therefore|hence|then|my|our|the|this|final|correct|best|right|most|likely|probably|definitely|clearly"
+    rf"(?:(?:so|thus|therefore|hence|then|my|our|the|this|final|correct|best|right|most|likely|probably"
+    rf"|definitely|clearly|surely|certainly|obviously"
     rf"|we|(?:i|we)['’](?:ll|d)|i(?=\s(?:{_SAID})\b)|{_SAID}|with|answers?|options?|choices?|letter|label|is|are|be"
     rf"|(?:it|that)['’]s|it|that|to|which|one|both|should|must|la|die)\b|{ANSWER_ABROAD}|{IS_ABROAD}"
     rf"|[故所以因此应该本题正确答案选择项为是我认:,#\s])+",
@@ -31,7 +32,7 @@ _LEAD = re.compile(
 )
 _LABEL = re.compile(
     r"(?P<open>[(\[{'*_【]{0,4})(?<![A-Za-z0-9_^'’\\])(?P<letter>[A-Z]|[a-z](?!\())"
-    r"(?P<close>['*_]{0,4}(?:[)\]}】]|[.:](?!\d))['*_.:]{0,4}|['*_]{0,4})(?![A-Za-z0-9_^]|['’][A-Za-z])"
+    r"(?P<close>['*_]{0,4}(?:[)\]}】]|[.:](?!\d))['*_.:]{0,4}|['*_]{0,4})(?![A-Za-z0-9_^#]|['’][A-Za-z])"
 )
 _DRESS = r"[\s$=\\.,:;()\[\]{}'\"*_|\-]{0,4}"  # around a label alone; a cross and a sign of negation are none
 _ALL_LABELS = re.compile(rf"{_DRESS}([A-Z](?:\s?[A-Z]){{0,9}})(?:\s?[!✓✔✅☑])?{_DRESS}")
@@ -119,8 +120,9 @@ def _same(text: str, options: tuple[str, ...], labels: str) -> Picks:
 
 def _labelled(text: str, options: tuple[str, ...], labels: str) -> Picks | None:
     """Read a text that begins with a label: what its clauses add or deny, up to a reason; `None` where it does not."""
-    if joined := _ALL_LABELS.fullmatch(text):
-        letters = re.sub(r"\s", "", joined[1])
+    joined = _ALL_LABELS.fullmatch(text)
+    letters = re.sub(r"\s", "", joined[1]) if joined else ""
+    if letters and set(letters) <= set(labels):
         return frozenset(letters) if len(letters) == len(set(letters)) and not is_hedged(text) else NONE
     first = _LABEL.match(text)
     if first is None:
@@ -142,7 +144,12 @@ def _labelled(text: str, options: tuple[str, ...], labels: str) -> Picks | None:
         said = said[: reason.start()] if reason else said
         pieces = _CLAUSE.split(said)
         of_this = pieces[0] if len(pieces) > 1 or other is None or reason else ""
-        if is_hedged(said) or "?" in said or _AND_MORE.match(of_this) or any(map(_OUTRIGHT.search, pieces[1:])):
+        if (
+            is_hedged(said)
+            or re.search("[?吗嗎]", said)
+            or _AND_MORE.match(of_this)
+            or any(map(_OUTRIGHT.search, pieces[1:]))
+        ):
             return NONE
         if not denied_before and not is_denied(of_this):
             picked.add(label["letter"].upper())

@@ -10,13 +10,13 @@ from trl_onevision.answers import parse
 from trl_onevision.answers.expression import Tree, Undefined, Unknown, evaluate, evaluate_all, names, symbols
 from trl_onevision.answers.markup import normalize
 from trl_onevision.answers.parse import Quantity, Relation, Sequence, Value
-from trl_onevision.answers.units import Unit
+from trl_onevision.answers.units import read_unit
 
 DIGITS, MANY_DIGITS = 50, 400  # what two sides agree to at first is checked with many: 1 + 10^-301 is not 1
 LEEWAY = Decimal("5e-7")  # of a decimal answer to an exact gold: 0.333333 is 1/3
 SMALL_LEEWAY = Decimal("1e-4")  # and relative: 0 is not 1.6e-19
 POINTS = 5
-DEGREE = Unit(Fraction(1), (("°", 1),))
+(DEGREE,), (RADIAN,) = read_unit("°"), read_unit("rad")
 _ORDERED = {"<": ">", ">": "<", "≤": "≥", "≥": "≤", "=": "=", "≠": "≠", "≈": "≈"}
 
 
@@ -100,7 +100,8 @@ def _same_quantity(gold: Quantity, given: Quantity, tolerance: float | None) -> 
 
 def _in_degrees(angle: Quantity, other: Quantity) -> Quantity:
     """π/3 beside degrees is an angle in radians; any other number without a unit is one of degrees."""
-    if angle.units or angle.word or DEGREE not in other.units or "pi" not in names(angle.tree):
+    plain = not angle.units and not angle.word
+    if DEGREE not in other.units or "pi" not in names(angle.tree) or not (plain or RADIAN in angle.units):
         return angle
     return Quantity(("/", ("*", angle.tree, ("num", Decimal(180), None)), ("sym", "pi")))
 
@@ -164,7 +165,9 @@ def _at(name: str, point: int) -> Decimal:
 
 def _same_sequence(gold: Sequence, given: Sequence, tolerance: float | None) -> bool | None:
     ordered = "(" in gold.brackets or "[" in gold.brackets
-    if len(gold.parts) != len(given.parts):
+    if len(gold.parts) != len(given.parts) or (gold.of and not given.brackets):
+        return False
+    if gold.of and given.of and gold.of != given.of:
         return False
     if gold.brackets and given.brackets and gold.brackets != given.brackets:
         return False

@@ -51,7 +51,8 @@ _STATED = re.compile(
     + r"|(?:^|(?<=[.!?]\s))(?:so,?\s{1,4})?(?:I(?:['’]d|\swould|\swill)?\s(?:choose|pick|select|go\swith)|answer\sis)"
     + rf"\b{_NO_ANSWER}\s{{1,4}}|^it(?:['’]s|\sis)\b{_NO_ANSWER}\s{{1,4}}"
     + r"|^\#{4}[ \t]{1,8}(?!\D{0,40}[:：])"
-    + r"|^[ \t#*_]{0,12}(?:the\s)?(?:final|correct)\s(?:answer|option)[*_ \t]{0,8}\n\s{0,40}(?:[-*•][ \t])?",
+    + r"|^(?:[ \t#*_]{0,12}(?:the\s)?(?:final|correct)\s|(?:\#{1,6}[ \t]|\*\*)(?:the\s)?)"
+    + r"(?:answer|option)[*_ \t]{0,8}\n\s{0,40}(?:[-*•][ \t])?",
     re.IGNORECASE | re.MULTILINE,
 )
 # "Solution: 5" may state the answer, but what begins there is more often the way to it.

@@ -79,7 +79,7 @@ _RUN = re.compile(
     rf"(?:[\s-]{{1,3}}(?:(?:and|point)\s{{1,2}})?(?:an?\s(?={_PART}))?(?:{_CARDINAL}(?!-?{_PART}\w)|{_PART}))*+",
     re.IGNORECASE,
 )
-_MINUS = re.compile(r"\b(?:minus|negative)\s(?=[\d.(\\√])", re.IGNORECASE)
+_MINUS = re.compile(r"(?:\b(?:minus|negative)\s|负)(?=[\d.(\\√])", re.IGNORECASE)
 _CHINESE_FIGURES = {**{figure: n for n, figure in enumerate("零一二三四五六七八九")}, "〇": 0, "两": 2, "兩": 2}
 _CHINESE_SCALES = {"十": 10, "百": 100, "千": 1000, **dict.fromkeys("万萬만", 10**4), **dict.fromkeys("亿億억", 10**8)}
 _CHINESE = re.compile(

@@ -47,6 +47,7 @@ class Sequence(NamedTuple):
 
     brackets: str
     parts: tuple["Quantity | Sequence | Relation", ...]
+    of: str = ""  # whose interval it is, where inequalities say it
 
 
 class Relation(NamedTuple):
@@ -69,7 +70,7 @@ _NO_NOUN_WORDS = (
     "and to than more less fewer plus minus times of is are was were does do did if unless when while but so because "
     "since would should from least most greater smaller then that which who as through until before after into "
     "divided multiplied modulo mod squared cubed factorial percent half thirds hundredths thousandths hundred "
-    "thousand million billion trillion mln mn bn dozen point ish something kilo mille tens "
+    "thousand million billion trillion mln mn bn dozen point ish something past out kilo mille tens "
     "minimum maximum zero tops max"
 )
 _NO_NOUN = frozenset(_NO_NOUN_WORDS.split())
@@ -134,7 +135,7 @@ def _value(text: str, number: bool) -> Value:
     text = expression.mixed(text)
     money = _MONEY.match(text)
     if money:
-        text = f"{money[1]}{text[money.end() :]} {money[2].replace('US', '')}"
+        text = f"{money[1]}{text[money.end() :]} {money[2].replace('US', '', money[2] != 'USD')}"
     text = _AND_OF_UNITS.sub(_joined_units, text)
     tokens = tokenize(text, groups=not _brackets_of(text), decimal_comma=number)
     parts = _split(tokens, (",", ";", *_JOINTS))
@@ -210,7 +211,7 @@ def _interval(sides: list[Value], signs: str) -> Sequence:
     middle = sides[1]
     if signs not in ("<<", "<≤", "≤<", "≤≤") or not isinstance(middle, Quantity) or middle.tree[0] != "sym":
         raise Unknown("a chain of inequalities")
-    return Sequence("(["[signs[0] == "≤"] + ")]"[signs[1] == "≤"], (sides[0], sides[2]))
+    return Sequence("(["[signs[0] == "≤"] + ")]"[signs[1] == "≤"], (sides[0], sides[2]), middle.tree[1])
 
 
 def _chain(text: str, sides: list[list[Token]], number: bool) -> Value:

@@ -25,7 +25,7 @@ SENTENCE_END = re.compile(
 )
 # What takes back or widens what was said just before it.
 AFTERTHOUGHT = re.compile(
-    r"[^\w\n]{0,6}(?:(?:or|nope|wait,?\sno|actually|i\smean|maybe|perhaps|possibly)\b|no,\s(?=(?:it|that|this)\b|[-$\\(]*[\dA-Z]\b)"
+    r"\W{0,6}or\b|[^\w\n]{0,6}(?:(?:nope|wait,?\sno|actually|i\smean|maybe|perhaps|possibly)\b|no,\s(?=(?:it|that|this)\b|[-$\\(]*[\dA-Z]\b)"
     r"|或|也许|可能)",
     re.IGNORECASE,
 )
@@ -41,7 +41,8 @@ _SINCE = re.compile(r"\s+(?:since|which|where|so that)\b")
 NAME = re.compile(r"(?:[\\∠△Δ]?\s?[A-Za-zα-ωΔ'_{}()△∠,\s]|\\[a-z]+|\d(?=[\s})'A-Za-z]|\s?$)|[" + CJK + r"]){1,60}")
 # What may be said before a value, up to its last word: "The area is", "There are", "x equals", "一共有".
 _COPULA = re.compile(
-    r"\b(?:is|are|was|were|be|equals|equal\sto|has|have|had|got|gets?|gives?|makes?|counts?|counted|see|needs?|totals?|of"
+    r"\b(?:is|are|was|were|be|equals|equal\sto|has|have|had|got|gets?|gives?|makes?|counts?|counted|bought|sold|ate|found|saw|made|took|used|spent"
+    r"|paid|earned|see|needs?|totals?|of"
     rf"|yields?|as|about|approximately|around|roughly|exactly|only|just|approx\.?|answers?|results?|{IS_ABROAD})\b\s*:?\s*"
     r"|['’]s\s+|\b(?:in|year)\s(?=[12]\d{3}\Z)|(?:应该)?[是为有得]|等于|大?约|一共|总共|共|[:≈]|\\approx\b"
 )
@@ -59,11 +60,12 @@ _CLOSING = re.compile(
 )
 # "left after …", "in the picture", "as it is the mode": words that add no number.
 _TAIL = re.compile(
-    r"(?<=[\w%°}])'?,?\s(?:left|remaining|in|on|at|after|that|which|with|for|when|as|since|of\sthem|are\s(?:left|there|shown))\b"
+    r"(?<=[\w%°}])'?,?\s(?:left(?!\sout)|remaining|in|on|at|after|that|which|with|for|when|as|since|of\sthem|(?<=[a-z]\s)(?:are|were))\b"
     r"(?:\s[^\d\\=+*/<>^]{1,200}|)\Z"
 )
 # Words, or marks that a sentence is made of: a formula has none, and is read as it is.
 _SAYS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2}|[^\x00-\x7f:]|[.?!,;](?:\s|\Z)|\s\(|'")
+_EQUALS = re.compile(r"\A([-+*/×÷.()\d\s]{1,80}\d)\s(?:is|equals|is\sequal\sto)\s(?=-?\d)")  # "3 + 4 is 7"
 _IF = re.compile(r"(?:if|unless|whether|suppose)\b", re.IGNORECASE)
 _ABOUT = re.compile(r"\s\((?:≈|about|approximately|approx\.?)\s?([^()]{1,40})\)\W*$")  # "√2 (about 1.41)"
 MOST_LEADS = 8
@@ -90,8 +92,8 @@ def without_reason(stated: str) -> str:
 def cores(text: str) -> Iterator[str]:
     """Yield what a sentence may state: itself, then what is left of it without what leads to its value.
 
-    >>> list(cores("There are 3 apples in the picture.")), list(cores("It is not 3"))
-    (['There are 3 apples in the picture', '3 apples in the picture', '3 apples'], ['It is not 3'])
+    >>> list(cores("There are 3 apples in the picture."))
+    ['There are 3 apples in the picture', 'There are 3 apples', '3 apples in the picture', '3 apples']
     >>> next(cores("3, because 1 + 2 = 3"))
     '3'
     """
@@ -109,12 +111,13 @@ def cores(text: str) -> Iterator[str]:
 def _cores(text: str) -> Iterator[str]:
     text = _ABOUT.sub(r" ≈ \1", text)
     if not is_asserted(text):
-        yield text.rstrip(" .,;")
+        yield text.rstrip(" ,;").removesuffix(".")
         return
-    bare = _without_closing(text)
+    bare = _EQUALS.sub(r"\1 = ", _without_closing(text))
     yield bare
     if _IF.match(bare):
         return
+    yield from _without_tail(bare)
     twice = re.match(r"(\w+)\s?[:,;-]\s(?=[A-Za-z])(?=.*\b\1\b)", bare, re.IGNORECASE)  # "FIVE: I count five"
     bare = bare[twice.end() :] if twice else bare
     for copula in itertools.islice(_COPULA.finditer(bare), MOST_LEADS):
@@ -124,9 +127,12 @@ def _cores(text: str) -> Iterator[str]:
         ):
             value = bare[end:].strip().strip("'")
             yield value
-            tail = _TAIL.search(value)
-            if tail:
-                yield value[: tail.start()].strip(" ,")
+            yield from _without_tail(value)
+
+
+def _without_tail(value: str) -> Iterator[str]:
+    if tail := _TAIL.search(value):
+        yield value[: tail.start()].strip(" ,")
 
 
 def _without_closing(text: str) -> str:

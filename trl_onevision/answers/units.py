@@ -46,7 +46,7 @@ mi=mile,英里 nmi=海里 lb=lbs,pound oz=ounce L=liter,litre,升 t=ton,tonne,�
 dm=分米 kg=千克,公斤 mL=毫升,cc ha=hectare,公顷 acre=acre °=deg,degree,度 rad=radian,弧度 celsius=°C,℃,摄氏度
 fahrenheit=°F,℉,华氏度 K=kelvin N=newton,牛,牛顿 J=joule,焦耳,焦 W=watt,瓦,瓦特 V=volt,伏,伏特 A=ampere,amp,安,安培
 Ω=ohm,欧,欧姆 Pa=pascal,帕 C=coulomb,库仑 F=farad H=henry T=tesla Hz=hertz,赫兹 mol=mole,摩尔 cal=calorie,卡路里
-eV=electronvolt atm=atmosphere bar=bar byte=byte bit=bit %=percent,pct $=dollar,美元 €=euro,欧元 £=quid,英镑
+eV=electronvolt atm=atmosphere bar=bar byte=byte bit=bit %=percent,pct $=dollar,buck,美元 €=euro,欧元 £=quid,英镑
 元=yuan,renminbi,块 ¥=yen,日元,円 ₹=rupee cent=cent,美分 knot=knot,kn,节
 """
 _AMBIGUOUS = {"C": ("C", "celsius"), "F": ("F", "fahrenheit"), "¥": ("¥", "元")}
@@ -74,7 +74,7 @@ def read_unit(text: str) -> tuple[Unit, ...]:
     """
     if len(text) > LONGEST:
         return ()
-    text = text.replace("平方", " square ").replace("立方", " cubic ").translate(_CJK)
+    text = text.replace("per cent", "%").replace("平方", " square ").replace("立方", " cubic ").translate(_CJK)
     if _TOKEN.sub("", text).strip():
         return ()
     found, rest = _product(_tokens(text))

@@ -204,7 +204,7 @@ def items(text: str) -> list[str]:
     values = listed(text)
     if values is not None:
         return [str(value) for value in values]
-    bare = _BULLET.sub("", text.strip()).strip("[](){}\\ ").removesuffix(".")
+    bare = _BULLET.sub("", text.strip()).strip("[](){}\\$ ").removesuffix(".")
     bare = re.sub(r"\A[Bb]oth\s", "", bare)
     lines = bare.split("\n") if "\n" in bare else _SEPARATOR.split(bare)
     return [line.strip() for line in lines if line.strip()]

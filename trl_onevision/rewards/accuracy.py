@@ -164,7 +164,7 @@ class AccuracyReward(NamedReward):
         return self._judge_value(gold, answer, number=True)
 
     def _judge_value(self, gold: str, answer: str, number: bool) -> Judgement:
-        bare, said = plain(gold).rstrip("."), plain(answer).rstrip(".")
+        bare, said = plain(gold).removesuffix("."), plain(answer).removesuffix(".")
         if bare == said:
             return 1.0
         if words.formula(gold) is not None:
