@@ -48,6 +48,13 @@ def test_what_is_no_permutation_of_the_pieces_earns_nothing(text):
     assert score(text) == 0
 
 
+def test_thinking_that_the_template_opened_and_a_cut_off_left_open_earns_nothing():
+    rows = {"solution": ["[2, 1]"] * 3, "task": ["order"] * 3}
+    answers = ["[2, 1]", "so</think>[2, 1]", "[2, 1]</think>"]
+    assert order_reward(answers, **rows) == [1, 1, 0]
+    assert OrderReward(opened=True)(answers, **rows) == [0, 1, 0]
+
+
 def test_the_share_of_right_places_over_all_answers_is_chance():
     golds = list(itertools.permutations(range(1, 5)))
     earned = [score(json.dumps(answer)) for answer in golds]

@@ -275,6 +275,13 @@ def test_a_renderer_that_takes_too_much_memory_is_killed(monkeypatch):
     assert render(read_drawing(SVG)) is not None
 
 
+def test_thinking_that_the_template_opened_and_a_cut_off_left_open_earns_nothing():
+    fence = f"```svg\n{SVG}\n```"
+    assert score(f"I try {fence}") == 1
+    assert score(f"I try {fence}", reward=RenderReward(opened=True)) == 0
+    assert score(f"I try</think>{fence}", reward=RenderReward(opened=True)) == 1
+
+
 def test_a_call_ends_with_its_budget():
     reward = RenderReward(budget=0.0)
     assert score(SVG, reward=reward) == 0

@@ -85,8 +85,8 @@ def boxes_of(value: Any, label: str | None = None) -> list[Box]:
         return [] if corners is None else [Box._make((*corners, label, None))]
     if not isinstance(value, dict):
         return []
-    found = held(value, BOX_KEYS, _corners)
-    found = found or [read for keys in CORNER_KEYS if (read := numbers([value.get(key) for key in keys], 4))][:1]
+    by_name = (numbers([value.get(key) for key in keys], 4) for keys in CORNER_KEYS)
+    found = held(value, BOX_KEYS, _corners) or list(filter(None, by_name))[:1]
     if not found:
         return []
     scores = (number(value.get(key)) for key in _SCORE_KEYS)

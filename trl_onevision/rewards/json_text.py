@@ -1,7 +1,7 @@
 """JSON in an answer, however it is dressed, cut off or quoted, and what is looked for in it.
 
 Text is untrusted. Reading is linear in its length: one pass looks for JSON, the regular expression uses possessive
-quantifiers, and at most `MAX_ITEMS` items of an answer are taken.
+quantifiers, and at most `MAX_ITEMS` items of an answer are taken, from its first `MAX_VALUES` values.
 """
 
 import json
@@ -13,6 +13,7 @@ from trl_onevision.answers.stance import MAX_ITEMS, asserts, stated
 
 Item = TypeVar("Item")
 
+MAX_VALUES = 30_000  # of an answer's JSON are looked at: a thousand polygons have fewer
 LABEL_KEYS = ("label", "category", "class", "name")
 
 _LANGUAGE = re.compile(r"(?:json|svg|xml|vega-lite)\b\s*+|[\w+.-]{0,20}+[ \t]*+\n")
@@ -93,10 +94,10 @@ def collect(value: Any, read: Callable[[Any, str | None], list[Item]]) -> list[I
     found: list[Item] = []
     # A stack and not recursion: the C parser accepts nesting deeper than Python's own stack.
     pending: list[tuple[Any, str | None]] = [(value, None)]
-    while pending and len(found) < MAX_ITEMS:
+    for _ in range(MAX_VALUES):
+        if not pending or len(found) >= MAX_ITEMS:
+            break
         node, label = pending.pop()
-        if node in ([], {}):  # a megabyte of these is no work
-            continue
         items = read(node, label)
         if items:
             found += items

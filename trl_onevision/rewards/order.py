@@ -38,11 +38,12 @@ class OrderReward(NamedReward):
 
     The score is in [0, 1]. An answer that is no permutation of 1 to n earns 0, whatever of it is right: Jigsaw-R1
     (arXiv 2505.23590), whose measure this is, pays 0.75 for "1 2 3 3". An order at random earns 1/n, and 1/n! without
-    `partial`. Scores rows whose `task` is `order`, and no row without a task: a list of numbers may be anything. A
-    gold that is no permutation gets `None` and one warning with the row's id.
+    `partial`. `opened` is as in `IoUReward`. Scores rows whose `task` is `order`, and no row without a task: a list of
+    numbers may be anything. A gold that is no permutation gets `None` and one warning with the row's id.
     """
 
     partial: bool = True
+    opened: bool = False
     name: str = "order_reward"
     columns = ("task", "id")
 
@@ -56,7 +57,7 @@ class OrderReward(NamedReward):
         gold = read_order(solution if isinstance(solution, str) else json.dumps(solution, default=str))
         if gold is None:
             raise Unscorable(f"the gold is not an order of 1 to n, such as '[2, 3, 1]': {str(solution)[:80]!r}")
-        answer = read_order(answer_block(row["completion"]))
+        answer = read_order(answer_block(row["completion"], opened=self.opened))
         if answer is None or len(answer) != len(gold):
             return 0.0
         right = sum(given == wanted for given, wanted in zip(answer, gold, strict=True))

@@ -59,7 +59,7 @@ def points_of(value: Any, label: str | None = None) -> list[Point]:
         return [] if pair is None else [Point._make((*pair, label))]
     if not isinstance(value, dict):
         return []
-    pairs = held(value, POINT_KEYS, _pair) or [pair for pair in [_pair([value.get("x"), value.get("y")])] if pair]
+    pairs = held(value, POINT_KEYS, _pair) or list(filter(None, [_pair([value.get("x"), value.get("y")])]))
     return [Point._make((*pair, name)) for pair, name in zip(pairs, labels_of(value, len(pairs), label), strict=True)]
 
 

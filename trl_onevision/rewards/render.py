@@ -35,10 +35,9 @@ class RenderReward(NamedReward):
     the gold's image over what either has painted, slightly blurred; half the F1 of the parts that can be seen (shape,
     colours, place and transforms of an SVG; marks, encodings and values of a chart). Blank paper earns 0, and so does
     an answer that is no SVG or Vega-Lite, does not render within `seconds`, or reaches for a file, an address or an
-    expression.
-    Both are rendered by resvg and vl-convert in a process that is killed where it must be; nothing that a model writes
+    expression. resvg and vl-convert draw in a process that is killed where it must be; nothing that a model writes
     runs as code, as RRVF's matplotlib does (arXiv 2507.20766). A call draws for `budget` seconds at most; what is left
-    earns 0.
+    earns 0. `opened` is as in `IoUReward`.
 
     Scores rows whose `task` is `render`, with golds `{"language": "svg" | "vega-lite", "source": …}`. A gold that
     does not render gets `None` and one warning with the row's id. Needs `pip install trl-onevision[render]`.
@@ -47,6 +46,7 @@ class RenderReward(NamedReward):
     side: int = 224
     seconds: float = 2.0
     budget: float = 60.0
+    opened: bool = False
     name: str = "render_reward"
     columns = ("task", "id")
 
@@ -63,7 +63,8 @@ class RenderReward(NamedReward):
             left, image = end - time.monotonic(), None
             if left > 0:
                 with contextlib.suppress(Refused):
-                    drawing, image = draw(answer_block(row["completion"]), self.side, min(self.seconds, left))
+                    answer = answer_block(row["completion"], opened=self.opened)
+                    drawing, image = draw(answer, self.side, min(self.seconds, left))
             rendered.append(image is not None)
             if image is None:
                 return 0.0

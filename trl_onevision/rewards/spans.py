@@ -1,6 +1,5 @@
 """Spans of time in an answer: reading them, temporal IoU, several by one-to-one matching."""
 
-import itertools
 import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ from trl_onevision.rewards.boxes import box_iou
 from trl_onevision.rewards.coordinates import read_items
 from trl_onevision.rewards.frames import FloatArray, TimeFrame, frame_scale
 from trl_onevision.rewards.grounding import GroundingReward, gold_items
-from trl_onevision.rewards.json_text import number
+from trl_onevision.rewards.json_text import held, number
 from trl_onevision.rewards.pairing import matched_share
 from trl_onevision.rewards.rows import Share, Unscorable
 
@@ -89,12 +88,10 @@ def spans_of(value: Any, label: str | None = None) -> list[Span]:
     >>> spans_of([1, "0:02"]), spans_of("3s to 7s"), spans_of("at 3s")
     ([Span(start=1.0, end=2.0)], [Span(start=3.0, end=7.0)], [])
     """
-    pairs = [value]
-    if isinstance(value, dict):
-        pairs = [value.get(key) for key in _SPAN_KEYS]
-        pairs += [[value.get(start), value.get(end)] for start, end in _END_KEYS]
-    spans = (span for span in map(_span, pairs) if span is not None)
-    return list(itertools.islice(spans, 1))
+    if not isinstance(value, dict):
+        return list(filter(None, [_span(value)]))
+    by_name = (_span([value.get(start), value.get(end)]) for start, end in _END_KEYS)
+    return held(value, _SPAN_KEYS, _span) or list(filter(None, by_name))[:1]
 
 
 def _span(value: Any) -> Span | None:
@@ -116,13 +113,10 @@ def _time(value: Any) -> float | None:
 
 def _seconds(time: str) -> float:
     if ":" in time:
-        total = 0.0
-        for part in time.rstrip("sS ").split(":"):
-            total = 60 * total + float(part)
-        return total
-    return sum(
-        float(amount) * (3600 if hours else 60 if minutes else 1) for amount, hours, minutes in _PART.findall(time)
-    )
+        parts = [float(part) for part in time.rstrip("sS ").split(":")]
+        return sum(part * 60**power for power, part in enumerate(reversed(parts)))
+    read = _PART.findall(time)
+    return sum(float(amount) * (3600 if hours else 60 if minutes else 1) for amount, hours, minutes in read)
 
 
 def span_iou(a: ArrayLike, b: ArrayLike) -> FloatArray:
