@@ -27,7 +27,9 @@ def test_the_three_cases_of_equation_2():
     assert accuracy(FULL.partition("### The final")[0]) == 0
 
 
-@pytest.mark.parametrize("key_steps", ["r = 3", [None], [["r = 3", 5]], [[""]], [[]], [["r = 3"], []], [" "]])
+@pytest.mark.parametrize(
+    "key_steps", ["r = 3", 5, [5], ["r = 3", 5], [None], [["r = 3", 5]], [[""]], [[]], [["r = 3"], []], [" "]]
+)
 @pytest.mark.parametrize("mode", ["paper", "code"])
 def test_steps_that_say_nothing_are_reported_with_their_row(mode, key_steps, caplog):
     reward = StepAccuracyReward(mode=mode, name=f"steps_{mode}_{key_steps}")

@@ -136,13 +136,11 @@ class JudgeReward(_JudgedReward):
         self,
         completions: list[Any],
         solution: list[Any],
-        prompts: list[Any] | None = None,
-        task: list[Any] | None = None,
-        log_extra: Callable[[str, list], None] | None = None,
+        log_extra: Any = None,  # the table's columns are for rules to fill where they are rewards themselves
         log_metric: LogMetric | None = None,
         **columns: Any,
     ) -> list[float | None]:
-        columns |= {"completions": completions, "solution": solution, "prompts": prompts, "task": task}
+        columns |= {"completions": completions, "solution": solution}
         ruled: list[float | None] = [None] * len(completions)
         mine = score_rows(self.__name__, self._is_mine, **columns)
         if self.rule is not None and any(mine):
@@ -151,7 +149,7 @@ class JudgeReward(_JudgedReward):
             said = await asyncio.to_thread(self.rule, **take(columns, own))
             for index, score in zip(own, said, strict=True):
                 ruled[index] = score
-        rows: list[float | _Open | None] = score_rows(self.__name__, self._decide, **columns, mine=mine, ruled=ruled)
+        rows = score_rows(self.__name__, self._decide, **columns, mine=mine, ruled=ruled)
         return await self._settle(rows, log_metric)
 
     def _is_mine(self, row: dict[str, Any]) -> bool:
@@ -193,15 +191,12 @@ class VisualFactsReward(_JudgedReward):
         self,
         completions: list[Any],
         visual_facts: list[Any],
-        prompts: list[Any] | None = None,
-        task: list[Any] | None = None,
-        log_extra: Callable[[str, list], None] | None = None,
+        log_extra: Any = None,  # the table's columns are for rules to fill where they are rewards themselves
         log_metric: LogMetric | None = None,
         **columns: Any,
     ) -> list[float | None]:
-        columns |= {"completions": completions, "visual_facts": visual_facts, "prompts": prompts, "task": task}
-        rows: list[float | _Open | None] = score_rows(self.__name__, self._decide, **columns)
-        return await self._settle(rows, log_metric)
+        columns |= {"completions": completions, "visual_facts": visual_facts}
+        return await self._settle(score_rows(self.__name__, self._decide, **columns), log_metric)
 
     def _decide(self, row: dict[str, Any]) -> float | _Open | None:
         facts = row["visual_facts"]

@@ -159,11 +159,11 @@ def wordings_of(key_steps: Any) -> list[list[str]]:
     >>> wordings_of(["r = 3", ["9 pi", "28.27"]])
     [['r = 3'], ['9 pi', '28.27']]
     """
-    steps = [] if isinstance(key_steps, str) else [[step] if isinstance(step, str) else step for step in key_steps]
-    if not steps or not all(steps) or not all(isinstance(one, str) and one.strip() for step in steps for one in step):
-        raise Unscorable(
-            f"key_steps is no list of steps, each a text or a list of its wordings: {str(key_steps)[:80]}"
-        )
+    many = (list, tuple)
+    steps = [[step] if isinstance(step, str) else step for step in key_steps] if isinstance(key_steps, many) else []
+    texts = [isinstance(step, many) and [isinstance(one, str) and one.strip() for one in step] for step in steps]
+    if not texts or not all(found and all(found) for found in texts):
+        raise Unscorable(f"expected key_steps that are texts or lists of texts, not {str(key_steps)[:80]}")
     return [list(step) for step in steps]
 
 
