@@ -30,7 +30,7 @@ from trl_onevision.rewards.boxes import (
     read_boxes,
     to_xyxy,
 )
-from trl_onevision.rewards.json_text import MAX_ITEMS
+from trl_onevision.rewards.json_text import MAX_ITEMS, MAX_VALUES, collect
 
 ONE = "[[10, 20, 30, 40]]"
 CAT_AND_DOG = json.dumps(
@@ -593,6 +593,7 @@ HOSTILE = {
     "numbers alone": "1, " * (MEGABYTE // 3),
     "corners in words": "(1, 1) to the bottom right " * (MEGABYTE // 27),
     "names of corners": "x1=1, y1=1, x2=1," * (MEGABYTE // 17),
+    "a path of corners": "(1, 1), " * (MEGABYTE // 8),
     "labelled boxes": json.dumps([{"bbox_2d": [10, 20, 30, 40], "label": "x" * 40}] * (MEGABYTE // 85)),
 }
 
@@ -601,6 +602,13 @@ HOSTILE = {
 def test_a_megabyte_of_the_worst_text_costs_what_its_length_says(text, linear):
     values = [linear(partial(score, reward=reward), text) for reward in (iou_reward, detection_reward)]
     assert all(0 <= value <= 1 / MAX_ITEMS * 2 for value in values)
+
+
+def test_of_hollow_json_so_many_values_are_looked_at():
+    seen = []
+    assert collect([{"a": 1}] * 100_000, lambda value, label: seen.append(value) or []) == []
+    assert len(seen) == MAX_VALUES
+    assert score(json.dumps([{"a": 1}] * 100_000)) == 0
 
 
 def test_many_hostile_completions_in_one_call_cost_what_their_number_says_on_any_thread(linear):

@@ -158,7 +158,21 @@ def test_any_text_scores(text):
 
 @pytest.mark.parametrize(
     "unit",
-    ["1", "1:", "1 to ", "1 ", "1:1-1:1 ", "[1,", "1 -", '{"start":1,"end":2}', "1h1m1s", "between 1 ", "1s ends "],
+    [
+        "1",
+        "1:",
+        "1 to ",
+        "1 ",
+        "1:1-1:1 ",
+        "[1,",
+        "1 -",
+        "1 - 1 - 1 frames ",
+        "1, ",
+        '{"start":1,"end":2}',
+        "1h1m1s",
+        "between 1 ",
+        "1s ends ",
+    ],
 )
 def test_a_megabyte_of_hostile_text_costs_what_its_length_says(unit, linear):
     assert 0 <= linear(score, unit * (1_000_000 // len(unit))) <= 0.5
