@@ -74,10 +74,9 @@ _LATER = ("actions", "boxes", "masks", "points", "render", "spans")  # need nump
 
 
 def __getattr__(name: str) -> Any:
-    modules = (import_module(f"{__name__}.{module}") for module in _LATER if name in __all__)
-    for module in modules:
-        if name in vars(module):
-            return getattr(module, name)
+    for module in _LATER if name in __all__ else ():
+        if hasattr(found := import_module(f"{__name__}.{module}"), name):
+            return getattr(found, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

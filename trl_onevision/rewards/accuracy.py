@@ -157,13 +157,7 @@ class AccuracyReward(NamedReward):
             return None if choices else words.exact(gold, answer)
         return float(read_choices(answer, choices) in wanted)
 
-    def _judge_math(self, gold: str, answer: str, choices: Choices) -> Judgement:
-        return self._judge_value(gold, answer, number=False)
-
-    def _judge_number(self, gold: str, answer: str, choices: Choices) -> Judgement:
-        return self._judge_value(gold, answer, number=True)
-
-    def _judge_value(self, gold: str, answer: str, number: bool) -> Judgement:
+    def _judge_value(self, gold: str, answer: str, choices: Choices, number: bool) -> Judgement:
         bare, said = plain(gold).removesuffix("."), plain(answer).removesuffix(".")
         if bare == said:
             return 1.0
@@ -232,10 +226,10 @@ def _of_texts(same: Callable[[str, str], Judgement]) -> Callable[..., Judgement]
 
 # What each task compares: whether a statement reads as an answer of its kind, and how an answer is judged.
 _TASKS: dict[str, tuple[Callable[..., bool], Callable[..., Judgement]]] = {
-    "math": (_reads_as_math, AccuracyReward._judge_math),
+    "math": (_reads_as_math, partial(AccuracyReward._judge_value, number=False)),
     "choice": (_reads_as_choice, AccuracyReward._judge_choice),
-    "number": (_reads_as_number, AccuracyReward._judge_number),
-    "count": (_reads_as_number, AccuracyReward._judge_number),
+    "number": (_reads_as_number, partial(AccuracyReward._judge_value, number=True)),
+    "count": (_reads_as_number, partial(AccuracyReward._judge_value, number=True)),
     "text": (lambda *_: True, AccuracyReward._judge_text),
     "yes_no": (lambda said, *_: words.yes_or_no(said) is not None, _of_texts(words.same_yes_or_no)),
     "date": (lambda said, *_: bool(words.read_dates(said)), _of_texts(words.same_date)),

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trl_onevision.rewards.coordinates import CLOSE, NUMBER, OPEN, PAIR, SEPARATOR, in_turn, read_items
+from trl_onevision.rewards.coordinates import CLOSE, NUMBER, NUMBERS, OPEN, PAIR, SEPARATOR, in_turn, read_items
 from trl_onevision.rewards.frames import FloatArray
 from trl_onevision.rewards.grounding import GroundingReward, gold_items
 from trl_onevision.rewards.json_text import held, labels_of, number, numbers
@@ -66,7 +66,7 @@ def read_boxes(text: str) -> list[Box]:
 
 
 def _matched(match: re.Match[str]) -> list[Box]:
-    return [Box._make((*corners, None, None)) for corners in in_turn(match[0], 4)]
+    return [Box._make((*four, None, None)) for four in in_turn(NUMBERS.findall(match[0]), 4)]
 
 
 def boxes_of(value: Any, label: str | None = None) -> list[Box]:

@@ -5,7 +5,7 @@ All of it is linear in the text: possessive quantifiers, and bounds on what repe
 
 import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from trl_onevision.answers.stance import MAX_ITEMS, stated
@@ -17,7 +17,7 @@ SEPARATOR = r"(?:\s*+[,;，；]\s*+|\s++)"
 PAIR = rf"{NUMBER}{SEPARATOR}{NUMBER}"
 OPEN, CLOSE = r"[\[(（【]\s*+", r"\s*+[\])）】]"
 
-_NUMBERS = re.compile(rf"(?<![a-z_]){NUMBER}", re.IGNORECASE)  # the 1 of "x1" is none
+NUMBERS = re.compile(rf"(?<![a-z_]){NUMBER}", re.IGNORECASE)  # the 1 of "x1" is none
 _TAG = re.compile(
     r"<(?:ref|phrase|\|object_ref_start\|)>(?P<label>[^<>]{0,200}+)<"  # Qwen, InternVL: the name before its boxes
     r"|<\|?(?P<tag>b?box|points?)(?:_start\|)?>(?P<inside>[\s0-9\[\](),;.eE+-]*+)<[/|](?P=tag)(?:_end\|)?>"
@@ -47,18 +47,14 @@ def read_items(
     return found
 
 
-def in_turn(text: str, count: int) -> list[list[float]]:
-    """The numbers of a text, `count` at a time; none at all where one is left over.
+def in_turn(numbers: Sequence[str], count: int) -> list[list[float]]:
+    """Numbers as written, `count` at a time; none at all where one is left over.
 
-    >>> in_turn("(x1=1, y1=2), (x2=3, y2=4e1)", 2), in_turn("1, 2, 3", 2)
+    >>> in_turn(NUMBERS.findall("(x1=1, y1=2), (x2=3, y2=4e1)"), 2), in_turn(["1", "2", "3"], 2)
     ([[1.0, 2.0], [3.0, 40.0]], [])
     """
-    return _divided([float(number) for number in _NUMBERS.findall(text)], count)
-
-
-def _divided(numbers: list[float], count: int) -> list[list[float]]:
     starts = range(0, 0 if len(numbers) % count else len(numbers), count)
-    return [numbers[start : start + count] for start in starts]
+    return [[float(number) for number in numbers[start : start + count]] for start in starts]
 
 
 def _tagged(text: str) -> Iterator[dict[str, Any]]:
@@ -76,7 +72,7 @@ def _tagged(text: str) -> Iterator[dict[str, Any]]:
         if tag["label"] is not None:
             label = tag["label"].strip()
         elif tag["tag"]:
-            yield _place(tag["tag"], _NUMBERS.findall(tag["inside"]), label)
+            yield _place(tag["tag"], NUMBERS.findall(tag["inside"]), label)
         elif tag["element"]:
             found = list(_ATTRIBUTE.finditer(tag["attributes"]))
             xs, ys = ([one["number"] for one in found if (one["axis"] or "").lower() == axis] for axis in "xy")
@@ -94,4 +90,4 @@ def _tagged(text: str) -> Iterator[dict[str, Any]]:
 def _place(tag: str, numbers: list[str], label: str | None) -> dict[str, Any]:
     """Numbers in a tag as a JSON object. Two in a box are a point: so computer-use models write a click."""
     kind, count = ("box", 4) if "box" in tag.lower() and len(numbers) != 2 else ("point", 2)
-    return {"label": label, kind: _divided([float(number) for number in numbers], count)}
+    return {"label": label, kind: in_turn(numbers, count)}

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trl_onevision.rewards.boxes import Box, as_array, boxes_of, is_proper
-from trl_onevision.rewards.coordinates import CLOSE, NUMBER, OPEN, PAIR, SEPARATOR, in_turn, read_items
+from trl_onevision.rewards.coordinates import CLOSE, NUMBER, NUMBERS, OPEN, PAIR, SEPARATOR, in_turn, read_items
 from trl_onevision.rewards.frames import FloatArray
 from trl_onevision.rewards.grounding import GroundingReward, gold_items
 from trl_onevision.rewards.json_text import held, labels_of, numbers
@@ -42,7 +42,11 @@ def read_points(text: str) -> list[Point]:
     Tags are those of Qwen and Molmo, JSON is read by `points_of`, at any depth; labels, and what the text denies, are
     as in `read_boxes`. At most 1000 points are read.
     """
-    return read_items(text, points_of, _TEXT_POINT, lambda match: [Point(x, y) for x, y in in_turn(match[0], 2)])
+    return read_items(text, points_of, _TEXT_POINT, _matched)
+
+
+def _matched(match: re.Match[str]) -> list[Point]:
+    return [Point(x, y) for x, y in in_turn(NUMBERS.findall(match[0]), 2)]
 
 
 def points_of(value: Any, label: str | None = None) -> list[Point]:

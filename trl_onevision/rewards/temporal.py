@@ -99,26 +99,21 @@ def with_shuffled_frames(prompt: Any, seed: str) -> Conversation | None:
     ['<0.0 seconds>', 'b', '<0.5 seconds>', 'a']
     """
     messages = [] if isinstance(prompt, str) else [dict(message) for message in prompt]
-    places: list[tuple[int, int]] = []
-    for number, message in enumerate(messages):
+    for message in messages:
         if isinstance(message.get("content"), list):
             message["content"] = list(message["content"])
-            places += [(number, place) for place in _frames(message["content"])]
-    if len(places) < 2:
-        return None
-    frames = [messages[number]["content"][place] for number, place in places]
-    for (number, place), source in zip(places, moved(len(frames), seed), strict=True):
-        messages[number]["content"][place] = frames[source]
-    return messages
-
-
-def _frames(blocks: list[dict[str, Any]]) -> list[int]:
-    """The places of images with a time right before them."""
-    return [
-        place
+    places = [
+        (blocks, place)
+        for blocks in (message["content"] for message in messages if isinstance(message.get("content"), list))
         for place in range(1, len(blocks))
         if blocks[place].get("image") is not None and _TIME.fullmatch(blocks[place - 1].get("text") or "")
     ]
+    if len(places) < 2:
+        return None
+    frames = [blocks[place] for blocks, place in places]
+    for (blocks, place), source in zip(places, moved(len(frames), seed), strict=True):
+        blocks[place] = frames[source]
+    return messages
 
 
 temporal_reward = TemporalReward()
