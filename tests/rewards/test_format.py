@@ -109,6 +109,8 @@ def test_json():
     assert score('{"label": "cat"}', "json", fields=fields, graded=True) == pytest.approx(2 / 3)
     assert score("[1, 2]", "json") == 1
     assert score("[" * 100_000, "json") == 0
+    assert score("[1]", "json", opened=True) == 0, "thinking that was cut off"
+    assert score("so</think>[1]", "json", opened=True) == 1
 
 
 @pytest.mark.parametrize(

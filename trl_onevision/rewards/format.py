@@ -83,8 +83,8 @@ class FormatReward(NamedReward):
     def _share(self, completion: Any) -> float:
         if isinstance(self.style, str) and self.style in _MEASURES:
             return _MEASURES[self.style](self, completion)
-        layouts = LAYOUTS.get(self.style) if isinstance(self.style, str) else ("".join(map(_block, self.style)),)
-        return max(_share_of_layout(full_text(completion), layout, self.opened) for layout in layouts or ())
+        layouts = LAYOUTS[self.style] if isinstance(self.style, str) else ["".join(map(_block, self.style))]
+        return max(_share_of_layout(full_text(completion), layout, self.opened) for layout in layouts)
 
 
 def _block(tag: str) -> str:
@@ -135,7 +135,7 @@ def _steps(reward: FormatReward, completion: Any) -> float:
 def _json(reward: FormatReward, completion: Any) -> float:
     """A third each: the answer is JSON, it is objects, and they have the fields."""
     try:
-        value = json.loads(unfenced(answer_block(completion)), parse_constant=_refuse)
+        value = json.loads(unfenced(answer_block(completion, opened=reward.opened)), parse_constant=_refuse)
     except (ValueError, RecursionError):
         return 0.0
     if not reward.fields:
