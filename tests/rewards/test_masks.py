@@ -79,6 +79,12 @@ def test_a_corner_that_is_not_finite_makes_a_mask_that_covers_nothing(corner, ca
     assert score(SQUARE, broken, id=[corner]) is None and "not finite" in caplog.text
 
 
+def test_a_run_length_code_of_another_size_than_the_image_is_reported(caplog):
+    gold = {"size": [40, 50], "counts": [0, 2000]}
+    assert score("[0, 0, 50, 0, 50, 40, 0, 40]", gold, images=[[]]) == 1
+    assert score("[0, 0, 50, 0, 50, 40, 0, 40]", gold, id=["resized"]) is None and "several sizes" in caplog.text
+
+
 def test_parts_of_one_mask_are_one():
     gold = [{"segmentation": [rectangle(0, 0, 10, 10), rectangle(50, 50, 60, 60)]}]
     assert score(gold, gold) == 1

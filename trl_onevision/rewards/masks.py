@@ -104,12 +104,12 @@ class MaskReward(GroundingReward[Mask, Code]):
         masks = gold_items(gold, _gold_masks_of, 'masks like [{"polygon": [[x, y], ...]}]')
         if not masks:
             return []
-        sizes = {_rle_size(mask.rle) for mask in masks if mask.rle is not None}
-        size = next(iter(sizes), row_size(row))
+        sizes = {_rle_size(mask.rle) for mask in masks if mask.rle is not None} | ({row_size(row)} - {None})
+        size = next(iter(sizes), None)
         if size is None:
             raise Unscorable("a polygon is drawn on its image, and the row has none")
         if len(sizes) > 1:
-            raise Unscorable(f"the gold's run-length codes are of several sizes: {sizes}")
+            raise Unscorable(f"the gold's run-length codes and the row's image are of several sizes: {sizes}")
         if not all(np.isfinite(polygon).all() for mask in masks for polygon in mask.polygons):
             raise Unscorable("the gold holds a corner that is not finite")
         scale = frame_scale(self.gold_frame, "pixel", size)
