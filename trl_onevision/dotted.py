@@ -21,7 +21,8 @@ def find(option: str, path: str) -> Any:
     Traceback (most recent call last):
     ValueError: advantage: 'math.pi' cannot be called.
 
-    Raises `ValueError` with the option's name.
+    Raises `ValueError` with the option's name. A module that is being imported now, as one of yours whose rewards have
+    brought this package in, is looked into when what it names is called.
     """
     module, _, name = path.rpartition(".")
     if not module:
@@ -29,7 +30,10 @@ def find(option: str, path: str) -> Any:
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
-        found = getattr(import_module(module), name)
+        holder = import_module(module)
+        if getattr(holder.__spec__, "_initializing", False) and not hasattr(holder, name):
+            return lambda *args, **kwargs: find(option, path)(*args, **kwargs)
+        found = getattr(holder, name)
     except Exception as error:  # whatever a module of yours ends with
         raise ValueError(f"{option}: {path!r} cannot be imported: {error}") from error
     if not callable(found):

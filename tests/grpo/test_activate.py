@@ -45,6 +45,25 @@ def test_the_options_are_read_from_a_command_line_too(given: list[str], expected
     assert (args.share_prompt, args.loss, args.skip_zero_advantages, args.freeze) == expected
 
 
+def test_one_module_may_hold_rewards_and_what_options_name(tmp_path: Path) -> None:
+    """Its first line imports this package, which reads the options before the rest of the module is there."""
+    lines = ["from trl_onevision.rewards import accuracy_reward", "def damp(groups): ...", "class Board: ..."]
+    (tmp_path / "my_own.py").write_text("\n".join(lines))
+    for options in ("{advantage: my_own.damp, environment: my_own.Board}", "{advantage: my_own.dump}"):
+        code = "import my_own; from trl_onevision.grpo.options import Options; print(Options.of(None).describe())"
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env=os.environ | {"TRL_ONEVISION": options, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+        if "damp" in options:
+            assert "advantage='my_own.damp'" in done.stdout, done.stderr
+        else:  # said when a trainer reads its options, before a model is loaded
+            assert "advantage: 'my_own.dump' cannot be imported: module 'my_own' has no attribute" in done.stderr
+
+
 def test_activation_is_idempotent_undoable_and_says_so_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
