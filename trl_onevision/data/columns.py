@@ -84,12 +84,8 @@ class ColumnsAdapter:
 
     @property
     def PROMPT(self) -> dict[Purpose, str]:
-        purposes: dict[Purpose, str] = {}
-        if "completion" in self.columns:
-            purposes["sft"] = "plain"
-        if "solution" in self.columns:
-            purposes["grpo"] = "think-answer"
-        return purposes
+        served: dict[str, tuple[Purpose, str]] = {"completion": ("sft", "plain"), "solution": ("grpo", "think-answer")}
+        return dict(purpose for field, purpose in served.items() if field in self.columns)
 
     def to_row(self, raw: Raw) -> Row:
         """A raw row as a row of the contract."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -113,7 +114,7 @@ def _converted(raw: Raw, adapter: Adapter, conversion: Conversion) -> Row:
         stored = _stored(row, conversion)
         if row.get("task") in PLACE_TASKS:
             row["solution"] = _on_stored_image(row["solution"], row["task"], stored, conversion)
-        if conversion.originals and any(image.was_larger for image in stored):
+        if conversion.originals and any(prod(image.size) < prod(image.original_size) for image in stored):
             row["originals"] = _originals(row["images"], conversion)
         row["images"] = [{"bytes": image.data, "path": None} for image in stored]
         validate_row(row, conversion.purpose)

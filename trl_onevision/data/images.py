@@ -108,11 +108,6 @@ class StoredImage:
     size: tuple[int, int]
     original_size: tuple[int, int]
 
-    @property
-    def was_larger(self) -> bool:
-        """Whether the grid has taken pixels away."""
-        return self.size[0] * self.size[1] < self.original_size[0] * self.original_size[1]
-
 
 def decode_image(value: Any, root: str | Path | None = None) -> Image.Image:
     """Decode an image to RGB, upright.

@@ -178,15 +178,15 @@ def _saved_folder(folder: Path, split: str) -> Path | None:
 
 
 def _files_of(folder: Path, split: str) -> tuple[Path, ...]:
-    visible = _visible_files(folder)
-    files = [path for path in visible if path.suffix.lower() in DATA_SUFFIXES and path.name.lower() not in SIDE_FILES]
+    visible = [path for path in _visible_files(folder) if path.name.lower() not in SIDE_FILES]
+    files = [path for path in visible if path.suffix.lower() in DATA_SUFFIXES]
     kinds = sorted({path.suffix.lower() for path in files})
     if len(kinds) > 1:
         raise SourceError(f"{folder}: holds {' and '.join(kinds)} files; expected one kind (name the file to read)")
     if files:
         splits = {path: _splits_of(path.relative_to(folder).parts) for path in files}
     else:
-        files = [path for path in visible if _is_image(path)]
+        files = image_files(folder)
         splits = _splits_of_images(files, folder)
     if not files:
         raise SourceError(f"{folder}: holds no {', '.join(DATA_SUFFIXES)} and no image files; expected some")
@@ -220,6 +220,11 @@ def _visible_files(folder: Path) -> list[Path]:
         folders[:] = [name for name in folders if name[0] != "." and not leads_back(Path(parent, name))]
         files += [Path(parent, name) for name in names if name[0] != "."]
     return sorted(files)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The images in a folder and the folders in it, in a fixed order."""
+    return [path for path in _visible_files(folder) if _is_image(path)]
 
 
 def _splits_of(names: Iterable[str]) -> set[str]:

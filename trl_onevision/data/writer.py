@@ -80,15 +80,10 @@ def output_folder(output: str | Path, split: str) -> Path:
 
 def refuse_used(output: Path) -> None:
     """Raise `OutputExists` unless `output` is absent or an empty folder."""
-    if output.is_dir():
-        held = sorted(path.name for path in output.iterdir())
-        if not held:
-            return
-        found = f"a folder that holds {few(held)}"
-    elif output.exists():
-        found = "a file"
-    else:
+    held = sorted(path.name for path in output.iterdir()) if output.is_dir() else []
+    if not output.exists() or (output.is_dir() and not held):
         return
+    found = f"a folder that holds {few(held)}" if held else "a file"
     raise OutputExists(
         f"{output}: found {found}, expected a new or empty folder. Nothing was changed: choose another --output, "
         "or move what is there."

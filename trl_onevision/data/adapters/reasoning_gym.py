@@ -19,31 +19,11 @@ LICENSE = "Apache-2.0"
 COLUMNS = frozenset({"question", "answer", "metadata"})
 PROMPT = {"grpo": "think-answer"}
 ONE_ANSWER = (
-    "acre",
-    "aiw",
-    "basic_arithmetic",
-    "binary_alternation",
-    "chain_sum",
-    "count_bits",
-    "count_primes",
-    "course_schedule",
-    "gcd",
-    "gsm_symbolic",
-    "isomorphic_strings",
-    "largest_island",
-    "lcm",
-    "leg_counting",
-    "letter_counting",
-    "maze",
-    "number_sequence",
-    "products",
-    "ransom_note",
-    "rotten_oranges",
-    "simple_equations",
-    "simple_geometry",
-    "string_manipulation",
-    "syllogism",
-)
+    "acre", "aiw", "basic_arithmetic", "binary_alternation", "chain_sum", "count_bits", "count_primes",
+    "course_schedule", "gcd", "gsm_symbolic", "isomorphic_strings", "largest_island", "lcm", "leg_counting",
+    "letter_counting", "maze", "number_sequence", "products", "ransom_note", "rotten_oranges", "simple_equations",
+    "simple_geometry", "string_manipulation", "syllogism",
+)  # fmt: skip
 
 
 def to_row(raw: Raw) -> Row:

@@ -22,22 +22,12 @@ LICENSE = "apache-2.0"
 COLUMNS = frozenset({"problem_id", "problem", "data_type", "problem_type", "options", "solution", "path"})
 PROMPT = {"sft": "video-r1", "grpo": "video-r1"}
 
-_NUMBER = " Please provide the numerical value (e.g., 42 or 3.14) within the <answer> </answer> tags."
-HINTS = {
-    "multiple choice": " Please provide only the single option letter (e.g., A, B, C, D, etc.) within the <answer> "
-    "</answer> tags.",
-    "numerical": _NUMBER,
-    "OCR": " Please transcribe text from the image/video clearly and provide your text answer within the <answer> "
-    "</answer> tags.",
-    "free-form": " Please provide your text answer within the <answer> </answer> tags.",
-    "regression": _NUMBER,
-}
-TASKS: dict[str, Task] = {
-    "multiple choice": "choice",
-    "numerical": "number",
-    "OCR": "text",
-    "free-form": "text",
-    "regression": "number",
+KINDS: dict[str, tuple[Task, str]] = {  # of questions: the task of their rows, and the released hint
+    "multiple choice": ("choice", "provide only the single option letter (e.g., A, B, C, D, etc.)"),
+    "numerical": ("number", "provide the numerical value (e.g., 42 or 3.14)"),
+    "OCR": ("text", "transcribe text from the image/video clearly and provide your text answer"),
+    "free-form": ("text", "provide your text answer"),
+    "regression": ("number", "provide the numerical value (e.g., 42 or 3.14)"),
 }
 
 
@@ -51,7 +41,7 @@ def to_row(raw: Raw) -> Row:
     ('B', ['a cube', 'a cone'], [Video(value='./CLEVRER/1.mp4')])
     """
     question = raw.read("problem", str, "the question as text")
-    kind = _one_of(raw, "problem_type", HINTS)
+    kind = _one_of(raw, "problem_type", KINDS)
     path = raw.read("path", str, "the path of a video or an image")
     visual = Video(path) if _one_of(raw, "data_type", ("video", "image")) == "video" else path
     options = raw.read("options", list, "a list of options") if kind == "multiple choice" else []
@@ -59,12 +49,13 @@ def to_row(raw: Raw) -> Row:
         question = "\n".join([f"{question.rstrip()}\nOptions:", *map(str, options)])
     asked = raw.asked(question, [visual], id=raw.get("problem_id"))
     if raw.prompt is PROMPTS["video-r1"]:
-        asked = replace(asked, prompt=replace(raw.prompt, template=raw.prompt.template + HINTS[kind]))
+        hint = f" Please {KINDS[kind][1]} within the <answer> </answer> tags."
+        asked = replace(asked, prompt=replace(raw.prompt, template=raw.prompt.template + hint))
     gold = raw.read("solution", str, "the gold answer, as in '<answer>A</answer>'")
     if raw.purpose == "sft":
         process = raw.read("process", str, "the reasoning, as in '<think>…</think>'")
         return asked.sft(tagged_completion(f"{process}\n{gold}"))
-    return asked.gold(gold, TASKS[kind], bare_choices([str(option) for option in options]) or None)
+    return asked.gold(gold, KINDS[kind][0], bare_choices([str(option) for option in options]) or None)
 
 
 def _one_of(raw: Raw, column: str, known: Iterable[str]) -> str:

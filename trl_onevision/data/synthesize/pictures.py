@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from trl_onevision.data.images import decode_image, image_suffixes
+from trl_onevision.data.sources import image_files
 from trl_onevision.data.synthesize.puzzle import NoPuzzle, Pictures
 
 LONGEST = 448  # of a picture's sides: a task cuts and copies, and needs no more
@@ -18,11 +19,10 @@ def from_folder(folder: str | Path) -> Pictures:
 
     Raises `NoPuzzle` where the folder holds none, `RowError` with the file's name on one that cannot be decoded.
     """
-    root = Path(folder)
-    suffixes = image_suffixes()
-    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+    files = image_files(Path(folder))
     if not files:
-        raise NoPuzzle(f"--images {folder}: found no image, expected files such as {', '.join(sorted(suffixes)[:6])}.")
+        expected = ", ".join(sorted(image_suffixes())[:6])
+        raise NoPuzzle(f"--images {folder}: found no image, expected files such as {expected}.")
 
     def picture(rng: np.random.Generator) -> Image.Image:
         image = decode_image(files[int(rng.integers(len(files)))])
