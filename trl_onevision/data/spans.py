@@ -28,8 +28,9 @@ def in_seconds(solution: str, duration: float, frame: SpanFrame = "second") -> s
     there. `[]` says that there is nothing to find.
     """
     scale = {"second": 1.0, "norm1000": duration / 1000, "norm1": duration}[frame]
-    spans = []
-    for start, end in _spans(read_json(solution)):
+    gold, spans = read_json(solution), []
+    items = gold if isinstance(gold, list) and not any(map(is_number, gold)) else [gold]
+    for start, end in map(_span, items):
         start, end = round(start * scale, 3), round(end * scale, 3)
         if not 0 <= start < min(end, duration):
             problem = "span outside the video" if start < end else "empty span"
@@ -37,11 +38,6 @@ def in_seconds(solution: str, duration: float, frame: SpanFrame = "second") -> s
             raise RowError("solution", problem, found=f"{start} to {end} s of {duration:.1f} s", expected=expected)
         spans.append({"start": start, "end": end})
     return json.dumps(spans)
-
-
-def _spans(gold: Any) -> list[tuple[float, float]]:
-    items = gold if isinstance(gold, list) and not any(map(is_number, gold)) else [gold]
-    return [_span(item) for item in items]
 
 
 def _span(item: Any) -> tuple[float, float]:
