@@ -63,3 +63,15 @@ def test_where_rows_are_of_one_kind_the_log_is_trls(make: Callable[..., Any], co
         data = data.add_column(name, values)
     settings = {"given": tiny.completions([5, 9, 3, 16, 7, 7, 12, 1]), "data": data, **ONE_BATCH}
     assert update(make(**OURS, **settings)).metrics.keys() == update(make(**settings)).metrics.keys()
+
+
+def test_labels_of_any_kind_are_texts_and_too_many_are_none() -> None:
+    rows = tiny.dataset(2).add_column("source", [{"name": "a"}, {"name": "b"}]).add_column("task", [["x"], ["x"]])
+    seen = Breakdown(rows).seen
+    assert seen["source"] == {"{'name': 'a'}", "{'name': 'b'}"} and seen["task"] == {"['x']"}
+    for others, logged in ((30, True), (31, False)):
+        breakdown, metrics = Breakdown(), defaultdict(list)
+        breakdown.seen["source"] = {f"https://a.b/{n}" for n in range(others)}
+        breakdown.log(TABLE, metrics)
+        assert ("frac_reward_zero_std/clevr" in metrics) == logged
+        assert "frac_reward_zero_std/modality=text" in metrics

@@ -228,6 +228,11 @@ def test_a_run_without_an_image_has_nothing_to_mask(make: Callable[..., Any], fa
         make(**{**OURS, "options": {"terms": "papo"}}, family=family, data=data, **SETTINGS)
 
 
+def test_a_layout_of_images_that_is_not_known_is_refused_before_a_step(make: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match=r"papo knows images as rows .* not as pixel values of 3 dimensions"):
+        make(**{**OURS, "options": {"terms": "papo"}}, family="lfm2_vl", **SETTINGS)
+
+
 def test_a_recipe_names_terms_and_their_settings() -> None:
     options = Options.parse("{'terms': {'papo': {'gamma': 0.04}}}")
     assert terms.read(options.terms)["papo"] == terms.Papo(gamma=0.04)

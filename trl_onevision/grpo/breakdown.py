@@ -13,6 +13,8 @@ from datasets import Dataset
 
 from trl_onevision.grpo.groups import Groups
 
+MOST = 32  # values of a label: of more, such as the address of each row, a log tells nothing
+
 
 class Breakdown:
     """Metrics of the parts of a generation, where rows are of more than one source, task or modality.
@@ -39,7 +41,7 @@ class Breakdown:
         for label, values in groups.labels.items():
             found = sorted({str(value) for value in values if value is not None})
             self.seen[label].update(found)
-            if len(self.seen[label]) > 1:
+            if 1 < len(self.seen[label]) <= MOST:
                 for value in found:
                     rows = [other is not None and str(other) == value for other in values]
                     part = value if label == "source" else f"{label}={value}"
@@ -50,7 +52,8 @@ def _labels_of(dataset: Dataset) -> dict[str, set[str]]:
     """The sources, tasks and modalities of a dataset, without a look at any image."""
     labels: dict[str, set[str]] = defaultdict(set)
     for label in {"source", "task"} & set(dataset.column_names):
-        found = dataset.select_columns([label]).unique(label)
+        rows = dataset.select_columns([label])
+        found = rows[label] if pa.types.is_nested(rows.data.column(label).type) else rows.unique(label)
         labels[label] = {str(value) for value in found if value is not None}
     for column in {"images", "image"} & set(dataset.column_names):
         cells = dataset.data.column(column)

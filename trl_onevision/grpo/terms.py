@@ -150,7 +150,7 @@ class Terms:
         if self.papo is not None and not (trainer._is_vlm and may_hold(trainer, "images", "image")):
             why = "the dataset has no column 'images'" if trainer._is_vlm else "the model sees none"
             raise ValueError(f"terms: papo masks patches of images, and {why}.")
-        self._black: torch.Tensor | None = None
+        self._black = None if self.papo is None else black(trainer.processing_class.image_processor)
 
     def prepare(self, scored: dict[str, Any], groups: Groups) -> None:
         """Put into a scored generation what the terms need of its groups."""
@@ -211,10 +211,9 @@ class Terms:
         self.trainer._metrics["train"][name].append(value.item())
 
     def _blacken(self, pixels: torch.Tensor, share: float) -> torch.Tensor:
-        model = self.trainer._base_model(self.trainer.model)
-        if self._black is None:
-            self._black = black(self.trainer.processing_class.image_processor)
-        return blacken(pixels, self._black.to(pixels), share, model.config.vision_config.patch_size)
+        assert self._black is not None
+        patch_size = self.trainer._base_model(self.trainer.model).config.vision_config.patch_size
+        return blacken(pixels, self._black.to(pixels), share, patch_size)
 
 
 def reduce(trainer: Any, per_token_BT: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
