@@ -77,6 +77,10 @@ def test_paper_and_a_flood_of_one_colour_earn_next_to_nothing(blank):
 PARTS = SVG.removeprefix('<svg viewBox="0 0 100 60">').removesuffix("</svg>")
 UNSEEN = {
     "defs": f"<defs>{PARTS}</defs>",
+    "gradient": f"<linearGradient>{PARTS}</linearGradient>",
+    "title": f"<title>{PARTS}</title>",
+    "shape": f'<rect width="9" height="9" fill="none">{PARTS}</rect>',
+    "text": f"<text>{PARTS}</text>",
     "display": f'<g display="none">{PARTS}</g>',
     "style": f'<g style="display: none">{PARTS}</g>',
     "visibility": f'<g visibility="hidden">{PARTS}</g>',
@@ -169,6 +173,7 @@ HOSTILE = {
     "image": '<svg viewBox="0 0 9 9"><image href="file:///etc/passwd"/></svg>',
     "linked image": '<svg xmlns:xlink="x" viewBox="0 0 9 9"><image xlink:href="http://127.0.0.1/"/></svg>',
     "use": '<svg viewBox="0 0 9 9"><use href="other.svg#a"/></svg>',
+    "svg in svg": '<svg viewBox="0 0 9 9"><svg x="5" width="9" height="9"><rect width="9" height="9"/></svg></svg>',
     "script": '<svg viewBox="0 0 9 9"><script>alert(1)</script></svg>',
     "handler": '<svg viewBox="0 0 9 9" onload="alert(1)"><rect width="9" height="9"/></svg>',
     "foreign": '<svg viewBox="0 0 9 9"><foreignObject><p>x</p></foreignObject></svg>',

@@ -112,15 +112,15 @@ def collect(value: Any, read: Callable[[Any, str | None], list[Item]]) -> list[I
 def number(value: Any) -> float | None:
     """A JSON number as a float; `None` for anything else, `true` included.
 
-    >>> number(3), number(-0.5), number(True), number("3")
-    (3.0, -0.5, None, None)
+    >>> number(3), number(-0.5), number(True), number("3"), number(-(10**400))
+    (3.0, -0.5, None, None, -inf)
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
         return float(value)
     except OverflowError:  # an integer beyond the range of a float
-        return float("inf")
+        return float("inf") if value > 0 else float("-inf")
 
 
 def numbers(value: Any, count: int) -> tuple[float, ...] | None:

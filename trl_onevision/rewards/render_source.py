@@ -109,11 +109,12 @@ def _svg_parts(source: str) -> tuple[Counter[Any], bool]:
             raise Refused(f"more than {MOST_PARTS} elements, or {MOST_DEPTH} within each other")
         style = _style(element, inherited)
         tag = _tag(element)
-        if tag not in _SHAPES and tag not in _CONTAINERS:
+        if (tag not in _SHAPES and tag not in _CONTAINERS) or (tag == "svg" and depth):
             raise Refused(f"<{tag}> is not drawn")
         if tag in _SHAPES and "hidden" not in style:
             parts[_svg_part(element, tag, style, max(width, height))] += 1
-        pending.extend((child, style, depth + 1) for child in element)
+        within = style if tag in ("svg", "g") else style | {"hidden": ""}  # a shape in a gradient or in a shape
+        pending.extend((child, within, depth + 1) for child in element)
     return parts, width >= height
 
 
@@ -153,7 +154,7 @@ def _style(element: ElementTree.Element, inherited: dict[str, str]) -> dict[str,
         style["transform"] = f"{inherited.get('transform', '')} {named['transform']}"
     faint = _NUMBER.match(named.get("opacity", "1"))
     hidden = any(named.get(key, "").strip() in values for key, values in _HIDDEN.items())
-    if hidden or _tag(element) == "defs" or (faint and float(faint[0]) < _FAINT):
+    if hidden or (faint and float(faint[0]) < _FAINT):
         style["hidden"] = ""
     return style
 
