@@ -28,6 +28,9 @@ PIECES = [
     "B", "C", "yes", "no", "and", "or", '{"bbox_2d": [1, 2, 3, 4]}', "[[0, 0, 1, 1]]", "NaN", "null", "1:30", "x", "=",
     "2024-03-05", r"\frac{1}{2}", "cm", "(5, 5)", "[[0, 0], [8, 0], [8, 8]]", '{"action": "click", "x": 5, "y": 5}',
     "0:00 - 0:10", "not", "minus", "hundred", "八个", "A) red", "St. ", "Solution: ", "sin(x)", "m/s",
+    '<svg viewBox="0 0 9 9">', "</svg>", '<g opacity="0">', "</g>",
+    '<rect x="1e999" width="9" height="-1"/>', '{"mark": "bar", "data": {"values": [{"a": 1' + "0" * 400 + "}]}}",
+    "<box>1 2 3</box>", '<points y="1" x="">', "10 - 20 - 30", "to 1e309 frames", "```svg\n", '"pixels": 0', "\u2060",
 ]  # fmt: skip
 texts = st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=8)), max_size=30).map("".join)
 blocks = st.fixed_dictionaries({"type": st.sampled_from(["text", "thinking", "image", ""])}, optional={"text": texts})
