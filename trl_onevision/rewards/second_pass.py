@@ -98,12 +98,12 @@ class CaptionAnswerReward(AskingReward):
 
     def caption(self, completion: Any, gold: Any) -> str | None:
         """The caption of a completion, None where it has none that may be asked about."""
-        found = _blocks(full_text(completion), self.tag)
-        caption = unicodedata.normalize("NFKC", found[0]).strip() if len(found) == 1 else ""
+        pieces = re.split(rf"<(/?){re.escape(self.tag)}>", full_text(completion), flags=re.IGNORECASE)
+        caption = unicodedata.normalize("NFKC", pieces[2]).strip() if pieces[1::2] == ["", "/"] else ""
         alone = {"", *(normalize(text) for text in (gold, answer_text(completion)) if isinstance(text, str))}
         if normalize(caption) in alone or _STATES.search(caption) or answer_text(caption):
             return None
-        return found[0].strip()
+        return pieces[2].strip()
 
 
 @dataclass(eq=False, kw_only=True)
@@ -215,15 +215,6 @@ class BlindReward(AskingReward):
         replies = self.replies(asked, ask_policy)
         shared = [replies[first[i]] for i in range(len(completions))]
         return list(self.accuracy(completions=shared, prompts=prompts, solution=solution, **columns))
-
-
-def _blocks(text: str, tag: str) -> list[str]:
-    """What stands in each block of a tag, however many lines; none where tags do not pair up."""
-    pieces = re.split(rf"<(/?){re.escape(tag)}>", text, flags=re.IGNORECASE)
-    closes, inside = pieces[1::2], pieces[2::2]
-    if closes != ["", "/"] * (len(closes) // 2):
-        return []
-    return inside[::2]
 
 
 def _trace(completion: Any) -> str:
