@@ -30,12 +30,12 @@ AFTERTHOUGHT = re.compile(
     re.IGNORECASE,
 )
 _REASON = re.compile(
-    r",?\s+because\b|,\s+(?:since|which|where|so that|as (?:it|the|there))\b|[,，]?因为"
+    r",?\s+because\b|(?:,|(?<=[\d)}\]$])|(?<=\b[A-Z]))\s+(?:since|which|where|so that)\b"
+    r"|,\s+as (?:it|the|there)\b|因为"
     r"|(?:(?:,\s|\s\()not|,?\s(?:rather\sthan|instead\sof))\s(?=[-$\\(]{0,3}\d\S*(?:\s[^\s\d]{1,12})?\Z)",
     re.IGNORECASE,
 )
 _MORE = re.compile(r"[.!?。！？]|,\s+wh(?:ich|ere)")
-_SINCE = re.compile(r"\s+(?:since|which|where|so that)\b")
 
 # What a name may be made of: "AB", "∠ABC", "f'", "\alpha", "面积".
 NAME = re.compile(r"(?:[\\∠△Δ]?\s?[A-Za-zα-ωΔ'_{}()△∠,\s]|\\[a-z]+|\d(?=[\s})'A-Za-z]|\s?$)|[" + CJK + r"]){1,60}")
@@ -80,13 +80,7 @@ def without_reason(stated: str) -> str:
     cut = _REASON.search(stated)
     answer = stated[: cut.start()] if cut else stated
     end = SENTENCE_END.search(answer)
-    answer = answer[: end.start()] if end else answer
-    short = _SINCE.split(answer, maxsplit=1)[0]
-    return (
-        short
-        if re.fullmatch(r"\W{0,3}(?:[A-Z]|[-+]?[\d.,]+\s?\S{0,6})\W{0,3}", short) or set(short) & {"$", "\\"}
-        else answer
-    )
+    return answer[: end.start()] if end else answer
 
 
 def cores(text: str) -> Iterator[str]:

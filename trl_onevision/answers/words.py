@@ -111,8 +111,9 @@ _TURNED = re.compile(
 )
 _PRONOUN_WORDS = "it they there this that he she the we i because since as you these those both neither"
 _PRONOUNS = frozenset(_PRONOUN_WORDS.split())
-_CONDITION = re.compile(r"\b(?:if|unless|when|depend\w*)\b")
-_CONDITIONAL = re.compile(r"\w+,\s(?:but\s)?(?:(?:only\s)?if|unless|it\sdepends)\b")
+_CONDITION = re.compile(
+    r"[^,.;:!?]*\b(?:if|unless|when|depend\w*)\b|\w+,\s(?:but\s)?(?:only\s)?(?:if|unless|it\sdepends)\b"
+)
 _SET_ASIDE = re.compile(
     r"hardly|barely|scarcely|doubt|except|thing\sbut\b|\bbut\s(?:yes|no|not)\b|\ball\sbut\b|\b(?:half|almost|nearly|mostly)\s(?:true|right|correct)|other\sthan|rather\sthan|instead|far\sfrom|unlike|without|neither|[除又但]|[,;]\s?(?:or|maybe|perhaps|possibly)\b",
     re.IGNORECASE,
@@ -130,27 +131,27 @@ def yes_or_no(text: str) -> bool | None:
     The first word decides unless the other answer follows it at once ("yes or no"); otherwise the one that occurs. A
     negation turns what stands at most two words behind it; what stands further behind in its clause is unclear.
     """
-    tokens = _TOKEN.findall(normalize(text))
+    folded = normalize(text)
+    tokens = _TOKEN.findall(folded)
     words = [token for token in tokens if token not in _MARKS]
-    if len(words) == 1 and _CHINESE_NO.fullmatch(words[0]) and words[0] not in _TRUTH:
+    if (len(words) == 1 and _CHINESE_NO.fullmatch(words[0]) and words[0] not in _TRUTH) or _PLAINLY_NOT.fullmatch(
+        folded
+    ):
         return False
     if re.search(r"\?\s*\Z|\A\s*\{", text):  # a question, or several fields of JSON
         return None
-    head = re.split(r"[,.;:!?]", normalize(text))[0]
+    head = re.split(r"[,.;:!?]", folded)[0]
     if is_hedged(head) or (len(words) < 4 and is_hedged(text)) or _SET_ASIDE.search(text):
         return None
     said = _said(tokens)
-    if _PLAINLY_NOT.fullmatch(normalize(text)):
-        return False
-    begins = bool(words) and words[0] in _TRUTH
-    if begins and (_CONDITION.search(head) or any(word in _TRUTH or word in _NO_ANSWER for word in words[1:2])):
+    turned = _TURNED.fullmatch(folded)
+    if not said or (turned and (words[0] == "no") is not bool(turned["not"])):
         return None
-    turned = _TURNED.fullmatch(normalize(text))
-    if _CONDITIONAL.match(normalize(text)) or (turned and (words[0] == "no") is not bool(turned["not"])):
-        return None
-    if begins and len(words) < 6 and len(set(said)) > 1:
-        return None
-    return said[0] if said and (begins or len(set(said)) == 1) else None
+    if words[0] not in _TRUTH:
+        return said[0] if len(set(said)) == 1 else None
+    turns = len(words) < 6 and len(set(said)) > 1
+    spoken_of = any(word in _TRUTH or word in _NO_ANSWER for word in words[1:2])
+    return None if _CONDITION.match(folded) or turns or spoken_of else said[0]
 
 
 def _said(tokens: Sequence[str]) -> list[bool | None]:
