@@ -44,7 +44,23 @@ def same(gold: Value, given: Value, tolerance: float | None = None) -> bool | No
             return _same_relation(Relation("=", ("sym", name), tree), other)
         case (Quantity(), _) | (_, Quantity()):
             return False
+        case (Relation(), Sequence()) | (Sequence(), Relation()):
+            sides = [_interval(side) if isinstance(side, Relation) else side for side in (gold, given)]
+            return None if None in sides else same(sides[0], sides[1], tolerance)  # type: ignore[arg-type]
     return None
+
+
+def _interval(relation: Relation) -> Sequence | None:
+    """Return x > 5 as (5, ∞); `None` of what is no bound on a variable."""
+    sign, variable, bound = relation
+    if variable[0] != "sym":
+        sign, variable, bound = _ORDERED[sign], bound, variable
+    if variable[0] != "sym" or sign not in "<>≤≥":
+        return None
+    infinity: Tree = ("sym", "infty")
+    if sign in ">≥":
+        return Sequence("(["[sign == "≥"] + ")", (Quantity(bound), Quantity(infinity)), variable[1])
+    return Sequence("(" + ")]"[sign == "≤"], (Quantity(("-", infinity)), Quantity(bound)), variable[1])
 
 
 def numbers(gold: Quantity, given: Quantity) -> list[tuple[Decimal, Decimal]]:
@@ -172,7 +188,9 @@ def _same_sequence(gold: Sequence, given: Sequence, tolerance: float | None) -> 
     if gold.brackets and given.brackets and gold.brackets != given.brackets:
         return False
     named = {part.name for part in gold.parts if isinstance(part, Quantity)}
-    if given.brackets and not gold.brackets and len(named) == 1 and named != {""}:  # "x = 3 or x = 5" is no (3, 5)
+    if (
+        given.brackets[:1] in ("(", "[") and not gold.brackets and len(named) == 1 and named != {""}
+    ):  # "x = 3 or x = 5" is no (3, 5)
         return False
     verdicts = [same(*pair, tolerance) for pair in zip(gold.parts, given.parts, strict=True)]
     if all(verdicts):

@@ -88,7 +88,7 @@ def tokenize(text: str, *, groups: bool = True, decimal_comma: bool = False) -> 
         match = _TOKEN.match(text, at)
         if match is None:
             raise Unreadable(text[at])
-        if text[at] in "∈∪∩∅∑∏∫":
+        if text[at] in "∈∩∅∑∏∫":
             raise Unknown(text[at])
         kind = match.lastgroup or ""
         said, end = match[kind], match.end()

@@ -43,7 +43,7 @@ class Quantity(NamedTuple):
 
 
 class Sequence(NamedTuple):
-    """Values in brackets, or without any: then their order is nothing."""
+    """Values in brackets, or without any, or joined: then their order is nothing."""
 
     brackets: str
     parts: tuple["Quantity | Sequence | Relation", ...]
@@ -64,6 +64,7 @@ _SIGNS = dict(zip("=<>≤≥≠≈≃≅∼⩽⩾", "=<>≤≥≠≈≈≈≈≤
 _SIGN_COMMANDS = {"le": "≤", "leq": "≤", "leqslant": "≤", "ge": "≥", "geq": "≥", "geqslant": "≥", "lt": "<", "gt": ">"}
 _SIGN_COMMANDS |= {"ne": "≠", "neq": "≠", "approx": "≈", "equiv": "=", "simeq": "≈", "sim": "≈", "doteq": "≈"}
 _JOINTS = ("or", "and", "或", "和", "与", "或者", "及", "以及")
+_MEMBER = re.compile(r"\A[A-Za-z]\s?(?:∈|\\in(?![A-Za-z]))")  # "x ∈ (0, 1)" is the interval
 _MONEY = re.compile(r"^(-?\s?)((?:US\s?)?\\\$|[€£¥₹₩₽]|USD|EUR|GBP|RMB|CNY)\s?(?=[-\d.(])")
 # "red apples in the picture" may follow a number; "or more", "of 7", "if it rains", "to 9" may not.
 _NO_NOUN_WORDS = (
@@ -132,7 +133,7 @@ _NO_PROSE = frozenset([*expression.FUNCTIONS, *_NO_PROSE_WORDS.split()])
 
 
 def _value(text: str, number: bool) -> Value:
-    text = expression.mixed(text)
+    text = expression.mixed(_MEMBER.sub("", text).replace(">=", "≥").replace("<=", "≤"))
     money = _MONEY.match(text)
     if money:
         text = f"{money[1]}{text[money.end() :]} {money[2].replace('US', '', money[2] != 'USD')}"
@@ -141,6 +142,9 @@ def _value(text: str, number: bool) -> Value:
     parts = _split(tokens, (",", ";", *_JOINTS))
     if len(parts) > 1:
         return Sequence("", tuple(_related(text, part, number) for part in parts if part))
+    parts = _split(tokens, ("cup", "∪"))
+    if len(parts) > 1:
+        return Sequence("∪", tuple(_related(text, part, number) for part in parts))
     return _related(text, tokens, number)
 
 
@@ -169,7 +173,7 @@ def _split(tokens: list[Token], separators: tuple[str, ...]) -> list[list[Token]
     depth = 0
     for token in tokens:
         depth += (token.text in ("(", "[", "{")) - (token.text in (")", "]", "}"))
-        if depth == 0 and token.text in separators and token.kind in ("op", "letters", "word"):
+        if depth == 0 and token.text in separators and token.kind in ("op", "letters", "word", "command"):
             if parts[-1]:
                 parts.append([])
         else:

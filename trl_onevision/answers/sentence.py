@@ -25,7 +25,7 @@ SENTENCE_END = re.compile(
 )
 # What takes back or widens what was said just before it.
 AFTERTHOUGHT = re.compile(
-    r"\W{0,6}or\b|[^\w\n]{0,6}(?:(?:nope|wait,?\sno|actually|i\smean|maybe|perhaps|possibly)\b|no,\s(?=(?:it|that|this)\b|[-$\\(]*[\dA-Z]\b)"
+    r"\W{0,6}(?:text\w{0,6}\W{1,3})?or\b|[^\w\n]{0,6}(?:(?:nope|wait,?\sno|actually|i\smean|maybe|perhaps|possibly)\b|no,\s(?=(?:it|that|this)\b|[-$\\(]*[\dA-Z]\b)"
     r"|或|也许|可能)",
     re.IGNORECASE,
 )
