@@ -24,7 +24,7 @@ def check(tmp_path, monkeypatch):
     (tmp_path / "broken.py").write_text("import no_such_module\n")
 
     def check(**settings):
-        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings))
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"reward_funcs": ["accuracy_reward"], **settings}))
         return check_recipe(tmp_path / "recipe.yaml", tmp_path)
 
     return check
@@ -62,6 +62,8 @@ def test_the_package_without_the_variable_is_said_too(check, env):
     [
         ({"learning_rat": 1e-6}, "learning_rat: neither TRL nor accelerate has this option. learning_rate?"),
         ({"onevision_loss": "liger"}, "onevision_loss: neither TRL nor accelerate"),
+        ({"reward_funcs": []}, "reward_funcs: found none, expected a list of rewards in a recipe for `trl grpo`"),
+        ({"reward_funcs": OURS}, f"reward_funcs: found {OURS}, expected a list"),
         ({"reward_funcs": ["my_rewards.lenght"]}, "my_rewards.lenght cannot be used (AttributeError"),
         ({"reward_funcs": ["my_rewards.number"]}, "my_rewards.number cannot be used (it cannot be called)"),
         ({"reward_funcs": ["broken.reward"]}, "broken.reward cannot be used (ModuleNotFoundError: No module named"),
@@ -108,8 +110,10 @@ def test_what_is_no_recipe_is_refused_with_its_name(tmp_path, text):
 
 def test_the_command_prints_the_trainer_and_fails_on_an_error(tmp_path, monkeypatch):
     monkeypatch.delenv("TRL_ONEVISION", raising=False)
-    good = CliRunner().invoke(app, ["check", str(recipe_folder() / "clevr.yaml")])
-    assert good.exit_code == 1 and "clevr.yaml" in good.output
+    for missing, said in (("clevr.yaml", "No recipe is named"), ("quickstart-sft", "found none, expected a list")):
+        failed = CliRunner().invoke(app, ["check", missing])
+        assert failed.exit_code == 1 and said in failed.output
+    assert CliRunner().invoke(app, ["check", "quickstart-grpo"]).exit_code == 0
     good = CliRunner().invoke(app, ["check", str(recipe_folder() / "quickstart-grpo.yaml")])
     assert good.exit_code == 0 and "OneVisionGRPOTrainer" in good.output
     (tmp_path / "bad.yaml").write_text("learning_rat: 1")

@@ -18,6 +18,7 @@ import yaml
 
 from trl_onevision import requested
 from trl_onevision.console import fail
+from trl_onevision.recipes import RecipeError, recipe_path
 
 # Imports what `trl grpo` would import, in an interpreter that has not seen this package.
 _IMPORT = """
@@ -63,7 +64,10 @@ def check_recipe(recipe: Path, folder: Path | None = None) -> Verdict:
     text = str((settings.get("env") or {}).get("TRL_ONEVISION", os.environ.get("TRL_ONEVISION", "")))
     asked = requested(text)
     args, errors = _read_as_trl_does(settings)
-    paths = [path for path in settings.get("reward_funcs") or [] if "." in str(path)]
+    named = settings.get("reward_funcs") or []
+    if isinstance(named, str) or not (named or settings.get("reward_model_name_or_path")):
+        errors.append(f"reward_funcs: found {named or 'none'}, expected a list of rewards in a recipe for `trl grpo`.")
+    paths = [path for path in ([] if isinstance(named, str) else named) if "." in str(path)]
     problems, brings_us_in = _imported(paths, folder or Path())
     errors += [f"reward_funcs: {path} cannot be used ({why})." for path, why in problems.items() if why]
     trainer, notes = "TRL's own GRPOTrainer", []
@@ -150,12 +154,12 @@ def _imported(paths: list[str], folder: Path) -> tuple[dict[str, str | None], bo
 
 
 def check_command(
-    recipe: Annotated[Path, typer.Argument(help="A YAML file for `trl grpo`.")],
+    recipe: Annotated[Path, typer.Argument(help="A YAML file for `trl grpo`, or the name of one that ships.")],
 ) -> None:
     """Say what `trl grpo` will make of a recipe: which trainer, with which options, and what stops it at its start."""
     try:
-        verdict = check_recipe(recipe)
-    except RecipeProblem as error:
+        verdict = check_recipe(recipe if recipe.exists() else recipe_path(str(recipe)))
+    except (RecipeProblem, RecipeError) as error:
         fail(error)
     for message in verdict.errors:
         typer.secho(f"Error: {message}", fg="red", err=True)
