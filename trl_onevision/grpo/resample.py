@@ -15,6 +15,7 @@ import json
 import logging
 import random
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
@@ -77,14 +78,12 @@ class Resampler(TrainerCallback):
         rows = decode_rows(encoded)
         self._leaves_live, self._rows = False, rows
         try:
-            try:
+            with suppress(_RoundDone):
                 scored = generate_and_score(rows)
                 self._log(live_before=1.0, live_after=1.0, rounds=0, rows=self._groups_of(len(rows)))
                 return scored
-            except _RoundDone:
-                self._leaves_live = True
-            rows = self._replace_dead(generate_and_score, rows, self._fresh_indices(encoded))
-            return generate_and_score(rows)
+            self._leaves_live = True
+            return generate_and_score(self._replace_dead(generate_and_score, rows, self._fresh_indices(encoded)))
         finally:
             self.known_rewards = self._chosen = None
             self._rows, self._generated = [], []
@@ -133,18 +132,13 @@ class Resampler(TrainerCallback):
         live = trainer._groups.live_M.tolist()
         dead = [group for group, alive in enumerate(live) if not alive]
         before, seen, rounds = 1 - len(dead) / len(live), len(live), 0
-        metrics, pending = trainer._metrics["train"], trainer._pending_metrics  # of the first round, to be kept
-        lengths, logged = {name: len(values) for name, values in metrics.items()}, dict(pending)
-        pending.clear()
         while dead and rounds < self.rounds and (tried := list(islice(fresh, len(dead)))):
             each = -(-len(tried) // ranks)  # as many on each rank, so that each makes the same passes
             mine = (tried + tried[-1:] * (each * ranks - len(tried)))[rank * each : (rank + 1) * each]
             self._rows = self._read(mine, G)
-            try:
+            with self._unlogged(), suppress(_RoundDone):
                 generate_and_score(self._rows)
-            except _RoundDone:
-                rounds += 1
-            seen += len(tried)
+            rounds, seen = rounds + 1, seen + len(tried)
             live = trainer._groups.live_M.tolist()
             for place, index, rollouts in self._gather_live(live[: len(tried)], tried, rank * each, each):
                 group = dead[place]
@@ -154,16 +148,23 @@ class Resampler(TrainerCallback):
                 for row, of_group in zip(here, self._read([index], len(here)), strict=True):
                     rows[row - rank * B], chosen[row - rank * B] = of_group, rollouts[row - group * G]
             dead = [group for place, group in enumerate(dead) if place >= len(tried) or not live[place]]
-        for name, values in metrics.items():
-            if name.startswith("completions/"):
-                del values[lengths[name] :]
-        pending.clear()
-        pending.update(logged)
         groups = self._groups_of(B)
         self._log(live_before=before, live_after=1 - len(dead) / groups, rounds=rounds, rows=seen)
         self._explain(len(dead) == groups, bool(dead) and rounds < self.rounds)
         self.known_rewards, self._chosen = rewards_NF, chosen
         return decode_rows(rows)
+
+    @contextmanager
+    def _unlogged(self) -> Iterator[None]:
+        """While active, nothing is logged: what belongs to no row is that of the first round, which chose nothing."""
+        metrics, pending = self.trainer._metrics["train"], self.trainer._pending_metrics
+        lengths, logged = {name: len(values) for name, values in metrics.items()}, dict(pending)
+        pending.clear()
+        yield
+        for name in metrics:
+            del metrics[name][lengths.get(name, 0) :]
+        pending.clear()
+        pending.update(logged)
 
     def _gather_live(
         self, live: list[bool], tried: list[int], start: int, count: int
