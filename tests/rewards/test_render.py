@@ -209,6 +209,18 @@ def test_what_reaches_beyond_a_drawing_is_refused_before_a_renderer_sees_it(text
     assert score(text) == 0
 
 
+def test_a_chart_is_drawn_with_its_text_on_white_on_any_machine():
+    """resvg leaves text out where it finds no sans-serif: then the reward compared what nobody was shown."""
+    dark = {
+        background: pixels(render(read_drawing(json.dumps(chart)), seconds=10), 224).min()
+        for background in ("white", None)
+        for chart in [{"mark": {"type": "text", "text": "WWW"}, "data": {"values": [{}]}, "background": background}]
+    }
+    assert dark["white"] == dark[None] < 0.9
+    paper = pixels(render(read_drawing(json.dumps(json.loads(CHART) | {"background": None})), seconds=10), 224)
+    assert paper[0, 0].tolist() == [1, 1, 1]
+
+
 def test_a_chart_too_large_by_its_data_is_not_drawn():
     values = [{"a": f"name {index}", "b": index} for index in range(700)]
     chart = json.loads(CHART) | {"data": {"values": values}}

@@ -15,6 +15,7 @@ import sys
 from typing import Any
 
 LARGEST = 2_048
+FONT = {"font": "Liberation Sans"}
 _SIZE = re.compile(r'<svg[^>]*?\bwidth="([\d.]+)"[^>]*?\bheight="([\d.]+)"')
 
 
@@ -39,16 +40,19 @@ def main() -> None:
 
 def draw(language: str, source: str, side: int, wide: bool) -> Any:
     """The source as PNG, on white, its longer side `side` pixels: the width where it is `wide`."""
-    import resvg_py
-
     if language == "vega-lite":
         import vl_convert
 
-        source = vl_convert.vegalite_to_svg(source, allowed_base_urls=["data:never"])
+        # With the font that it brings along: resvg leaves out text where a machine has no sans-serif
+        source = vl_convert.vegalite_to_svg(source, config=FONT, allowed_base_urls=["data:never"])
         found = _SIZE.search(source)  # a chart's size comes out of its data
-        if found is None or not 0 < max(width := float(found[1]), height := float(found[2])) <= LARGEST:
+        longer = max(float(found[1]), float(found[2])) if found else 0
+        if not 0 < longer <= LARGEST or "<image" in source:
             return b""
-        wide = width >= height
+        paper = '><rect width="100%" height="100%" fill="white"/>'
+        return vl_convert.svg_to_png(source.replace(">", paper, 1), scale=side / longer)
+    import resvg_py
+
     return resvg_py.svg_to_bytes(
         source, background="white", width=side if wide else None, height=None if wide else side
     )
