@@ -110,6 +110,18 @@ def test_a_reply_is_in_the_cache_before_the_next_request_is_sent(serve, tmp_path
     assert held == list(range(8))
 
 
+def test_a_cache_is_one_file_once_its_line_is_closed(serve, tmp_path):
+    server = serve(lambda handler, text, before: handler.reply("yes"))
+
+    async def asked():
+        async with Chat("m", server.url, cache=tmp_path / "cache.sqlite").open() as line:
+            await line.ask(Request("a"))
+        return line
+
+    line = asyncio.run(asked())  # which is still there: it is not the garbage collector that closes
+    assert [path.name for path in tmp_path.iterdir()] == ["cache.sqlite"] and line.store.database is None
+
+
 def test_servers_share_a_budget_and_cached_replies_are_free(serve, tmp_path):
     server = serve(lambda handler, text, before: handler.reply("yes"))
     budget = Budget(2)

@@ -212,6 +212,7 @@ class Line:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self.store.close()
 
     async def _send(self, request: Request, key: str) -> Reply:
         from openai import OpenAIError
