@@ -65,7 +65,7 @@ def test_photographs_come_from_a_folder(tmp_path: Path) -> None:
         ({}, {"seed": 3, "task": "count", "level": 9}, "count has levels 1 to 4"),
         ({"task": "sudoku"}, {"seed": 3}, "--task 'sudoku': unknown"),
         ({"task": "count", "level": 9}, {"seed": 3, "level": 1}, "count has levels 1 to 4"),
-        ({"images": "no/such"}, {}, "found no image"),
+        ({"images": "no/such"}, {}, "no/such: cannot be read"),
         ({"prompt": "plane"}, {}, "prompt 'plane': unknown"),
     ],
 )

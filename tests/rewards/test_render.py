@@ -240,9 +240,11 @@ def test_no_renderer_asks_an_address_even_where_it_is_let():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     at = f"http://127.0.0.1:{server.server_port}"
+    one = {"values": [{}]}
     past_the_check = [
         Drawing("vega-lite", json.dumps({"mark": "bar", "data": {"url": f"{at}/data.json"}}), {}),
         Drawing("vega-lite", json.dumps({"mark": "bar", "data": {"url": "file:///etc/hostname"}}), {}),
+        Drawing("vega-lite", json.dumps({"mark": {"type": "image", "url": f"{at}/b.png"}, "data": one}), {}),
         Drawing("svg", f'<svg viewBox="0 0 9 9"><image width="9" height="9" href="{at}/a.png"/></svg>', {}),
     ]
     for drawing in past_the_check:

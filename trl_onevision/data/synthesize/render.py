@@ -18,8 +18,8 @@ PARTS = (2, 5, 4, 6)
 LEVELS = {
     "SVG of 2 shapes": 0.000,
     "SVG of 5 shapes": 0.000,
-    "Vega-Lite bars of 4": 0.428,
-    "Vega-Lite lines of 2 series over 6 months": 0.128,
+    "Vega-Lite bars of 4": 0.427,
+    "Vega-Lite lines of 2 series over 6 months": 0.198,
 }
 SIZES = (45, 65, 91)
 
