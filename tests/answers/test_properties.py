@@ -72,7 +72,8 @@ DENIALS = [
 ]  # fmt: skip
 HEDGES = [
     "{} or something else", "maybe {}", "perhaps {}", "either {} or not", "{}, or maybe not", "possibly {}",
-    "{} (or not)", "It might be {}", "It could be {}", "{}或其他", "可能是{}", "也许{}",
+    "{} (or not)", "It might be {}", "It could be {}", "{}或其他", "可能是{}", "也许{}", "e.g. {}", "for example {}",
+    "such as {}", "something like {}", "{}, etc.", "{} and so on", "{}?", "some say {}", "例如{}", "{}, 等等", "{}吗?",
 ]  # fmt: skip
 WRAPPERS = [
     "{}", " {} ", r"\( {} \)", r"\[ {} \]", "$ {} $", "$$ {} $$", "**{}**", "`{}`", "```\n{}\n```", "“{}”", '"{}"',

@@ -61,7 +61,7 @@ _REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
 # The last sentence of an answer block, where it draws the conclusion.
 _CONCLUSION = re.compile(r"(?:therefore|thus|hence|so)\b,?\s{0,4}|(?:因此|所以)[,，]?", re.IGNORECASE)
 _END_OF_TURN = re.compile(r"(?:</s>|<\|[a-z_]{1,20}\|>|<eos>|\s)+\Z")
-_CLAUSE_END = re.compile(r"[.,;:!?。，；：！？\n]")
+_CLAUSE_END = re.compile(r"(?<!e\.g)\.(?!\w)|[,;:!?。，；：！？\n]")
 # A box is a part of the formula that it stands in: "x + \boxed{3}", "\sqrt{\boxed{3}}", "\boxed{3}^2".
 _OPERATOR_BEFORE = re.compile(
     r"[-+]\Z|(?:(?:(?<![A-Za-z])[A-Za-z]|[\d)}\]])\s?[-+*]\s|[\^_]\{?|√|\S\s?(?<![-=])[<>≤≥≠]"
@@ -69,7 +69,8 @@ _OPERATOR_BEFORE = re.compile(
 )
 _GOES_ON = re.compile(
     r"\$?\s?(?:\^|/\s?[\d\\(a-z]|\\(?:cdot|times|pm|sqrt|[dt]?frac|pi)(?![a-z])|[-+*]\s?(?:[\d\\(]|[knxyz](?![A-Za-z])))"
-    r"|[knxyz](?![A-Za-z])|\$?\s?\?|[^\w.\n]{0,6}(?:if|unless|but(?!\snot)|al?though|at\s(?:least|most))\b",
+    r"|[knxyz](?![A-Za-z])|\$?\s?\?|[^\w.\n]{0,6}(?:(?:if|unless|but(?!\snot)|al?though"
+    r"|at\s(?:least|most)|etc|and\s(?:so\s(?:on|forth)|others|more))\b|[吗嗎]|等)",
     re.IGNORECASE,
 )
 _STATES = re.compile(

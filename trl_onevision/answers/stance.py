@@ -62,7 +62,16 @@ def is_asserted(text: str) -> bool:
     >>> is_asserted("It is 12."), is_asserted("It is not 12."), is_asserted("12 or 13"), is_asserted("不选C")
     (True, False, False, False)
     """
-    return not (_ASKS.search(text) or is_denied(text) or is_hedged(text) or _BOUND.search(text))
+    return not (is_asked(text) or is_denied(text) or is_hedged(text) or _BOUND.search(text))
+
+
+def is_asked(text: str) -> bool:
+    """Whether a text is a question.
+
+    >>> is_asked("**Paris?**"), is_asked("是A吗"), is_asked("Paris")
+    (True, True, False)
+    """
+    return _ASKS.search(text) is not None
 
 
 def is_denied(text: str) -> bool:

@@ -14,7 +14,7 @@ from rapidfuzz.distance import Levenshtein
 from trl_onevision.answers.compare import item_key
 from trl_onevision.answers.markup import normalize, plain
 from trl_onevision.answers.numerals import CJK, with_figures
-from trl_onevision.answers.stance import is_asserted, is_hedged
+from trl_onevision.answers.stance import is_asked, is_asserted, is_hedged
 
 _ELEMENT = (  # the longer symbols first
     "(?:He|Li|Be|Ne|Na|Mg|Al|Si|Cl|Ar|Ca|Sc|Ti|Cr|Mn|Fe|Co|Ni|Cu|Zn|Ga|Ge|As|Se|Br|Kr|Rb|Sr|Zr|Nb|Mo|Tc|Ru|Rh|Pd|Ag|Cd"
@@ -47,7 +47,7 @@ def exact(gold: str, answer: str) -> float:
     if (made_of := formula(gold)) is not None:
         return float(formula(answer) == made_of)
     wanted, given = normalize(gold), normalize(answer)
-    if answer.rstrip().endswith("?") and not gold.rstrip().endswith("?"):  # a question states nothing
+    if is_asked(answer) and not is_asked(gold):  # a question states nothing
         return 0.0
     return float(wanted == given if wanted or given else gold.strip() == answer.strip())
 
@@ -138,7 +138,7 @@ def yes_or_no(text: str) -> bool | None:
         folded
     ):
         return False
-    if re.search(r"\?\s*\Z|\A\s*\{", text):  # a question, or several fields of JSON
+    if is_asked(text) or text.lstrip().startswith("{"):  # a question, or several fields of JSON
         return None
     head = re.split(r"[,.;:!?]", folded)[0]
     if is_hedged(head) or (len(words) < 4 and is_hedged(text)) or _SET_ASIDE.search(text):
@@ -219,7 +219,7 @@ def same_items(gold: str, answer: str, *, ordered: bool) -> float:
 
     Items are compared as quantities where they are, else after `normalize`. A repeated item counts as often.
     """
-    if answer.rstrip().endswith("?") and not gold.rstrip().endswith("?"):
+    if is_asked(answer) and not is_asked(gold):
         return 0.0
     wanted, given = ([item_key(item) for item in items(text)] for text in (gold, answer))
     return float(wanted == given if ordered else Counter(wanted) == Counter(given))
