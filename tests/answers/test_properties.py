@@ -68,7 +68,9 @@ GOLDS = {
 DENIALS = [
     "not {}", "It is not {}", "{} is wrong", "{} is not the answer", "anything but {}", "all except {}",
     "cannot be {}", "never {}", "{} is incorrect", "It isn't {}", "far from {}", "不是{}", "{}不对", "除了{}",
-    "neither {} nor that",
+    "neither {} nor that", "{} (wrong)", "{}: wrong", "{} ✗", "~~{}~~", "{}有误", "I doubt it is {}",
+    "{} is impossible", "It is false that it is {}", "I don't think it is {}", "{} doesn't fit", "nobody says {}",
+    "{}以外", "并非{}",
 ]  # fmt: skip
 HEDGES = [
     "{} or something else", "maybe {}", "perhaps {}", "either {} or not", "{}, or maybe not", "possibly {}",

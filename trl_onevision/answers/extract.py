@@ -64,7 +64,7 @@ _END_OF_TURN = re.compile(r"(?:</s>|<\|[a-z_]{1,20}\|>|<eos>|\s)+\Z")
 _CLAUSE_END = re.compile(r"(?<!e\.g)\.(?!\w)|[,;:!?。，；：！？\n]")
 # A box is a part of the formula that it stands in: "x + \boxed{3}", "\sqrt{\boxed{3}}", "\boxed{3}^2".
 _OPERATOR_BEFORE = re.compile(
-    r"[-+]\Z|(?:(?:(?<![A-Za-z])[A-Za-z]|[\d)}\]])\s?[-+*]\s|[\^_]\{?|√|\S\s?(?<![-=])[<>≤≥≠]"
+    r"(?:[-+]|~~|cancel\{|sout\{)\Z|(?:(?:(?<![A-Za-z])[A-Za-z]|[\d)}\]])\s?[-+*]\s|[\^_]\{?|√|\S\s?(?<![-=])[<>≤≥≠]"
     r"|\\(?:cdot|times|pm|[gl]eq?|neq?|sqrt|log|ln|sin|cos|tan|[dt]?frac\s?(?:\{[^{}]{0,40}\}\s?)?)\s?\{?)\s?\Z"
 )
 _GOES_ON = re.compile(
@@ -72,6 +72,10 @@ _GOES_ON = re.compile(
     r"|[knxyz](?![A-Za-z])|\$?\s?\?|[^\w.\n]{0,6}(?:(?:if|unless|but(?!\snot)|al?though"
     r"|at\s(?:least|most)|etc|and\s(?:so\s(?:on|forth)|others|more))\b|[吗嗎]|等)",
     re.IGNORECASE,
+)
+# What is said of a box right behind it: "is the wrong answer", "doesn't fit", "✗"; not what else its sentence tells.
+_JUDGED = re.compile(
+    r"[^\w\n,.;]{0,6}(?:(?:is|are|was|were|would|could|can|must|may|might|seems?|looks?)\s(?:\S+\s){0,2})?\S*"
 )
 _STATES = re.compile(
     r"(?:\b(?:is|are|was|were|equals|equal\sto|gives?|get)(?:\s(?:the|only|just|exactly|about|approximately|option))*|[=:≈])"
@@ -229,6 +233,9 @@ def _is_meant(text: str, statement: Statement) -> bool:
     if not is_box:
         return not (is_denied(before) or is_hedged(before))
     if _OPERATOR_BEFORE.search(before) or _GOES_ON.match(text, behind) or not asserts(text, statement.start, behind):
+        return False
+    judged = _JUDGED.match(text[behind : behind + CLAUSE])
+    if judged and (is_denied(judged[0]) or is_hedged(judged[0])):
         return False
     if _STATES.search(before):  # of "the number that he cannot reach is \boxed{6}" only an opinion counts
         return _DENIED_OPINION.search(before) is None

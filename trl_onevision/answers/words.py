@@ -115,7 +115,7 @@ _CONDITION = re.compile(
     r"[^,.;:!?]*\b(?:if|unless|when|depend\w*)\b|\w+,\s(?:but\s)?(?:only\s)?(?:if|unless|it\sdepends)\b"
 )
 _SET_ASIDE = re.compile(
-    r"hardly|barely|scarcely|doubt|except|thing\sbut\b|\bbut\s(?:yes|no|not)\b|\ball\sbut\b|\b(?:half|almost|nearly|mostly)\s(?:true|right|correct)|other\sthan|rather\sthan|instead|far\sfrom|unlike|without|neither|[除又但]|[,;]\s?(?:or|maybe|perhaps|possibly)\b",
+    r"hardly|barely|scarcely|doubt|except|thing\sbut\b|\bbut\s(?:yes|no|not)\b|\ball\sbut\b|\b(?:half|almost|nearly|mostly)\s(?:true|right|correct)|other\sthan|rather\sthan|instead|far\sfrom|unlike|without|neither|nobody|[除又但✗✘❌✖]|有误|以外|并非|[,;]\s?(?:or|maybe|perhaps|possibly)\b",
     re.IGNORECASE,
 )
 
@@ -150,7 +150,7 @@ def yes_or_no(text: str) -> bool | None:
     if words[0] not in _TRUTH:
         return said[0] if len(set(said)) == 1 else None
     turns = len(words) < 6 and len(set(said)) > 1
-    spoken_of = any(word in _TRUTH or word in _NO_ANSWER for word in words[1:2])
+    spoken_of = any(word in _TRUTH or word in _NO_ANSWER or word[-3:] in ("n't", "n’t") for word in words[1:2])
     return None if _CONDITION.match(folded) or turns or spoken_of else said[0]
 
 
