@@ -249,7 +249,11 @@ def _name(text: str, tokens: list[Token]) -> str | None:
         value = _plain_value(text, tokens, False)
     except (Unreadable, Unknown, Undefined):
         value = None
-    if NAME.fullmatch(first) and is_asserted(first) and not (isinstance(value, Quantity) and _is_term(value)):
+    if (
+        NAME.fullmatch(first)
+        and (first.isupper() or is_asserted(first))
+        and not (isinstance(value, Quantity) and _is_term(value))
+    ):
         return re.sub(r"\s", "", first)
     if value is None or (isinstance(value, Quantity) and value.tree[0] == "sym" and symbols(value.tree)):
         raise Unreadable(first)

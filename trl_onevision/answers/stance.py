@@ -17,16 +17,18 @@ _DENIED = re.compile(
 )
 # "A or B", "maybe A", and what only shows what might be said: "e.g. A", "A, etc.", "A...", "some say A".
 _HEDGED = re.compile(
-    r"\b(?:or|oder|ou|или|maybe|perhaps|possibly|might|either|between|could|may|unsure|uncertain|alternative\w*|unclear|vs"
-    r"|versus|else|otherwise|failing|sometimes|partly|partially|e\.?g|for\s(?:example|instance)|such\sas|etc|and\s(?:more|others)|among\sothers"
-    r"|(?:some|any)thing\slike|so\s(?:on|forth)|(?:some|they|people|others|one\swould)\s(?:say|claim)s?)\b|(?<!\s)-ish\b|\A\s*like\b"
-    r"|,\slike\b|,\ssay\W*\Z|\.\.\.|\\[lc]?dots|或者?|还是|也许|可能|要么|(?<!分)之一|[均都]可|大概|似乎|例如|比如|诸如|随便|什么的|之类|等等|(?<![相平全])等\W*\Z",
+    r"\b(?:(?:or|ou)(?!\s?=)|oder|или|maybe|perhaps|possibly|might|either|between|could|may|unsure|uncertain|unclear"
+    r"|alternative\w*|vs|versus|else|otherwise|failing|sometimes|partly|partially|e\.g|for\s(?:example|instance)|such\sas"
+    r"|etc|and\s(?:more|others)|among\sothers|(?:some|any)thing\slike|so\s(?:on|forth)"
+    r"|(?:some|they|people|others|one\swould)\s(?:say|claim)s?)\b|(?<!\s)-ish\b|\A\s*like\b|,\slike\b|,\ssay\W*\Z"
+    r"|\.\.\.|\\[lc]?dots|或者?|还是|也许|可能|要么|(?<!分)之一|[均都]可|大概|似乎|例如|比如|诸如|随便|什么的|之类|等等"
+    r"|(?<![相平全])等\W*\Z",
     re.IGNORECASE,
 )
 # What says that the value is another: a bound, or "nearly".
 _BOUND = re.compile(
-    r"\b(?:(?:more|less|fewer|greater|larger|smaller|higher|lower|bigger)\sthan|at\s(?:least|most|minimum|maximum|the\s(?:la|earlie)test)"
-    r"|up\sto|over|under|above|below|beyond|exceeds?|upwards?|nearly|almost|close\sto|exclusive"
+    r"\b(?:(?:more|less|fewer|greater|larger|smaller|higher|lower|bigger)\sthan|up\sto|over|under|above|below|beyond"
+    r"|at\s(?:least|most|minimum|maximum|the\s(?:la|earlie)test)|exceeds?|upwards?|nearly|almost|close\sto|exclusive"
     r"|too\s(?:many|few|much|late|early))\b|大于|小于|超过|不少于|以上|以下|至少|至多|(?:左右|上下)\W*\Z|几乎|接近|将近",
     re.IGNORECASE,
 )
