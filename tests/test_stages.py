@@ -76,6 +76,13 @@ def test_each_stage_starts_from_the_model_of_the_one_before_and_none_runs_twice(
     assert len(asked(folder)) == 2
 
 
+def test_an_option_may_be_written_in_any_way_that_trl_reads(folder):
+    write(folder, "trl sft --config=one.yaml --output-dir=runs/a", "trl grpo --config two.yaml --model-name-or-path=m")
+    first, second = read_stages("stages.yaml")
+    assert str(first.output) == "runs/a"
+    assert second.command == ("trl", "grpo", "--config", "two.yaml", "--model_name_or_path", "m")
+
+
 def test_a_stage_that_fails_goes_on_from_its_last_checkpoint(folder):
     (folder / "broken").touch()
     with pytest.raises(StageError, match=r"stage 1 \(trl sft .*status 3"):

@@ -72,12 +72,26 @@ def read_stages(file: str | Path) -> list[Stage]:
         raise StageError(f"{path}: expected a list of commands, as in '- trl grpo --config RECIPE', found {lines!r}.")
     stages: list[Stage] = []
     for number, line in enumerate(lines, start=1):
-        stages.append(_stage(path, number, shlex.split(line), stages[-1].output if stages else None))
+        stages.append(_stage(path, number, _words(line), stages[-1].output if stages else None))
     outputs = [stage.output for stage in stages]
     for stage in stages:
         if outputs.count(stage.output) > 1:
             raise StageError(f"{path}: {stage} writes to {stage.output}, as another stage does; give --output_dir.")
     return stages
+
+
+def _words(command: str) -> list[str]:
+    """The words of a command, each option and its value apart and spelled as in a recipe.
+
+    >>> _words("trl grpo --config=two.yaml --output-dir runs/two")
+    ['trl', 'grpo', '--config', 'two.yaml', '--output_dir', 'runs/two']
+    """
+    words: list[str] = []
+    for word in shlex.split(command):
+        name, equals, value = word.partition("=")
+        is_option = word.startswith("--")
+        words += [f"--{name[2:].replace('-', '_')}", *([value] if equals else [])] if is_option else [word]
+    return words
 
 
 def _stage(file: Path, number: int, words: list[str], start: Path | None) -> Stage:
