@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset, load_dataset
+from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 from trl.data_utils import prepare_multimodal_messages
@@ -78,10 +79,16 @@ def scans(split: str, count: int) -> Iterator[dict[str, Any]]:
     return (made for made, _ in zip(rows, range(count), strict=False))
 
 
+def scan(rng: np.random.Generator, split: str) -> Image.Image:
+    """A digit without the paper around it, so that a cut through the middle goes through the digit."""
+    image, _, boxes = digits.draw(rng, split, 1)
+    return image.crop(tuple(boxes[0]))
+
+
 def jigsaws(split: str, count: int) -> Iterator[dict[str, Any]]:
     """Two halves of a scan: which is the left one? The question is short, or the tiny model would read it for long."""
     for index in range(count):
-        puzzle = make("jigsaw", lambda rng: digits.draw(rng, split, 1)[0], 1, list(digits.SPLITS).index(split), index)
+        puzzle = make("jigsaw", lambda rng: scan(rng, split), 1, list(digits.SPLITS).index(split), index)
         puzzle = replace(puzzle, question="Order the pieces.")
         made = puzzle_row(puzzle, f"jigsaw-{split}-{index}", "jigsaw", PROMPTS["plain"])
         yield made | {"completion": said("I look at the edges.", puzzle.solution.replace(" ", ""))}

@@ -51,7 +51,6 @@ RIGHT = {"correct": "accuracy_reward"}
 LAUNCH = ["env", "num_cpu_threads_per_process", "dtype", "model_name_or_path", "dataset_name", "reward_funcs"]
 """Keys of a recipe that are not the trainer's."""
 SHORT = {"learning_rate": 8e-4, "lr_scheduler_type": "constant_with_warmup", "warmup_steps": 10}
-WEIGHTS = [1.0, 1.0, 0.25]
 SHORT_OPTIONS = {"freeze": "language"}
 """What a run of a few steps learns most with."""
 BATCH = 150
@@ -114,8 +113,8 @@ def told(split: str, index: int) -> dict[str, Any]:
 
 def teach_to_see(start: Path, output: Path, steps: int) -> None:
     """Go on with the supervised training, on rows of both kinds."""
-    count = steps * 64
-    taught = [told("sft", i) if i % 3 == 0 else seeing("sft", i) for i in range(count)]
+    settings = {"max_steps": steps, "per_device_train_batch_size": 64, "warmup_steps": 10, "learning_rate": 1e-3}
+    taught = [told("sft", i) if i % 3 == 0 else seeing("sft", i) for i in range(64 * steps)]
     write_dataset(taught, output / "data" / "sft", purpose="sft")
     write_dataset((seeing("grpo", i) for i in range(Size().grpo_rows)), output / "data" / "grpo")
     recipe = yaml.safe_load(recipe_path("quickstart-sft").read_text())
@@ -123,7 +122,7 @@ def teach_to_see(start: Path, output: Path, steps: int) -> None:
     model, processor = load(start / "sft")
     trainer = SFTTrainer(
         model,
-        SFTConfig(**kept | {"output_dir": str(output / "sft"), "max_steps": steps, "learning_rate": 1e-3}),
+        SFTConfig(**kept | settings | {"output_dir": str(output / "sft")}),
         train_dataset=datasets.load_dataset(str(output / "data" / "sft"), split="train"),
         processing_class=processor,
     )
@@ -205,7 +204,7 @@ def train(method: Method, start: Path, held_out: HeldOut, seed: int, steps: int)
         "max_steps": steps,
         "save_strategy": "no",
         "disable_tqdm": True,
-        "reward_weights": [*WEIGHTS, *(1.0 for _ in method.rewards)],
+        "reward_weights": [*recipe["reward_weights"], *(1.0 for _ in method.rewards)],
     }
     model, processor = load(start / "sft")
     with tempfile.TemporaryDirectory() as folder:

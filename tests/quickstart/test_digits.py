@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from trl_onevision.data import validate_row
-from trl_onevision.quickstart.digits import INK, SPLITS, rows, scans
+from trl_onevision.quickstart.digits import INK, SPLITS, TILE, rows, scans
 from trl_onevision.rewards import accuracy_reward, format_reward, iou_reward
 
 COUNT = 60
@@ -24,6 +24,13 @@ def test_splits_share_no_scan_and_leave_none_out():
     assert len(tiles) == len(load_digits().images)
     # Two writers can write the same 64 pixels; more than a handful would be a scan in two splits.
     assert len(np.unique(tiles.reshape(len(tiles), -1), axis=0)) > len(tiles) - 5
+
+
+def test_a_scan_stands_on_one_visual_token(drawn):
+    for row in drawn:
+        if row["task"] == "boxes":
+            ((x1, y1, x2, y2),) = (gold["bbox_2d"] for gold in json.loads(row["solution"]))
+            assert (x1 // TILE, y1 // TILE) == ((x2 - 1) // TILE, (y2 - 1) // TILE)
 
 
 def test_worked_answers_show_two_scans_of_each_digit():

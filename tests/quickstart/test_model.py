@@ -1,11 +1,14 @@
 """The quickstart's model is Qwen2.5-VL as transformers and TRL load it, only small."""
 
 import torch
+import yaml
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from trl.data_utils import prepare_multimodal_messages
 
 from trl_onevision.quickstart.digits import rows
 from trl_onevision.quickstart.evaluate import answer
+from trl_onevision.quickstart.run import MAX_NEW_TOKENS
+from trl_onevision.recipes import recipe_path
 
 
 def test_about_a_million_parameters(checkpoint):
@@ -27,6 +30,13 @@ def test_turns_decode_to_what_was_written(checkpoint):
     for row in rows("held-out", 9):
         text = row["completion"][0]["content"]
         assert processor.tokenizer.decode(processor.tokenizer(text).input_ids) == text
+
+
+def test_the_worked_answers_and_their_end_fit_in_what_may_be_generated(checkpoint):
+    tokenizer = AutoProcessor.from_pretrained(checkpoint).tokenizer
+    longest = max(len(tokenizer(row["completion"][0]["content"]).input_ids) + 1 for row in rows("held-out", 600))
+    recipe = yaml.safe_load(recipe_path("quickstart-grpo").read_text())
+    assert longest == MAX_NEW_TOKENS == recipe["max_completion_length"]
 
 
 def test_batched_answers_equal_single_ones(checkpoint):

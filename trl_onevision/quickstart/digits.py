@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-TILE = 56
-"""Side of an enlarged scan in pixels."""
-GRID = 28
-"""Scans stand on multiples of this many pixels, the side of a visual token: a small model learns them sooner."""
+TILE = 28
+"""Side of an enlarged scan in pixels, and of a visual token: what stands on one token is read sooner."""
 INK = 64
 """Pixels at least this dark belong to the digit: what its box encloses."""
 
@@ -34,12 +32,8 @@ PROMPTS = {
 }
 
 # A guess in the thinking that the answer does not depend on would be paid or punished by chance, so these thoughts
-# leave nothing to guess.
-THOUGHTS = {
-    "number": "I read from left to right.",
-    "choice": "I look at the digit.",
-    "boxes": "I look for a {label}.",
-}
+# leave nothing to guess. Every token of them is a pass of the model, and half of GRPO's time is generation.
+THOUGHTS = {"number": "I read.", "choice": "I look.", "boxes": "I look."}
 
 
 @cache
@@ -48,7 +42,7 @@ def scans(split: str) -> tuple[np.ndarray, np.ndarray]:
 
     >>> tiles, labels = scans("sft")
     >>> tiles.shape, labels.shape
-    ((20, 56, 56), (20,))
+    ((20, 28, 28), (20,))
 
     Returns:
         `uint8` ink of shape `(n, TILE, TILE)`, 0 for paper and 255 for full ink, and `n` labels from 0 to 9.
@@ -68,7 +62,7 @@ def scans(split: str) -> tuple[np.ndarray, np.ndarray]:
 def ink_box(tile: np.ndarray) -> tuple[int, int, int, int]:
     """The smallest box around a tile's ink, as `(x1, y1, x2, y2)` in pixels, right and bottom excluded.
 
-    >>> tile = np.zeros((56, 56), np.uint8)
+    >>> tile = np.zeros((28, 28), np.uint8)
     >>> tile[10:20, 3:6] = 255
     >>> ink_box(tile)
     (3, 10, 6, 20)
@@ -82,18 +76,17 @@ def draw(rng: np.random.Generator, split: str, count: int) -> tuple[Image.Image,
 
     >>> image, labels, boxes = draw(np.random.default_rng(0), "sft", 2)
     >>> image.size, len(labels), len(boxes)
-    ((140, 84), 2, 2)
+    ((84, 56), 2, 2)
 
     Returns:
         The canvas, the digits in reading order, and their boxes `[x1, y1, x2, y2]` in pixels of the canvas.
     """
     tiles, targets = scans(split)
-    width, height = count * TILE + GRID, TILE + GRID
-    canvas = np.zeros((height, width), np.uint8)
-    gap_after = int(rng.integers(-1, count))  # one gap of a token's width, somewhere
+    canvas = np.zeros((2 * TILE, (count + 1) * TILE), np.uint8)
+    gap_after = int(rng.integers(-1, count))  # one gap of a scan's width, somewhere
     labels, boxes = [], []
     for place, index in enumerate(rng.integers(0, len(tiles), size=count)):
-        left, top = place * TILE + (place > gap_after) * GRID, GRID * int(rng.integers(0, 2))
+        left, top = (place + (place > gap_after)) * TILE, int(rng.integers(0, 2)) * TILE
         canvas[top : top + TILE, left : left + TILE] = tiles[index]
         x1, y1, x2, y2 = ink_box(tiles[index])
         labels.append(int(targets[index]))
@@ -135,10 +128,10 @@ def row(rng: np.random.Generator, split: str, index: int) -> dict[str, Any]:
     else:
         solution = json.dumps([{"bbox_2d": boxes[place], "label": str(label)}])
         answer = json.dumps(boxes[place], separators=(",", ":"))  # a space is a token
-    prompt, thought = PROMPTS[task].format(label=label), THOUGHTS[task].format(label=label)
+    said = f"<think>{THOUGHTS[task]}</think><answer>{answer}</answer>"
     return {
-        "prompt": [{"role": "user", "content": prompt}],
-        "completion": [{"role": "assistant", "content": f"<think>{thought}</think><answer>{answer}</answer>"}],
+        "prompt": [{"role": "user", "content": PROMPTS[task].format(label=label)}],
+        "completion": [{"role": "assistant", "content": said}],
         "images": [image],
         "solution": solution,
         "task": task,

@@ -100,13 +100,13 @@ def build_model(processor: Qwen2_5_VLProcessor, seed: int = 0) -> Qwen2_5_VLForC
             "vocab_size": len(processor.tokenizer),
             "hidden_size": 128,
             "intermediate_size": 384,
-            "num_hidden_layers": 3,
+            "num_hidden_layers": 4,
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
             "max_position_embeddings": 1024,
             # The columns of an image turn with the lowest frequencies. At the usual base of a million, the few columns
             # here are one and the same to the model, and it cannot say where a digit is.
-            "rope_parameters": {"rope_type": "default", "rope_theta": 5.0, "mrope_section": [4, 6, 6]},
+            "rope_parameters": {"rope_type": "default", "rope_theta": 2.0, "mrope_section": [4, 6, 6]},
             "bos_token_id": None,
             "eos_token_id": token_id("<|im_end|>"),
             "pad_token_id": token_id("<|endoftext|>"),

@@ -30,7 +30,7 @@ from trl_onevision.recipes import recipe_path
 STATE = "quickstart.json"
 RESULTS = "results.json"
 PREDICTIONS = "predictions.json"
-MAX_NEW_TOKENS = 28
+MAX_NEW_TOKENS = 22
 TQDM = re.compile(r"(\d+)/(\d+) \[")
 
 
