@@ -2,6 +2,7 @@
 
 import re
 from decimal import Decimal
+from fractions import Fraction
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -268,14 +269,23 @@ def _is_term(value: Quantity) -> bool:
 
 
 def _check_equal(values: list[Quantity]) -> None:
-    """Refuse "2 + 2 = 5": a chain whose sides differ by more than the digits that they state."""
-    last = expression.evaluate(values[-1].tree, 40)
-    for one in values[:-1]:
-        value = expression.evaluate(one.tree, 40)
-        steps = [step for step in (one.step, values[-1].step) if step]
-        leeway = max([*steps, max(abs(value), abs(last)).scaleb(-9)])
-        if abs(value - last) > leeway and not (one.units or values[-1].units):
+    """Refuse "2 + 2 = 5" and "12 cm = 0.13 m": a chain whose sides differ by more than rounding or cutting off."""
+    *others, last = values
+    for one in others:
+        factors = [Fraction(1)] * (not one.units and not last.units)
+        factors += [b.size / a.size for a in one.units for b in last.units if a.dimension == b.dimension]
+        if factors and not any(_shows(one, last, factor) or _shows(last, one, 1 / factor) for factor in factors):
             raise Unreadable("its sides differ")
+
+
+def _shows(exact: Quantity, shown: Quantity, factor: Fraction) -> bool:
+    """Whether a number, times `factor`, is a value to its last digit: √2 is 1.41 and 1.414, and not 1.5."""
+    value, number = (expression.evaluate(one.tree, 40) for one in (exact, shown))
+    scale = Decimal(factor.numerator) / factor.denominator
+    missing = abs(value) - abs(number * scale)
+    step = (shown.step or 0) * scale
+    rounding = abs(value).scaleb(-9)
+    return value * number >= 0 and -step / 2 - rounding <= missing <= max(step - rounding, rounding)
 
 
 def _signed(text: str, tokens: list[Token], number: bool) -> Value:
