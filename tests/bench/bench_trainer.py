@@ -36,6 +36,7 @@ import tiny
 import zoo
 
 from trl_onevision import OneVisionGRPOConfig, OneVisionGRPOTrainer
+from trl_onevision.grpo import tower_attention
 
 PIXELS = 28  # of a side of an image token
 ROPE = {"rope_type": "default", "rope_theta": 1000000.0, "mrope_section": [16, 24, 24]}
@@ -121,6 +122,8 @@ def trainer(kind: type, options: argparse.Namespace, group: int, data: Any, give
     """A trainer of the class on its own copy of the model, one group a micro-batch."""
     model, processor = build(options.shape, options.device, getattr(torch, options.dtype))
     ours = issubclass(kind, OneVisionGRPOTrainer)
+    # What is compared is the same work: no completion is left out.
+    own = {"share_prompt": options.share_prompt, "skip_zero_advantages": False, "loss": options.loss}
     args = (OneVisionGRPOConfig if ours else GRPOConfig)(
         output_dir=folder,
         report_to="none",
@@ -132,12 +135,13 @@ def trainer(kind: type, options: argparse.Namespace, group: int, data: Any, give
         max_completion_length=options.new_tokens,
         gradient_checkpointing=options.checkpointing,
         generation_kwargs={"min_new_tokens": options.new_tokens},
-        # What is compared is the same work: no completion is left out.
-        **({"share_prompt": options.share_prompt, "skip_zero_advantages": False} if ours else {}),
+        **(own if ours else {}),
     )
     kind = kind if given is None else type(kind.__name__, (tiny.Given, kind), {"completions": given})
     built = kind(model, tiny.reward, args, data, processing_class=processor)
     built.model.train()
+    if options.same_tower:
+        tower_attention.enable(built.model)
     if options.checkpointing:
         built.model.gradient_checkpointing_enable({"use_reentrant": False})
     built.current_gradient_accumulation_steps = 1
@@ -293,6 +297,8 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", default=["update", "scoring", "rollout", "counts"])
     parser.add_argument("--new-tokens", type=int, default=16, help="tokens a rollout generates")
     parser.add_argument("--share-prompt", default="auto")
+    parser.add_argument("--loss", choices=["trl", "liger"], default="trl", help="of this trainer")
+    parser.add_argument("--same-tower", action="store_true", help="give TRL's model this trainer's tower attention")
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--repeats", type=int, default=3)
     return parser.parse_args(arguments)

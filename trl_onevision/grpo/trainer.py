@@ -18,7 +18,7 @@ from trl.extras.profiling import profiling_decorator
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from trl_onevision.grpo import checkpoint, environment, layer_kernels, shared_prompt
+from trl_onevision.grpo import checkpoint, environment, layer_kernels, shared_prompt, tower_attention
 from trl_onevision.grpo.ask import COLUMN, AskPolicy, wants_policy
 from trl_onevision.grpo.breakdown import Breakdown
 from trl_onevision.grpo.collator import GroupCollator, decode_rows, keep_encoded
@@ -165,9 +165,10 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         shared = sharing(self, self._base_model(self.model))
         if shared.describe():
             logger.warning("As in TRL, each completion has its own %s.", shared.describe())
-        if shared.scoring is None:
-            for model in (self.model, self.ref_model):
-                if model is not None:
+        for model in (self.model, self.ref_model):
+            if model is not None:
+                tower_attention.enable(self._base_model(model))
+                if shared.scoring is None:
                     shared_prompt.enable(self._base_model(model))
         return shared
 
