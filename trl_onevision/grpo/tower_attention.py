@@ -46,10 +46,9 @@ def tower_attention(
         output_LHD = varlen_attn(*states_LHD, cu_seq_lens_q, cu_seq_lens_q, longest, longest, scale=scaling)
         return output_LHD[None], None
     lengths = cu_seq_lens_q.diff().tolist()
-    sequences = zip(*(state.split(lengths, dim=2) for state in states), strict=True)
     outputs = [
-        sdpa_attention_forward(module, *sequence, None, dropout, scaling, is_causal=is_causal)[0]
-        for sequence in sequences
+        sdpa_attention_forward(module, query, key, value, None, dropout, scaling, is_causal)[0]
+        for query, key, value in zip(*(state.split(lengths, dim=2) for state in states), strict=True)
     ]
     return torch.cat(outputs, dim=1), None
 
@@ -65,6 +64,6 @@ def enable(model: Any) -> None:
     language = {id(module) for module in model.get_decoder().modules()}
     for module in model.modules():
         lays_out = "cu_seqlens" in inspect.signature(type(module).forward).parameters
-        config = getattr(module, "config", None)
+        config: Any = getattr(module, "config", None)
         if lays_out and id(module) not in language and getattr(config, "_attn_implementation", None) == "sdpa":
             config._attn_implementation = ATTENTION
