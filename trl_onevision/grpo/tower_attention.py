@@ -41,9 +41,9 @@ def tower_attention(
     """
     states = (query_1HLD, key_1HLD, value_1HLD)
     if _has_kernel(*states) and not dropout and not is_causal:
-        states_LHD = [state.squeeze(0).transpose(0, 1) for state in states]
-        longest = int(max_length_q)
-        output_LHD = varlen_attn(*states_LHD, cu_seq_lens_q, cu_seq_lens_q, longest, longest, scale=scaling)
+        query, key, value = (state.squeeze(0).transpose(0, 1) for state in states)
+        begins, longest = cu_seq_lens_q, int(max_length_q)
+        output_LHD: Any = varlen_attn(query, key, value, begins, begins, longest, longest, scale=scaling)
         return output_LHD[None], None
     lengths = cu_seq_lens_q.diff().tolist()
     outputs = [
