@@ -30,11 +30,11 @@ from trl import SFTConfig, SFTTrainer
 from trl.data_utils import prepare_multimodal_messages
 
 from trl_onevision import OneVisionGRPOConfig, OneVisionGRPOTrainer
-from trl_onevision.bench.local import Checkpoint
 from trl_onevision.data.prompts import PROMPTS
 from trl_onevision.data.synthesize import make
 from trl_onevision.data.synthesize.puzzle import row as puzzle_row
 from trl_onevision.data.writer import write_dataset
+from trl_onevision.engine import Checkpoint, Local, Sampling
 from trl_onevision.json_file import write_json
 from trl_onevision.quickstart import digits
 from trl_onevision.quickstart.model import build_model, build_processor
@@ -43,7 +43,6 @@ from trl_onevision.select.keep import band
 from trl_onevision.select.measure import Rewards
 from trl_onevision.select.rows import Rows
 from trl_onevision.select.run import Wanted, select
-from trl_onevision.select.sample import Local, Sampling
 
 LARGEST = 5
 WORDS = ("zero", "one", "two", "three", "four", "five")

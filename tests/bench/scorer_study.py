@@ -57,10 +57,9 @@ CASES = (
 def verdicts() -> list[tuple[Case, Scored]]:
     """Each case with its score."""
     rows = [
-        BenchRow(str(n), "Which?", list(case.choices) or None, bool(case.choices), case.gold, "", "", "")
-        for n, case in enumerate(CASES)
+        BenchRow(str(n), "Which?", list(case.choices) or None, case.gold, "", "", "") for n, case in enumerate(CASES)
     ]
-    answers = {str(n): Answer(str(n), case.completion, case.finished) for n, case in enumerate(CASES)}
+    answers = [Answer(str(n), case.completion, case.finished) for n, case in enumerate(CASES)]
     return list(zip(CASES, score(rows, answers), strict=True))
 
 

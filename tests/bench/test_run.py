@@ -1,27 +1,30 @@
 """`trl-onevision bench` with a tiny Qwen2.5-VL: what it leaves, how it goes on, what it refuses."""
 
 import json
-import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import published
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from PIL import Image
+from rich.console import Console
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from typer.testing import CliRunner
 
-from trl_onevision.bench.answer import BenchError, Generation, answer_locally
-from trl_onevision.bench.run import bench
+from trl_onevision.bench.answer import RELEASED, BenchError, Questions
+from trl_onevision.bench.run import MAX_PIXELS, bench
 from trl_onevision.bench.tsv import read_tsv
 from trl_onevision.chat import Chat
 from trl_onevision.cli import app
 from trl_onevision.data.sources import SourceError
+from trl_onevision.engine import Local
 
 SMALL = ["--max-new-tokens", "12", "--batch-size", "3", "--dtype", "float32"]
 
@@ -35,7 +38,24 @@ def lines(path):
 
 
 def answered(folder):
-    return sorted(lines(folder / "predictions.jsonl"), key=lambda answer: answer["index"])
+    return lines(folder / "predictions.jsonl")
+
+
+def kept_in(folder):
+    """How many answers a run has kept."""
+    if not (folder / "answers.sqlite").exists():
+        return 0
+    with sqlite3.connect(folder / "answers.sqlite", timeout=30) as database:
+        tables = database.execute("SELECT name FROM sqlite_master").fetchall()
+        return database.execute("SELECT count(*) FROM replies").fetchone()[0] if tables else 0
+
+
+def said(model, tsv, cache, **settings):
+    """What a checkpoint answers, row by row."""
+    questions = Questions(read_tsv(tsv), "think-answer", MAX_PIXELS)
+    engine = Local(str(model), replace(RELEASED, max_new_tokens=8, dtype="float32", **settings), cache)
+    engine.ask(questions, Console(quiet=True))
+    return [engine.replies(asked)[0].text for asked in questions.prompts]
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +69,7 @@ def finished(checkpoint, tsv, tmp_path_factory):
 def test_leaves_answers_scores_table_report_and_picture(finished):
     assert {path.name for path in finished.iterdir()} == {
         "run.json",
+        "answers.sqlite",
         "predictions.jsonl",
         "scores.jsonl",
         "results.json",
@@ -72,17 +93,18 @@ def test_a_finished_run_is_scored_again_and_answered_no_more(finished, checkpoin
     assert ((finished / "predictions.jsonl").read_bytes(), (finished / "results.json").read_bytes()) == before
 
 
-@pytest.mark.parametrize("kept", [0.2, 0.55, 0.9])
+@pytest.mark.parametrize("kept", [1, 4, 7])
 def test_a_run_that_crashed_goes_on_to_the_same_answers_and_table(finished, checkpoint, tsv, tmp_path, kept):
-    """Cut anywhere, in the middle of a batch and of a line."""
+    """Cut anywhere, in the middle of a batch, and while it wrote its lines."""
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
+    with sqlite3.connect(folder / "answers.sqlite") as database:
+        database.execute("DELETE FROM replies WHERE rowid > ?", (kept,))
     whole = (folder / "predictions.jsonl").read_bytes()
-    (folder / "predictions.jsonl").write_bytes(whole[: int(len(whole) * kept)])
+    (folder / "predictions.jsonl").write_bytes(whole[: len(whole) // 2])
     (folder / "results.json").unlink()
     assert command("--model", checkpoint, "--data", tsv, "--output", folder, *SMALL).exit_code == 0
-    assert answered(folder) == answered(finished)
-    for name in ("results.json", "scores.jsonl", "report.md"):
+    for name in ("predictions.jsonl", "results.json", "scores.jsonl", "report.md"):
         assert (folder / name).read_bytes() == (finished / name).read_bytes()
 
 
@@ -98,8 +120,7 @@ def test_ctrl_c_says_how_to_go_on_and_what_was_answered_is_kept(checkpoint, tsv,
         text=True,
     ) as process:
         deadline = time.monotonic() + 120
-        predictions = folder / "predictions.jsonl"
-        while not (predictions.exists() and predictions.read_bytes().count(b"\n")):
+        while not kept_in(folder):
             assert process.poll() is None and time.monotonic() < deadline, process.stdout.read()
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
@@ -107,18 +128,14 @@ def test_ctrl_c_says_how_to_go_on_and_what_was_answered_is_kept(checkpoint, tsv,
     assert process.returncode == 1
     assert "The same command goes on." in said.replace("\n", " ")
     assert "Traceback" not in said
-    assert 1 <= len(lines(predictions)) < 8
+    assert 1 <= kept_in(folder) < 8
     assert not (folder / "results.json").exists()
 
 
-def test_greedy_answers_do_not_depend_on_the_batch(checkpoint, tsv):
+def test_greedy_answers_do_not_depend_on_the_batch(checkpoint, tsv, tmp_path):
     """Padding is masked: the tiny model in float32 says the same alone and among others."""
-    rows = read_tsv(tsv)
-    said = [
-        {answer.index: answer for answer in answer_locally(str(checkpoint), rows, settings, set())}
-        for settings in (Generation(max_new_tokens=8, batch_size=size, dtype="float32") for size in (1, 8))
-    ]
-    assert said[0] == said[1]
+    alone, together = (said(checkpoint, tsv, tmp_path / f"{size}.sqlite", batch_size=size) for size in (1, 8))
+    assert alone == together
 
 
 def test_another_runs_folder_is_refused(finished, checkpoint, tsv, tmp_path):
@@ -205,9 +222,8 @@ def test_a_lora_checkpoint_answers_as_the_merged_model_does(checkpoint, tsv, tmp
     adapted.merge_and_unload().save_pretrained(tmp_path / "merged")
     for folder in ("adapter", "merged"):
         AutoProcessor.from_pretrained(checkpoint).save_pretrained(tmp_path / folder)
-    settings = Generation(max_new_tokens=8, dtype="float32")
     base, adapter, merged = (
-        [answer.completion for answer in answer_locally(str(model), read_tsv(tsv), settings, set())]
+        said(model, tsv, tmp_path / "answers.sqlite")
         for model in (checkpoint, tmp_path / "adapter", tmp_path / "merged")
     )
     assert base != adapter == merged
@@ -314,7 +330,7 @@ def test_a_server_is_asked_and_asked_again_for_what_failed(tsv, tmp_path, chat_s
     failed = command(*arguments)
     assert failed.exit_code == 1
     assert "1 of 8 requests failed" in failed.output and "the same command asks for the rest" in failed.output
-    assert len(answered(tmp_path / "run")) == 7
+    assert kept_in(tmp_path / "run") == 7
     assert all(body["temperature"] == 0 and body["max_tokens"] == 4096 for body in chat_server.bodies)
 
     chat_server.fails, chat_server.bodies = None, []
@@ -330,14 +346,14 @@ def test_a_server_is_asked_and_asked_again_for_what_failed(tsv, tmp_path, chat_s
 
 def test_a_server_that_refuses_the_first_rows_is_asked_no_more(tmp_path, chat_server):
     chat_server.fails = ""  # which every question contains
-    made = [row | {"index": str(number)} for number, row in enumerate(published.rows()[:1] * 40)]
+    made = [row | {"index": str(n), "question": f"{n}: A or B?"} for n, row in enumerate(published.rows()[:1] * 40)]
     data = published.write(tmp_path / "long.tsv", made)
     arguments = ["--model", "m", "--server", chat_server.url, "--data", data, "--output", tmp_path / "run"]
     failed = command(*arguments, "--batch-size", "2")
     assert failed.exit_code == 1
-    (tried,) = re.findall(r"no answer to the first (\d+) of 40 requests", failed.output)
-    assert 8 <= int(tried) <= 10
-    assert "named 'm'" in failed.output and "is kept" not in failed.output
+    assert "40 of 40 rows have no answers, the first: row 0: BadRequestError" in failed.output
+    assert 8 <= chat_server.seen.total() <= 10
+    assert "named 'm'" in failed.output
     chat_server.fails = None
     assert command(*arguments).exit_code == 0
     assert len(answered(tmp_path / "run")) == 40

@@ -20,8 +20,7 @@ TASKS = ["choice", "number", "choice", "math", "choice", "number", "choice", "te
 
 
 def scores(rows, said):
-    answers = {row.index: Answer(row.index, text, True) for row, text in zip(rows, said, strict=True)}
-    return score(rows, answers)
+    return score(rows, [Answer(row.index, text, True) for row, text in zip(rows, said, strict=True)])
 
 
 def test_every_kind_of_row_is_scored_by_its_rule(tsv):
@@ -54,7 +53,7 @@ def test_the_scorer_and_the_reward_agree_on_what_is_stated(tsv):
 
 def test_options_that_are_words_of_the_question_are_shown():
     """`3` and `5` stand in the sum: that lists no options."""
-    row = BenchRow("1", "What is 3 + 5?", ["3", "5", "8"], True, "C", "College", "Math", "")
+    row = BenchRow("1", "What is 3 + 5?", ["3", "5", "8"], "C", "College", "Math", "")
     assert question_of(row) == "What is 3 + 5?\nChoices:\nA. 3\nB. 5\nC. 8"
     shown = "What is 3 + 5?\n(A) 3\n(B) $5$\n(C) 8"
     assert question_of(replace(row, question=shown)) == shown

@@ -11,7 +11,7 @@ from trl_onevision.bench.tsv import TsvError, read_tsv
 def test_rows_are_read_as_published(tsv):
     rows = read_tsv(tsv)
     assert [row.index for row in rows] == [str(number) for number in range(1, 9)]
-    assert [row.is_choice for row in rows] == [True, False, True, False, True, False, True, False]
+    assert [row.choices is not None for row in rows] == [True, False, True, False, True, False, True, False]
     assert rows[0].choices == ["1", "2", "3"]
     assert rows[4].choices == ["A. a square", "B. a disc"]
     assert rows[6].choices == ["one", "both", "none", "two"], "letters alone: the question lists the options"

@@ -11,10 +11,10 @@ import pytest
 from answering import picture, row
 from rich.console import Console
 
+from trl_onevision.engine import Sampling, Server
 from trl_onevision.select.measure import Rewards
 from trl_onevision.select.rows import Rows
 from trl_onevision.select.run import REPLIES, Wanted, select
-from trl_onevision.select.sample import Sampling, Server
 
 
 @pytest.mark.slow

@@ -19,13 +19,13 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from trl_onevision.cli import app
+from trl_onevision.engine import EngineError, Sampling, Server
 from trl_onevision.recipes import recipe_path
 from trl_onevision.select import run as running
 from trl_onevision.select.keep import PRESETS, band
 from trl_onevision.select.measure import Rewards
 from trl_onevision.select.rows import GREY, Rows, SelectError
 from trl_onevision.select.run import REPLIES, Wanted, select
-from trl_onevision.select.sample import Sampling, Server
 
 ACCURACY = "trl_onevision.rewards.accuracy_reward"
 FORMAT = "trl_onevision.rewards.format_reward"
@@ -99,7 +99,7 @@ def test_a_prompt_that_the_server_refuses_is_told_of_and_costs_no_other_row(serv
 @pytest.mark.parametrize("status", [404, 400, 500])
 def test_a_server_that_answers_nothing_is_given_up_soon(server, data, tmp_path, status):
     server.fails = lambda body, before: status
-    with pytest.raises(SelectError, match=r"rows have no answers, the first: row row-.*the same command"):
+    with pytest.raises(EngineError, match=r"rows have no answers, the first: row row-.*the same command"):
         run(server, data(mixed(40)), tmp_path / "out")
     assert len(server.bodies) <= 5 * 4 * 15  # attempts, answers, rows that are under way before eight have failed
     server.fails = lambda body, before: None
@@ -109,7 +109,7 @@ def test_a_server_that_answers_nothing_is_given_up_soon(server, data, tmp_path, 
 def test_a_server_that_goes_down_half_way_loses_nothing_that_it_said(server, data, tmp_path):
     folder = data(mixed(20))
     server.fails = lambda body, before: 503 if len(server.bodies) > 40 else None
-    with pytest.raises(SelectError, match="what was answered is kept"):
+    with pytest.raises(EngineError, match="what was answered is kept"):
         run(server, folder, tmp_path / "out")
     server.fails, before = lambda body, before: None, len(server.bodies)
     run(server, folder, tmp_path / "out")
@@ -262,6 +262,7 @@ def test_the_command_takes_a_recipe_or_rewards_and_a_preset(server, data, tmp_pa
         ([], "either --recipe FILE or --rewards"),
         ([f"--rewards={ACCURACY}", "--preset=vl-cogit"], "unknown; expected one of vl-cogito"),
         ([f"--rewards={ACCURACY}", "--keep=0.9"], "expected LOW:HIGH"),
+        ([f"--rewards={ACCURACY}", "--temperature=0"], "temperature 0.0: expected 1 or more, and for several above 0"),
         (["--rewards=trl_onevision.rewards.acuracy_reward"], "cannot be imported"),
         ([f"--rewards={ACCURACY}", f"--output={folder}"], "expected a new folder or one of this command"),
     ]:

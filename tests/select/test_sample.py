@@ -6,10 +6,10 @@ import pytest
 from answering import picture, row
 from rich.console import Console
 
+from trl_onevision.engine import EngineError, Local, Sampling
 from trl_onevision.select.measure import Rewards
-from trl_onevision.select.rows import Rows, SelectError
+from trl_onevision.select.rows import Rows
 from trl_onevision.select.run import REPLIES, select
-from trl_onevision.select.sample import Local, Sampling
 
 REWARDS = Rewards.named(["trl_onevision.rewards.accuracy_reward"])
 
@@ -34,7 +34,7 @@ def test_a_run_that_is_stopped_anywhere_ends_with_the_same_answers(checkpoint, d
             sample(*given)
 
         monkeypatch.setattr(made, "_sample", stop)
-        with pytest.raises(SelectError, match="what was answered is kept"):
+        with pytest.raises(EngineError, match="what was answered is kept"):
             select(Rows(folder), made, REWARDS, stopped, console=Console(quiet=True))
     select(Rows(folder), engine(checkpoint, stopped), REWARDS, stopped, console=Console(quiet=True))
     assert (stopped / "answers.jsonl").read_bytes() == (whole / "answers.jsonl").read_bytes()

@@ -37,25 +37,28 @@ def bench_command(
 
     Answers are kept as they come: the same command goes on where it was stopped.
     """
-    from trl_onevision.bench.answer import BenchError, Generation
+    from trl_onevision.bench.answer import BenchError
     from trl_onevision.bench.run import bench
     from trl_onevision.bench.tsv import TsvError
     from trl_onevision.chat import Chat
+    from trl_onevision.engine import EngineError, Sampling
 
     try:
         if judge_url is not None and judge is None:
             raise BenchError("--judge-url is the server of a judge: name its model with --judge, or leave both out.")
-        settings = Generation(prompt, max_new_tokens, repetition_penalty, max_pixels, batch_size, dtype)
+        sampling = Sampling(1, False, 0.0, repetition_penalty, max_new_tokens, batch_size, dtype)
         bench(
             data,
             output,
             model=model,
             server=server,
             predictions=predictions,
-            settings=settings,
+            prompt=prompt,
+            max_pixels=max_pixels,
+            sampling=sampling,
             judge=Chat(judge, judge_url) if judge else None,
             limit=limit,
         )
-    except (BenchError, TsvError, ValueError, OSError) as error:
+    except (BenchError, EngineError, TsvError, ValueError, OSError) as error:
         fail(error)
     typer.echo(f"{output}/report.md, results.json, heatmap.png, scores.jsonl, predictions.jsonl")

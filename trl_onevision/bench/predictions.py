@@ -1,11 +1,9 @@
-"""Predictions on disk: the file of a run, which grows row by row, and files that other engines wrote."""
+"""The folder of a run, which is of one run alone, and predictions that other engines wrote."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,64 +14,22 @@ from trl_onevision.data.writer import refuse_used
 from trl_onevision.json_file import write_json
 
 RUN = "run.json"
+REPLIES = "answers.sqlite"
 PREDICTIONS = "predictions.jsonl"
 TEXT_COLUMNS = ("completion", "prediction", "response")
 
 
-class Predictions:
-    """The answers of one run in its folder, kept as they come; a run of anything else is refused.
+def claim(folder: Path, description: Mapping[str, Any]) -> None:
+    """Take a folder for a run, whose `description` is all that decides what the answers are.
 
-    `description` is all that decides what the answers are. A folder that holds another one's answers, or files that
-    no benchmark wrote, is left as it is, with a `BenchError` that names the difference. One without a single answer is
-    free for any run.
+    One that holds another run's answers, or files that no benchmark wrote, is left as it is, with a `BenchError` that
+    names the difference. One without a single answer is free for any run.
     """
-
-    def __init__(self, folder: Path, description: Mapping[str, Any]) -> None:
-        self.path = folder / PREDICTIONS
-        self.answers: dict[str, Answer] = {}
-        _claim(folder, description)
-        self._restore()
-        self._file = self.path.open("a", encoding="utf-8")
-
-    def __enter__(self) -> Predictions:
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self._file.close()
-
-    def add(self, answer: Answer) -> None:
-        """Keep one answer: on disk when this returns."""
-        self._file.write(json.dumps(asdict(answer)) + "\n")
-        self._file.flush()
-        self.answers[answer.index] = answer
-
-    def _restore(self) -> None:
-        """Read what an earlier run left; a last line that a crash cut off is dropped."""
-        whole = 0
-        if self.path.exists():
-            for number, line in enumerate(self.path.read_bytes().splitlines(keepends=True), 1):
-                if not line.endswith(b"\n"):
-                    break
-                try:
-                    answer = Answer(**json.loads(line))
-                except (ValueError, TypeError) as error:
-                    raise BenchError(
-                        f"{self.path}: line {number} is no prediction of this benchmark ({error}). Mend or remove the "
-                        "line: its row is then answered again."
-                    ) from error
-                self.answers[answer.index] = answer
-                whole += len(line)
-            with self.path.open("ab") as file:
-                file.truncate(whole)
-
-
-def _claim(folder: Path, description: Mapping[str, Any]) -> None:
     run = folder / RUN
     saved = _description(run) if run.is_file() else {}
     if not saved.keys() >= {"data", "limit"}:  # what every description names; others write a run.json too
         refuse_used(folder)
-    answers = folder / PREDICTIONS
-    if not answers.exists() or not answers.stat().st_size:  # new, or its first start failed: nothing to keep
+    if not (folder / REPLIES).exists() and not (folder / PREDICTIONS).exists():
         folder.mkdir(parents=True, exist_ok=True)
         write_json(run, description)
     elif changed := [key for key in description if saved.get(key) != description[key]]:
@@ -129,14 +85,3 @@ def read_predictions(path: Path, indices: Sequence[str], limit: int | None = Non
             f"{unknown[:5]}, expected one answer for each of the {len(wanted)} rows. Is it another benchmark's?"
         )
     return [answers[index] for index in wanted]
-
-
-def fingerprint(path: Path) -> str:
-    """What tells a file from another by its content, or a folder of weights from another without reading them all."""
-    if path.is_file():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    # Weights lie flat; folders within may be earlier checkpoints, or this benchmark's own report.
-    files = sorted(file for file in path.iterdir() if file.suffix in (".safetensors", ".bin", ".json", ".jinja"))
-    named = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return hashlib.sha256(json.dumps(named).encode()).hexdigest()[:16]

@@ -9,7 +9,7 @@ compares, so that a benchmark and a reward never disagree about the same answer,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trl_onevision.answers import compare, parse
@@ -59,14 +59,14 @@ def final_answer(completion: str, *, finished: bool = True) -> tuple[str | None,
     return (lines[-1].strip(), "last line") if lines and finished else (None, "none")
 
 
-def score(rows: Sequence[BenchRow], answers: Mapping[str, Answer]) -> list[Scored]:
-    """Score the answers to `rows`; every row has one.
+def score(rows: Sequence[BenchRow], answers: Sequence[Answer]) -> list[Scored]:
+    """Score the answers to `rows`, one to each, in their order.
 
-    >>> row = BenchRow("1", "How long?", None, False, "5 cm", "College", "Math", "")
-    >>> score([row], {"1": Answer("1", "<think>…</think><answer>5</answer>", True)})[0].correct
+    >>> row = BenchRow("1", "How long?", None, "5 cm", "College", "Math", "")
+    >>> score([row], [Answer("1", "<think>…</think><answer>5</answer>", True)])[0].correct
     True
     """
-    found = [final_answer(answers[row.index].completion, finished=answers[row.index].finished) for row in rows]
+    found = [final_answer(answer.completion, finished=answer.finished) for answer in answers]
     # A gold that is none of the row's options is compared as free-form
     tasks = [task_of(row.answer, choices=row.choices) for row in rows]
     paid = AccuracyReward(seconds=5.0, budget=600.0)(
@@ -87,9 +87,9 @@ def score(rows: Sequence[BenchRow], answers: Mapping[str, Answer]) -> list[Score
             how=how,
             correct=value == 1 or (task != "choice" and same_number(row.answer, answer)),
             literal=answer is not None and answer.strip() == row.answer,
-            finished=answers[row.index].finished,
+            finished=said.finished,
         )
-        for row, task, (answer, how), value in zip(rows, tasks, found, paid, strict=True)
+        for row, said, task, (answer, how), value in zip(rows, answers, tasks, found, paid, strict=True)
     ]
 
 

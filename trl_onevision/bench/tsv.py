@@ -25,12 +25,11 @@ class TsvError(ValueError):
 
 @dataclass(frozen=True)
 class BenchRow:
-    """One question: `choices` are the option texts where they are known, `is_choice` says that there are options."""
+    """One question; `choices` are its option texts, where it has options and they are known."""
 
     index: str
     question: str
     choices: list[str] | None
-    is_choice: bool
     answer: str
     level: str
     category: str
@@ -96,9 +95,7 @@ def row_of(cells: Mapping[str, str]) -> BenchRow:
     """The cells of one row, read."""
     stripped = {column: cells[column].strip() for column in COLUMNS}
     choices = stripped.pop("choices")
-    is_choice = choices.lower() not in MISSING
-    listed_choices = options(choices, stripped["question"]) if is_choice else None
-    return BenchRow(**stripped, choices=listed_choices, is_choice=is_choice)
+    return BenchRow(**stripped, choices=None if choices.lower() in MISSING else options(choices, stripped["question"]))
 
 
 def options(cell: str, question: str) -> list[str] | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from trl.data_utils import prepare_multimodal_messages
 
-from trl_onevision.bench.local import Checkpoint
+from trl_onevision.engine import Checkpoint
 from trl_onevision.rewards import accuracy_reward, format_reward, iou_reward
 
 BATCH_SIZE = 100

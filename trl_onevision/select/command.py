@@ -66,10 +66,10 @@ def select_command(
     """
     import yaml
 
+    from trl_onevision.engine import EngineError, Local, Sampling, Server
     from trl_onevision.select.measure import Rewards, read_recipe
     from trl_onevision.select.rows import Rows, SelectError
     from trl_onevision.select.run import REPLIES, Wanted, claim, select
-    from trl_onevision.select.sample import Local, Sampling, Server
 
     try:
         if preset is not None and preset not in PRESETS:
@@ -88,7 +88,7 @@ def select_command(
         sampling = Sampling(
             k=k or (paper.k if paper else 8),
             blind=blind or (paper is not None and paper.blind),
-            temperature=temperature or settings.get("temperature") or 1.0,
+            temperature=settings.get("temperature", 1.0) if temperature is None else temperature,
             max_new_tokens=max_new_tokens or settings.get("max_completion_length") or 1024,
             batch_size=batch_size,
             dtype=dtype,
@@ -100,7 +100,7 @@ def select_command(
         engine = Server(server, model, sampling, cache, more) if server else Local(model, sampling, cache)
         wanted = Wanted(rules, order, pairs, random_control, seed)
         summary = select(Rows(data, split, limit), engine, judged, output, wanted)
-    except (SelectError, ImportError, ValueError, OSError) as error:
+    except (SelectError, EngineError, ImportError, ValueError, OSError) as error:
         fail(error)
     typer.echo(f"{summary.kept:,} rows in {output}. A recipe reads them as `dataset_name: {output}`.")
     if order is not None:

@@ -17,9 +17,9 @@ import yaml
 from trl_onevision import dotted
 from trl_onevision.answers.extract import full_text
 from trl_onevision.chat import Reply
+from trl_onevision.engine import Engine
 from trl_onevision.recipes import RecipeError, recipe_path
 from trl_onevision.select.rows import Rows, SelectError
-from trl_onevision.select.sample import Engine
 
 CHUNK = 64  # rows that are scored at a time: a judge is asked for all of them at once
 GIVEN = {"prompts", "completions", "trainer_state", "log_extra", "log_metric"}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -13,40 +11,16 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
-from trl_onevision.chat import Request, data_url
 from trl_onevision.data.images import encode_image
 from trl_onevision.data.schema import features
 from trl_onevision.data.writer import structured
+from trl_onevision.engine import Conversation
 
 GREY = (128, 128, 128)
 
 
 class SelectError(RuntimeError):
     """The selection cannot go on; the message says why and what to do."""
-
-
-@dataclass(frozen=True, order=True)
-class Conversation(Request):
-    """A prompt of several messages: `text` is their JSON, in which an image block stands where each image belongs.
-
-    >>> Conversation('[{"role": "user", "content": [{"type": "text", "text": "How many?"}]}]').messages()
-    [{'role': 'user', 'content': [{'type': 'text', 'text': 'How many?'}]}]
-    """
-
-    def messages(self) -> list[dict[str, Any]]:
-        """The messages as a server takes them."""
-        urls = ({"type": "image_url", "image_url": {"url": data_url(image)}} for image in self.images)
-        return self._with(urls)
-
-    def shown(self) -> list[dict[str, Any]]:
-        """The messages as a processor takes them."""
-        return self._with({"type": "image", "image": Image.open(BytesIO(data)).convert("RGB")} for data in self.images)
-
-    def _with(self, images: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
-        messages: list[dict[str, Any]] = json.loads(self.text)
-        for message in messages:
-            message["content"] = [next(images) if b["type"] == "image" else b for b in message["content"]]
-        return messages
 
 
 @cache

@@ -19,11 +19,11 @@ from rich.table import Table
 
 from trl_onevision.console import progress
 from trl_onevision.data.writer import ROW_GROUP_ROWS, SHARD_ROWS
+from trl_onevision.engine import Engine
 from trl_onevision.json_file import write_json
 from trl_onevision.select.keep import Order, Rule, control, is_kept, kept
 from trl_onevision.select.measure import Measured, Rewards, measured
 from trl_onevision.select.rows import Rows, SelectError
-from trl_onevision.select.sample import Engine
 
 REPLIES = "answers.sqlite"
 ANSWERS = "answers.jsonl"
@@ -116,19 +116,14 @@ def select(
     `output` then holds `data/*.parquet` (the rows as they were, with `pass_rate`, `pass_rate_blind` and `reward_std`),
     `answers.jsonl` (a line a row of the data: its figures, answers and what each earned, or why it has none),
     `select.json` (the counts), and `answers.sqlite`, which knows every answer: the same command goes on where it was
-    stopped, and another rule over the same answers asks nothing again. Raises `SelectError`.
+    stopped, and another rule over the same answers asks nothing again. Raises `SelectError` and `EngineError`.
     """
     console, wanted = console or Console(), wanted or Wanted()
     rewards, left_out = rewards.fitted(rows.dataset.column_names)
     for name, needed in left_out.items():
         console.print(f"Left out: {name}, which needs {needed}, as rollouts in training have.")
     claim(output)
-    with progress(console) as bars:
-        task = bars.add_task("asking", total=len(rows))
-        try:
-            refused = engine.fill(rows, lambda: bars.advance(task))
-        except KeyboardInterrupt:
-            raise SelectError(f"Stopped; what was answered is kept in {output}. The same command goes on.") from None
+    refused = engine.ask(rows, console)
     part = output / PART
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()

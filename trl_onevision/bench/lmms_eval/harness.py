@@ -39,5 +39,5 @@ def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str,
     {'accuracy': 1.0}
     """
     row = _row(doc)
-    (one,) = score([row], {row.index: Answer(row.index, results[0], True)})
+    (one,) = score([row], [Answer(row.index, results[0], True)])
     return {"accuracy": float(one.correct)}
