@@ -25,8 +25,8 @@ from rich.table import Table
 from trl.kernels import ChunkedLogProbFunction
 
 from trl_onevision.grpo.loss import liger, reference
-from trl_onevision.grpo.loss.reference import LossOptions, TokenBatch, sequence_weights, token_losses
-from trl_onevision.grpo.loss.triton_tiles import TILE_TOKENS
+from trl_onevision.grpo.loss.reference import LossOptions, TokenBatch, sequence_weights, weighted_loss
+from trl_onevision.grpo.loss.tiles import TILE_TOKENS, runs_on_triton
 
 
 @dataclass
@@ -51,8 +51,7 @@ def trl_chunked(x: Inputs) -> torch.Tensor:
     logps_N, *_ = ChunkedLogProbFunction.apply(
         x.hidden_NH, x.weight_VH, None, x.labels_N, x.options.temperature, 32768, None, 1.0, ("entropy",)
     )
-    weights_N = x.batch.weights_B[x.batch.sequence_of_token_N()]
-    return (token_losses(logps_N, x.batch, x.options) * weights_N).sum()
+    return weighted_loss(logps_N, x.batch, x.options)
 
 
 def liger_fused_linear(x: Inputs) -> torch.Tensor:
@@ -137,11 +136,11 @@ def synchronize(x: Inputs) -> None:
 
 def compare(tokens: int, vocabulary: int, args: argparse.Namespace, table: Table) -> None:
     x = make(tokens, vocabulary, args)
-    tiles = "Triton tiles" if liger.runs_on_triton(args.device) else "no Triton: fused-linear, one call a sequence"
+    kernel = "Liger's kernel" if runs_on_triton(args.device) else "without Triton"
     ways: dict[str, Callable[[Inputs], torch.Tensor]] = {
         "TRL chunked": trl_chunked,
         "Liger fused-linear": liger_fused_linear,
-        f"loss: liger ({tiles})": fused,
+        f"loss: liger, {kernel}": fused,
         "full logits": full_logits,
     }
     peaks, losses = {}, {}

@@ -14,6 +14,7 @@ from trl_onevision.grpo.loss.reference import LOSS_TYPES, LossOptions, LossOutpu
 CASES: dict[str, dict[str, Any]] = {
     **{name: {"loss_type": name, "epsilon_high": 1.2 if name == "cispo" else 0.28} for name in LOSS_TYPES},
     "delta": {"loss_type": "dapo", "delta": 1.4},
+    "delta within the clip": {"loss_type": "dapo", "delta": 1.1, "epsilon_high": 0.5},
     "temperature": {"loss_type": "grpo", "temperature": 0.7},
     "kl": {"loss_type": "grpo", "beta": 0.1},
     "kl, corrected": {"loss_type": "bnpo", "beta": 0.1, "use_bias_correction_kl": True},
@@ -22,6 +23,9 @@ CASES: dict[str, dict[str, Any]] = {
     "kl of sapo": {"loss_type": "sapo", "beta": 0.1, "sapo_temperature_neg": 1.3},
     "sequence": {"loss_type": "grpo", "importance_sampling_level": "sequence"},
     "sequence of luspo": {"loss_type": "luspo", "importance_sampling_level": "sequence", "beta": 0.1},
+    "sequence of cispo": {"loss_type": "cispo", "importance_sampling_level": "sequence", "epsilon_high": 1.2},
+    "sequence of sapo": {"loss_type": "sapo", "importance_sampling_level": "sequence"},
+    "sequence of vespo": {"loss_type": "vespo", "importance_sampling_level": "sequence"},
     "sequence, delta": {"loss_type": "dapo", "importance_sampling_level": "sequence", "delta": 1.4},
     "sequence, kl corrected": {
         "loss_type": "dr_grpo",

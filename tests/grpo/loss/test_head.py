@@ -242,8 +242,6 @@ def test_adapters_train_and_the_frozen_head_does_not(make):
         ({"off_policy_mask_threshold": 0.5}, "off_policy_mask_threshold=0.5"),
         ({"fp16": True}, "fp16=True"),
         ({"router_aux_loss_coef": 0.01}, "router_aux_loss_coef=0.01"),
-        ({"delta": 1.1}, "delta=1.1 not above 1 + epsilon_high=1.2"),
-        ({"loss_type": "cispo", "importance_sampling_level": "sequence"}, "importance_sampling_level='sequence'"),
     ],
 )
 def test_an_option_that_cannot_be_honoured_is_refused_by_name(tmp_path, args, name):

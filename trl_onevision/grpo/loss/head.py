@@ -57,7 +57,7 @@ def refused_options(args: GRPOConfig) -> list[str]:
     found = [f"{name}={getattr(args, name)}" for name, value in neutral.items() if getattr(args, name) != value]
     if args.router_aux_loss_coef:
         found.append(f"router_aux_loss_coef={args.router_aux_loss_coef}")
-    return found + liger.unsupported(loss_options(args))
+    return found
 
 
 def refused_features(trainer: GRPOTrainer, model: Any) -> list[str]:

@@ -14,23 +14,14 @@ from transformers.utils.import_utils import is_triton_available
 
 _LIGER = "liger_kernel.ops.grpo_loss"
 _TRL = "trl.kernels.chunked_logprob"
-_SHARED = (
-    "LOGITS OLD_LOGP REF_LOGP INPUT_IDS COMPLETION_MASK ADVANTAGES LSE TEMPERATURE BETA USE_BIAS_CORRECTION_KL L N"
-)
-_OUTPUTS = "LOSS KL IS_CLIPPED"
-_UPSTREAM = "DLOSS loss_stride0 loss_stride1 DLOGITS"
-_CLIP = "EPS_LOW EPS_HIGH DELTA"
-_IS_RATIO = "VLLM_IS_RATIO VLLM_IS_RATIO_STRIDE"
-_BY_TYPE = "PHI_SEQ LOSS_TYPE SAPO_TEMP_POS SAPO_TEMP_NEG"
 
 # Launched by keyword, so that their order does not matter
 BY_NAME = {
-    (_LIGER, "_grpo_loss_fwd_kernel"): f"{_SHARED} {_IS_RATIO} {_CLIP} {_BY_TYPE} {_OUTPUTS} BLOCK_N",
-    (_LIGER, "_grpo_loss_bwd_kernel"): f"{_SHARED} {_IS_RATIO} {_CLIP} {_BY_TYPE} {_UPSTREAM} BLOCK_N",
-    (_LIGER, "_grpo_loss_fwd_kernel_seq"): (
-        f"{_SHARED} {_IS_RATIO} {_OUTPUTS} COEF_1 COEF_1_RAW COEF_2 IS_CLIPPED_SEQ BLOCK_N"
+    (_LIGER, "_grpo_loss_bwd_kernel"): (
+        "LOGITS DLOGITS DLOSS loss_stride0 loss_stride1 INPUT_IDS COMPLETION_MASK LSE ADVANTAGES PHI_SEQ LOSS_TYPE "
+        "OLD_LOGP REF_LOGP VLLM_IS_RATIO VLLM_IS_RATIO_STRIDE TEMPERATURE BETA EPS_LOW EPS_HIGH DELTA "
+        "SAPO_TEMP_POS SAPO_TEMP_NEG USE_BIAS_CORRECTION_KL L N BLOCK_N"
     ),
-    (_LIGER, "_grpo_loss_bwd_kernel_seq"): f"{_SHARED} {_CLIP} {_UPSTREAM} DLOSS_SUM DKL_SUM COEF_1 SEQ_LEN BLOCK_N",
 }
 _OPTIONS = (
     "logit_scale softcap inv_t HAS_SOFTCAP HAS_ENTROPY HAS_LOG_SUM_SQ_PROBS HAS_MEAN_LOGITS HAS_IS_TOP1 BLOCK_SIZE"
@@ -53,7 +44,7 @@ BY_POSITION = {
 def check() -> None:
     """Raise `RuntimeError` where a kernel takes other arguments than those it is launched with."""
     if not is_triton_available():
-        return  # Liger's kernels cannot be imported, and the loss runs on `fused_linear`
+        return  # Liger's kernel cannot be imported, and torch does its work
     for table, order in ((BY_NAME, sorted), (BY_POSITION, list)):
         for (module, name), expected in table.items():
             found = _arguments(getattr(importlib.import_module(module), name, None))
