@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trl_onevision.rewards import RenderReward, render_reward
-from trl_onevision.rewards import renderer as renderer_module
+from trl_onevision.rewards import RenderReward, child, render_reward, renderer
 from trl_onevision.rewards.render import looks_like, pixels
 from trl_onevision.rewards.render_source import Drawing, Refused, read_drawing, similarity
 from trl_onevision.rewards.renderer import render
@@ -154,6 +153,32 @@ def test_the_pixel_half_against_a_table_by_hand():
     assert looks_like(gold, given_) == 0
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        SVG.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"'),
+        SVG.replace("<svg", '<!-- <svg> --><svg xmlns:x="y"').replace(" r=", " x:r="),
+        SVG.replace("<svg", '<s:svg xmlns:s="http://www.w3.org/2000/svg"')
+        .replace("<rect", "<s:rect")
+        .replace("<circle", "<s:circle")
+        .replace("</svg", "</s:svg"),
+        SVG.replace("<svg", '<svg xmlns="http://example.org/no-svg"'),
+    ],
+)
+def test_what_is_drawn_is_what_was_read_whatever_its_names(other):
+    """A shape with a foreign name was counted as a part, and drawn by nobody."""
+    assert read_drawing(other).parts == read_drawing(SVG).parts
+    assert render(read_drawing(other)).tobytes() == render(read_drawing(SVG)).tobytes()
+
+
+def test_an_image_of_another_shape_than_its_coordinates_is_bounded_too():
+    """A square viewBox let an image of 0.001 by 2000 pixels pass."""
+    with pytest.raises(Refused, match="as long as wide"):
+        read_drawing('<svg viewBox="0 0 9 9" width="0.001" height="2000"><rect width="9" height="9"/></svg>')
+    wide = read_drawing('<svg viewBox="0 0 9 9" width="40" height="10"><rect width="9" height="9"/></svg>')
+    assert render(wide, side=80).size == (80, 20)
+
+
 def test_the_structure_half_is_the_f1_of_the_parts():
     gold = read_drawing(SVG).parts
     one = read_drawing('<svg viewBox="0 0 100 60"><rect x="5" y="5" width="30" height="20" fill="red"/></svg>').parts
@@ -241,11 +266,12 @@ def test_no_renderer_asks_an_address_even_where_it_is_let():
     threading.Thread(target=server.serve_forever, daemon=True).start()
     at = f"http://127.0.0.1:{server.server_port}"
     one = {"values": [{}]}
+    size = 'xmlns="http://www.w3.org/2000/svg" width="9" height="9"'
     past_the_check = [
         Drawing("vega-lite", json.dumps({"mark": "bar", "data": {"url": f"{at}/data.json"}}), {}),
         Drawing("vega-lite", json.dumps({"mark": "bar", "data": {"url": "file:///etc/hostname"}}), {}),
         Drawing("vega-lite", json.dumps({"mark": {"type": "image", "url": f"{at}/b.png"}, "data": one}), {}),
-        Drawing("svg", f'<svg viewBox="0 0 9 9"><image width="9" height="9" href="{at}/a.png"/></svg>', {}),
+        Drawing("svg", f'<svg {size}><image width="9" height="9" href="{at}/a.png"/></svg>', {}),
     ]
     for drawing in past_the_check:
         render(drawing)
@@ -253,20 +279,18 @@ def test_no_renderer_asks_an_address_even_where_it_is_let():
     assert asked == []
 
 
+SEQUENCE = {"mark": "point", "data": {"sequence": {"start": 0, "stop": 1e10}}, "encoding": {}}
+STALLS = Drawing("vega-lite", json.dumps(SEQUENCE), {})
+
+
 def test_a_renderer_that_aborts_or_hangs_is_replaced_and_the_next_drawing_drawn():
-    aborts = Drawing("svg", '<svg width="90000" height="90000"><rect width="9" height="9"/></svg>', {}, wide=True)
-    stalls = Drawing(
-        "vega-lite",
-        json.dumps({"mark": "point", "data": {"sequence": {"start": 0, "stop": 1e10}}, "encoding": {}}),
-        {},
-    )
     good = read_drawing(SVG)
     assert render(good) is not None
-    for bad in (aborts, stalls):
-        render(bad, side=60_000 if bad is aborts else 224, seconds=1)
+    for bad, side in ((good, 60_000), (STALLS, 224)):
+        assert render(bad, side, seconds=1) is None
         assert render(good) is not None
     children = psutil.Process().children(recursive=True)
-    assert sum("render_worker.py" in " ".join(child.cmdline()) for child in children if child.is_running()) == 1
+    assert sum("render_worker.py" in " ".join(one.cmdline()) for one in children if one.is_running()) == 1
 
 
 def test_an_interrupted_drawing_is_not_the_answer_to_the_next(monkeypatch):
@@ -279,16 +303,17 @@ def test_an_interrupted_drawing_is_not_the_answer_to_the_next(monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(renderer_module, "_read", interrupted)
+        patch.setattr(child, "wait", interrupted)
         render(read_drawing(black))
     assert render(read_drawing(white)) == expected
 
 
 def test_a_renderer_that_takes_too_much_memory_is_killed(monkeypatch):
     assert render(read_drawing(SVG)) is not None
-    before = renderer_module._renderer.child
-    monkeypatch.setattr(renderer_module, "MEMORY_BYTES", 1)
-    assert render(read_drawing(SVG)) is None
+    (before,) = renderer._pool.children
+    monkeypatch.setattr(renderer._pool, "memory", before.resident() + 100 * 2**20)
+    start = time.monotonic()
+    assert render(STALLS, seconds=60) is None and time.monotonic() - start < 30
     assert before.process.poll() is not None
     monkeypatch.undo()
     assert render(read_drawing(SVG)) is not None

@@ -90,16 +90,16 @@ def test_a_time_out_is_none_and_the_rest_of_the_call_is_answered():
 
 def test_workers_persist_between_calls_and_are_replaced_when_killed():
     equal([ALGEBRA])
-    before = {worker.process.pid for worker in verify._pool.workers}
+    before = {worker.process.pid for worker in verify._pool.children}
     equal([WRONG])
-    assert {worker.process.pid for worker in verify._pool.workers} == before
+    assert {worker.process.pid for worker in verify._pool.children} == before
     equal([(f"x+{n}", f"{n}+x") for n in range(40)])  # a worker a core
-    before = {worker.process.pid for worker in verify._pool.workers}
+    before = {worker.process.pid for worker in verify._pool.children}
     for pid in before:
         os.killpg(pid, signal.SIGKILL)
     verify._remembered.clear()
     assert equal([ALGEBRA]) == [True]  # whether or not the kernel was done with the killing
-    assert not before & {worker.process.pid for worker in verify._pool.workers}
+    assert not before & {worker.process.pid for worker in verify._pool.children}
 
 
 def test_the_parents_clock_ends_a_call_and_the_next_call_is_well():
@@ -119,17 +119,7 @@ def test_a_worker_is_small_and_imports_neither_torch_nor_this_package():
     shown = run(code, env={**os.environ, "PYTHONPATH": folder, "TRL_ONEVISION": "{share_prompt: true}"})
     assert shown.stdout.strip() == "set()", shown.stderr
     equal([ALGEBRA])
-    assert all(psutil.Process(w.process.pid).memory_info().rss < 200 * 2**20 for w in verify._pool.workers)
-
-
-def test_worker_environment_does_not_activate_a_trainer(monkeypatch):
-    monkeypatch.setenv("TRL_ONEVISION", "{share_prompt: true}")
-    pool = verify._Pool()
-    try:
-        assert pool.check([ALGEBRA], seconds=2, budget=30) == [True]
-        assert "TRL_ONEVISION" not in psutil.Process(pool.workers[0].process.pid).environ()
-    finally:
-        pool.close()
+    assert all(psutil.Process(w.process.pid).memory_info().rss < 200 * 2**20 for w in verify._pool.children)
 
 
 def test_from_threads():
@@ -138,7 +128,7 @@ def test_from_threads():
 
 
 def test_a_hostile_call_of_another_thread_costs_an_honest_one_no_verdict():
-    pool = verify._Pool()
+    pool = verify._Checkers()
     try:
         with concurrent.futures.ThreadPoolExecutor(1) as other:
             hostile = other.submit(pool.check, [TOWER], 100, 7)
@@ -150,7 +140,7 @@ def test_a_hostile_call_of_another_thread_costs_an_honest_one_no_verdict():
 
 
 def test_the_thread_that_started_the_workers_may_end():
-    pool = verify._Pool()
+    pool = verify._Checkers()
     try:
         for _ in range(2):
             results = []
@@ -176,10 +166,10 @@ def test_in_a_forked_process():
         import os
         from trl_onevision.rewards.verify import _pool, equal
         assert equal([("x+1", "1+x")]) == [True]
-        parents = {worker.process.pid for worker in _pool.workers}
+        parents = {worker.process.pid for worker in _pool.children}
         child = os.fork()
         verdict = equal([("x+1", "1+x"), ("x+1", "2+x")])
-        own = {worker.process.pid for worker in _pool.workers}
+        own = {worker.process.pid for worker in _pool.children}
         assert verdict == [True, False] and (own.isdisjoint(parents) if child == 0 else own >= parents)
         if child == 0:
             os._exit(0)
@@ -206,7 +196,7 @@ PARENT = """
 import sys, time
 from trl_onevision.rewards import verify
 verify.equal([("x+1", "1+x")])
-print(*[worker.process.pid for worker in verify._pool.workers], flush=True)
+print(*[worker.process.pid for worker in verify._pool.children], flush=True)
 {then}
 """
 
@@ -240,7 +230,7 @@ def test_no_orphans(then, send):
 
 
 def test_ctrl_c_in_the_middle_of_a_call_leaves_the_pool_usable():
-    pool = verify._Pool()
+    pool = verify._Checkers()
     threading.Timer(3, os.kill, [os.getpid(), signal.SIGINT]).start()
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -295,7 +285,7 @@ INJECTIONS = [
     "$(touch {path})",
     "`touch {path}`",
     "'; touch {path}; '",
-    '"}}\n{{"pairs": [["1", "1"]], "seconds": 1}}\n',
+    '"}}\n{{"gold": "1", "answer": "1", "seconds": 1}}\n',
     "Symbol('x', cls=open('{path}','w'))",
     'S(\'open("{path}","w")\')',
     'sympify(\'open("{path}","w")\')',
@@ -311,7 +301,7 @@ def exposed(tmp_path_factory):
     """Workers that started in an empty folder, reached without the fast path."""
     folder, before = tmp_path_factory.mktemp("exposed"), Path.cwd()
     os.chdir(folder)
-    pool = verify._Pool()
+    pool = verify._Checkers()
     assert pool.check([ALGEBRA], seconds=2, budget=60) == [True]
     os.chdir(before)
     yield pool, folder
@@ -367,8 +357,8 @@ def test_mathematics_still_works_in_confinement():
 
 
 def test_pairs_cannot_break_the_protocol():
-    odd = ["\n", "\r\n", "\x00", "\ud800", "\u2028", '"]}\n{"', "R", "T", "1", "é" * 400, "\\" * 300]
-    pool = verify._Pool()
+    odd = ["\n", "\r\n", "\x00", "\ud800", "\u2028", '"]}\n{"', "ready", "T", "1", "é" * 400, "\\" * 300]
+    pool = verify._Checkers()
     try:
         verdicts = pool.check([(f"{text} x", "x+1") for text in odd] + [ALGEBRA], seconds=1, budget=60)
     finally:
@@ -379,15 +369,15 @@ def test_pairs_cannot_break_the_protocol():
 
 def test_a_worker_that_cannot_start_says_so(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    pool = verify._Pool()
+    pool = verify._Checkers()
     with pytest.raises(RuntimeError, match="does not start"):
         pool.check([ALGEBRA], seconds=1, budget=10)
 
 
-def test_the_worker_answers_one_byte_a_pair():
+def test_the_worker_says_that_it_is_ready_and_then_a_line_a_pair():
     worker = subprocess.Popen(
-        [sys.executable, "-P", verify_worker.__file__, str(os.getpid())], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-P", verify_worker.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
-    line = json.dumps({"seconds": 1, "pairs": [ALGEBRA, TOWER, WRONG]}) + "\n"
-    out, _ = worker.communicate(line.encode(), timeout=60)
-    assert out == b"R1T0"
+    pairs = [{"gold": gold, "answer": answer, "seconds": 1} for gold, answer in (ALGEBRA, TOWER, WRONG)]
+    out, _ = worker.communicate("".join(json.dumps(pair) + "\n" for pair in pairs).encode(), timeout=60)
+    assert out.split() == [b"ready", b"1", b"T", b"0"]

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-from io import BytesIO
 from typing import Any
-
-from PIL import Image
 
 from trl_onevision.answers.extract import answer_block
 from trl_onevision.environments.settings import positive
@@ -62,12 +59,12 @@ class Render:
         # A specification may come as an object, a source in what an answer stands in
         self._last = answer_block(source if isinstance(source, str) else json.dumps(source))
         try:
-            png = render(read_drawing(self._last), self.side, self.seconds)
+            image = render(read_drawing(self._last), self.side, self.seconds)
         except Refused as error:
             raise ValueError(f"Not drawn: {error}") from error
-        if png is None:
+        if image is None:
             raise ValueError(f"Not drawn: no drawing within {self.seconds:g} seconds.")
-        return [{"type": "image", "image": Image.open(BytesIO(png)).convert("RGB")}]
+        return [{"type": "image", "image": image}]
 
     def likeness(self) -> float | None:
         """What `render_reward` pays for the source of the last call: 0 where there was none, or it drew nothing."""

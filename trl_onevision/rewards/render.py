@@ -5,7 +5,6 @@ import json
 import time
 from dataclasses import dataclass
 from functools import lru_cache
-from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,7 @@ class RenderReward(NamedReward):
     the gold's image over what either has painted, slightly blurred; half the F1 of the parts that can be seen (shape,
     colours, place and transforms of an SVG; marks, encodings and values of a chart). Blank paper earns 0, and so does
     an answer that is no SVG or Vega-Lite, does not render within `seconds`, or reaches for a file, an address or an
-    expression. resvg and vl-convert draw in a process that is killed where it must be; nothing that a model writes
+    expression. vl-convert draws in a process that is killed where it must be; nothing that a model writes
     runs as code, as RRVF's matplotlib does (arXiv 2507.20766). A call draws for `budget` seconds at most; what is left
     earns 0. `opened` is as in `IoUReward`.
 
@@ -99,14 +98,13 @@ def _gold_drawn(text: str, side: int) -> tuple[Drawing, FloatArray | None]:
 def draw(text: str, side: int, seconds: float) -> tuple[Drawing, FloatArray | None]:
     """A text as a drawing, and its image: none where it does not render, or to blank paper. Raises `Refused`."""
     drawing = read_drawing(text)
-    png = render(drawing, side, seconds)
-    image = None if png is None else pixels(png, side)
+    rendered = render(drawing, side, seconds)
+    image = None if rendered is None else pixels(rendered, side)
     return drawing, image if image is not None and painted(image).any() else None
 
 
-def pixels(png: bytes, side: int) -> FloatArray:
+def pixels(image: Image.Image, side: int) -> FloatArray:
     """An image in a white square of `side` pixels, slightly blurred: (side, side, 3), in [0, 1]."""
-    image = Image.open(BytesIO(png)).convert("RGB")
     image.thumbnail((side, side))
     square = Image.new("RGB", (side, side), "white")
     square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))

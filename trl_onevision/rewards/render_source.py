@@ -47,12 +47,11 @@ class Refused(ValueError):
 
 
 class Drawing(NamedTuple):
-    """A drawing that may be rendered, the multiset of its parts, and whether it is wider than high."""
+    """A drawing that may be rendered, and the multiset of its parts."""
 
     language: Language
     source: str
     parts: Counter[Any]
-    wide: bool = True  # of a chart known only once it is drawn
 
 
 def read_drawing(text: str) -> Drawing:
@@ -70,7 +69,7 @@ def read_drawing(text: str) -> Drawing:
     if len(source) > MOST_CHARACTERS:
         raise Refused(f"longer than {MOST_CHARACTERS} characters")
     if source.startswith("<"):
-        return Drawing("svg", source, *_svg_parts(source))
+        return _svg(source)
     if source.startswith("{"):
         return Drawing("vega-lite", source, _vega_lite_parts(source))
     raise Refused("neither SVG nor Vega-Lite")
@@ -89,16 +88,47 @@ def similarity(gold: Counter[Any], given: Counter[Any]) -> float:
 # SVG
 
 
-def _svg_parts(source: str) -> tuple[Counter[Any], bool]:
+def _svg(source: str) -> Drawing:
+    """An SVG as it was read here: written anew, so that no renderer finds another drawing in it."""
     if "<!" in source.replace("<!--", "") or "<?xml-stylesheet" in source:
         raise Refused("a document type or a stylesheet")
     try:
         root = ElementTree.fromstring(source)
     except (ElementTree.ParseError, RecursionError, ValueError) as error:
         raise Refused(f"no XML ({error})") from error
-    if _tag(root) != "svg":
-        raise Refused(f"<{_tag(root)}> where <svg> is expected")
-    width, height = _size(root)
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+        element.attrib = {name.rpartition("}")[2]: value for name, value in element.attrib.items()}
+    if root.tag != "svg":
+        raise Refused(f"<{root.tag}> where <svg> is expected")
+    (width, height), within = _sizes(root)
+    root.attrib |= {"xmlns": "http://www.w3.org/2000/svg", "width": f"{width:g}", "height": f"{height:g}"}
+    parts = _svg_parts(root, side=max(within))
+    return Drawing("svg", ElementTree.tostring(root, "unicode"), parts)
+
+
+def _sizes(root: ElementTree.Element) -> tuple[list[float], list[float]]:
+    """Width and height of an SVG's image, and of its own coordinates; all are bounded."""
+    given = [_LENGTH.fullmatch(root.get(side, "")) for side in ("width", "height")]
+    if any(root.get(side) and not found for side, found in zip(("width", "height"), given, strict=True)):
+        raise Refused("a size in other units than pixels")
+    sides = [float(found[1]) for found in given if found]
+    box = [float(n) for n in _NUMBER.findall(root.get("viewBox", ""))]
+    if box and len(box) != 4:
+        raise Refused("a viewBox that is not four numbers")
+    if not box and len(sides) != 2:
+        raise Refused("neither viewBox nor width and height")
+    within = box[2:] or sides
+    image = sides if len(sides) == 2 else within
+    for width, height in (image, within):
+        if not (0 < width <= LARGEST and 0 < height <= LARGEST):
+            raise Refused(f"a size that is not between 0 and {LARGEST} pixels")
+        if max(width, height) > MOST_ELONGATED * min(width, height):
+            raise Refused(f"more than {MOST_ELONGATED} times as long as wide")
+    return image, within
+
+
+def _svg_parts(root: ElementTree.Element, side: float) -> Counter[Any]:
     parts: Counter[Any] = Counter()
     count = 0
     pending: list[tuple[ElementTree.Element, dict[str, str], int]] = [(root, {}, 0)]
@@ -107,48 +137,23 @@ def _svg_parts(source: str) -> tuple[Counter[Any], bool]:
         count += 1
         if count > MOST_PARTS or depth > MOST_DEPTH:
             raise Refused(f"more than {MOST_PARTS} elements, or {MOST_DEPTH} within each other")
-        style = _style(element, inherited)
-        tag = _tag(element)
+        style, tag = _style(element.attrib, inherited), element.tag
         if (tag not in _SHAPES and tag not in _CONTAINERS) or (tag == "svg" and depth):
             raise Refused(f"<{tag}> is not drawn")
         if tag in _SHAPES and "hidden" not in style:
-            parts[_svg_part(element, tag, style, max(width, height))] += 1
+            parts[_svg_part(element, style, side)] += 1
         within = style if tag in ("svg", "g") else style | {"hidden": ""}  # a shape in a gradient or in a shape
         pending.extend((child, within, depth + 1) for child in element)
-    return parts, width >= height
+    return parts
 
 
-def _tag(element: ElementTree.Element) -> str:
-    return str(element.tag).rpartition("}")[2]
-
-
-def _size(root: ElementTree.Element) -> tuple[float, float]:
-    """Width and height of an SVG's own coordinates; both they and its pixels are bounded."""
-    given = [_LENGTH.fullmatch(root.get(side, "")) for side in ("width", "height")]
-    sides = [float(found[1]) for found in given if found]
-    if any(root.get(side) and not found for side, found in zip(("width", "height"), given, strict=True)):
-        raise Refused("a size in other units than pixels")
-    box = [float(n) for n in _NUMBER.findall(root.get("viewBox", ""))]
-    if box and len(box) != 4:
-        raise Refused("a viewBox that is not four numbers")
-    if not box and len(sides) != 2:
-        raise Refused("neither viewBox nor width and height")
-    width, height = box[2:] if box else sides
-    if not all(0 < side <= LARGEST for side in (width, height, *sides)):
-        raise Refused(f"a size that is not between 0 and {LARGEST} pixels")
-    if max(width, height) > MOST_ELONGATED * min(width, height):
-        raise Refused(f"more than {MOST_ELONGATED} times as long as wide")
-    return width, height
-
-
-def _style(element: ElementTree.Element, inherited: dict[str, str]) -> dict[str, str]:
+def _style(named: dict[str, str], inherited: dict[str, str]) -> dict[str, str]:
     """What is painted, where, and whether it can be seen: attributes, and the declarations of `style` before them."""
-    named = {key.rpartition("}")[2]: value for key, value in element.attrib.items()}
     for key, value in named.items():
         if key == "href" or "url(" in value.replace("url(#", "") or key.startswith("on"):
             raise Refused(f"{key}={value[:40]!r} reaches beyond the drawing")
     declared = (item.partition(":") for item in named.get("style", "").split(";"))
-    named |= {key.strip(): value.strip() for key, _, value in declared if value}
+    named = named | {key.strip(): value.strip() for key, _, value in declared if value}
     style = inherited | {key: value for key, value in named.items() if key in ("fill", "stroke")}
     if "transform" in named:
         style["transform"] = f"{inherited.get('transform', '')} {named['transform']}"
@@ -159,7 +164,8 @@ def _style(element: ElementTree.Element, inherited: dict[str, str]) -> dict[str,
     return style
 
 
-def _svg_part(element: ElementTree.Element, tag: str, style: dict[str, str], side: float) -> tuple[Any, ...]:
+def _svg_part(element: ElementTree.Element, style: dict[str, str], side: float) -> tuple[Any, ...]:
+    tag = element.tag
     places = [float(n) / side * GRID for key in _SHAPES[tag] for n in _NUMBER.findall(element.get(key, ""))]
     if not all(map(math.isfinite, places)):
         raise Refused(f"<{tag}> lies beyond all numbers")

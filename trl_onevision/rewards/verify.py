@@ -6,20 +6,15 @@ from its turn on: calls of several threads go one by one.
 Works from any thread, inside asyncio and in forked processes (each starts workers of its own). POSIX only.
 """
 
-import atexit
 import os
 import re
-import selectors
-import threading
 import time
-from collections import deque
 from collections.abc import Sequence
 
 from trl_onevision.answers.markup import plain
-from trl_onevision.rewards.child import Child
+from trl_onevision.rewards.child import Pool
 
 MAX_WORKERS = 4
-PAIRS_AT_ONCE = 8
 LONGEST_ANSWER = 1000  # characters; a longer one is compared as text only
 MOST_REMEMBERED = 20_000
 
@@ -84,86 +79,13 @@ def _most_workers() -> int:
     return max(1, min(MAX_WORKERS, (os.cpu_count() or 1) // max(ranks, 1)))
 
 
-class _Worker(Child):
-    """One `verify_worker.py`, the pairs that it is busy with, and whether it has said that it is ready."""
-
+class _Checkers(Pool):
     def __init__(self) -> None:
-        # sympy's order of terms, hence its verdicts, repeat
-        super().__init__("verify_worker.py", str(os.getpid()), PYTHONHASHSEED="0")
-        self.ready = False
-        self.busy: deque[int] = deque()
-
-
-class _Pool:
-    """The workers of one process: started when first needed, kept, and replaced when killed."""
-
-    def __init__(self) -> None:
-        self.workers: list[_Worker] = []
-        self.selector = selectors.DefaultSelector()
-        self.lock = threading.Lock()
+        super().__init__("verify_worker.py", needs="math-verify", most=_most_workers, at_once=8)
 
     def check(self, pairs: list[Pair], seconds: float, budget: float) -> list[bool | None]:
-        verdicts: list[bool | None] = [None] * len(pairs)
-        with self.lock:
-            deadline = time.monotonic() + budget  # from here: another thread's hostile call costs time, not verdicts
-            try:
-                self._drop(*(worker for worker in self.workers if worker.process.poll() is not None))
-                self._run(pairs, verdicts, seconds, deadline)
-            finally:  # late, failed or interrupted: a worker that still computes is of no use to the next call
-                self._drop(*(worker for worker in self.workers if worker.busy))
-        return verdicts
-
-    def _run(self, pairs: list[Pair], verdicts: list[bool | None], seconds: float, deadline: float) -> None:
-        waiting = deque(range(len(pairs)))
-        lost: set[int] = set()  # pairs whose worker vanished: they are tried once more
-        while (waiting or any(worker.busy for worker in self.workers)) and time.monotonic() < deadline:
-            while len(self.workers) < min(_most_workers(), -(-len(waiting) // PAIRS_AT_ONCE)):
-                self.workers.append(_Worker())
-                self.selector.register(self.workers[-1].stdout, selectors.EVENT_READ, self.workers[-1])
-            idle = [worker for worker in self.workers if worker.ready and not worker.busy]
-            while idle and waiting:
-                worker = idle.pop()
-                worker.busy.extend(waiting.popleft() for _ in range(min(PAIRS_AT_ONCE, len(waiting))))
-                worker.send(pairs=[pairs[index] for index in worker.busy], seconds=seconds)
-            for key, _ in self.selector.select(max(0.0, deadline - time.monotonic())):
-                if not self._read(key.data, verdicts):
-                    waiting.extend(index for index in key.data.busy if index not in lost)
-                    lost.update(key.data.busy)
-                    # What killed it may have killed the idle ones too: the second try goes to a new worker.
-                    self._drop(*{key.data, *(worker for worker in self.workers if worker.ready and not worker.busy)})
-                    break  # the events left may be of those just dropped; the others come again
-
-    def _read(self, worker: _Worker, verdicts: list[bool | None]) -> bool:
-        """Take what a worker has to say; false where it is gone."""
-        said = worker.stdout.read(1 << 16)
-        if not said:
-            if not worker.ready and worker.process.wait() > 0:  # below 0, something has killed it
-                raise RuntimeError(
-                    "math-verify's worker does not start: see its error above (pip install math-verify)"
-                )
-            return False
-        for letter in said.decode():
-            if letter == "R":
-                worker.ready = True
-            else:
-                verdicts[worker.busy.popleft()] = None if letter == "T" else letter == "1"
-        return True
-
-    def _drop(self, *workers: _Worker) -> None:
-        for worker in workers:
-            self.selector.unregister(worker.stdout)
-            worker.kill()
-            self.workers.remove(worker)
-
-    def close(self) -> None:
-        self._drop(*self.workers)
-
-    def forget(self) -> None:
-        for worker in self.workers:
-            worker.forget()
-        self.__init__()  # type: ignore[misc]
+        answers = self.ask([{"gold": gold, "answer": answer, "seconds": seconds} for gold, answer in pairs], budget)
+        return [None if answer in (None, b"T") else answer == b"1" for answer in answers]
 
 
-_pool = _Pool()
-atexit.register(_pool.close)
-os.register_at_fork(after_in_child=_pool.forget)
+_pool = _Checkers()

@@ -1,7 +1,7 @@
 """The process that runs math-verify: started by `verify.py` as a script, it imports sympy and nothing of this package.
 
-One line of JSON comes in (`{"seconds": 1.0, "pairs": [[gold, answer], …]}`), one byte a pair goes out: `1` equal, `0`
-not, `T` too expensive. The pairs are checked in a forked child. The kernel kills that child once a pair has used its
+A line of JSON a pair comes in (`{"gold": …, "answer": …, "seconds": 1.0}`), a line goes out: `1` equal, `0` not, `T`
+too expensive. The pairs that wait are checked in a forked child. The kernel kills that child once a pair has used its
 share of processor time, even in the middle of one enormous integer power, where no Python signal handler would ever
 run; this process then forks again for the pairs that remain. So a hostile pair costs its time limit and a fork, never
 an import, and nothing outlives the parent by more than one time limit: an idle worker leaves when its input ends.
@@ -14,13 +14,11 @@ import math
 import os
 import re
 import resource
-import select
 import signal
 import sys
 from typing import Any, NoReturn
 
 MEMORY_BYTES = 2 * 1024**3
-POLL_SECONDS = 1.0
 WARM_UP = ((r"\frac{1}{2}", r"\sqrt{2}+x^{2}"), (r"[1,2)", r"\{1,2\}"), ("(x+1)^2", "x^2+2x+3"))
 
 # What arithmetic never does. A completion that reached any of it would have found a way to run as code.
@@ -32,57 +30,47 @@ ctypes. urllib. http. ftplib.
 FORBIDDEN_EVENTS = tuple(_FORBIDDEN.split())
 
 
-def main(parent: int) -> None:
-    """Serve until the input ends or the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+def main() -> None:
+    """Serve until the input ends."""
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     logging.disable(logging.CRITICAL)
     for gold, answer in WARM_UP:  # imports sympy and fills the grammar's caches once, for every child
         compare(gold, answer)
-    os.write(1, b"R")
+    os.write(1, b"ready\n")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # a failing import was shown; a completion has nothing to say
     buffer = b""
-    while True:
-        readable, _, _ = select.select([0], [], [], POLL_SECONDS)
-        if os.getppid() != parent:
-            return
-        if readable:
-            chunk = os.read(0, 1 << 16)
-            if not chunk:
-                return
-            buffer += chunk
-            *lines, buffer = buffer.split(b"\n")
-            for line in lines:
-                check(**json.loads(line))
+    while chunk := os.read(0, 1 << 16):
+        *lines, buffer = (buffer + chunk).split(b"\n")
+        check([json.loads(line) for line in lines])
 
 
-def check(pairs: list[tuple[str, str]], seconds: float) -> None:
-    """Write one verdict a pair to the standard output, forking afresh after each pair that had to be killed."""
+def check(pairs: list[dict[str, Any]]) -> None:
+    """Write a verdict for each pair to the standard output, forking afresh after each that had to be killed."""
     done = 0
     while done < len(pairs):
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
             os.close(reader)
-            _check_in_child(pairs[done:], seconds, writer)
+            _check_in_child(pairs[done:], writer)
         os.close(writer)
         while verdicts := os.read(reader, 1 << 16):
             os.write(1, verdicts)
-            done += len(verdicts)
+            done += verdicts.count(b"\n")
         os.close(reader)
         os.waitpid(child, 0)
         if done < len(pairs):
-            os.write(1, b"T")
+            os.write(1, b"T\n")
             done += 1
 
 
-def _check_in_child(pairs: list[tuple[str, str]], seconds: float, writer: int) -> NoReturn:
+def _check_in_child(pairs: list[dict[str, Any]], writer: int) -> NoReturn:
     try:
         _confine()
-        for gold, answer in pairs:
-            signal.setitimer(signal.ITIMER_PROF, seconds)  # SIGPROF's default action ends the process
-            os.write(writer, b"1" if compare(gold, answer) else b"0")
+        for pair in pairs:
+            signal.setitimer(signal.ITIMER_PROF, pair["seconds"])  # SIGPROF's default action ends the process
+            os.write(writer, b"1\n" if compare(pair["gold"], pair["answer"]) else b"0\n")
     finally:
         os._exit(0)
 
@@ -155,4 +143,4 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
 
 
 if __name__ == "__main__":
-    main(parent=int(sys.argv[1]))
+    main()

@@ -88,15 +88,12 @@ def _chart(rng: np.random.Generator, level: int) -> str:
 def draw(language: str, source: str) -> Image.Image:
     """A drawing of our own as an image, on white."""
     try:
-        if language == "svg":
-            import resvg_py
-
-            png = bytes(resvg_py.svg_to_bytes(source, background="white"))
-        else:
-            import vl_convert
-
-            # With the font that it brings along: resvg leaves out text where a machine has no sans-serif
-            png = vl_convert.vegalite_to_png(source, config={"font": "Liberation Sans"})
+        import vl_convert
     except ModuleNotFoundError as error:
         raise NoPuzzle(f"render: needs {error.name}; pip install 'trl-onevision[render]'.") from error
-    return Image.open(BytesIO(png)).convert("RGB")
+    if language == "svg":
+        png = vl_convert.svg_to_png(source.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1))
+    else:  # with the font that it brings along: text is left out where a machine has no sans-serif
+        png = vl_convert.vegalite_to_png(source, config={"font": "Liberation Sans"})
+    image = Image.open(BytesIO(png)).convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
