@@ -232,7 +232,7 @@ def test_options_are_values(gold, choices, said, expected):
         (r"<answer>not \boxed{6}</answer>", 0),
         (r"<answer>\boxed{6} is wrong</answer>", 0),
         ("I don't think the answer is 6", 0),
-        ("6", 0),
+        ("6", 1),
     ],
 )
 def test_the_last_statement_that_can_be_read(said, expected):

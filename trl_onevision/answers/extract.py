@@ -2,8 +2,9 @@
 
 Thinking ends at the last `</think>`. A closed `<answer>` of the content goes before all else, and of several the last;
 without one, boxes, headers ("Answer: 5"), sentences ("the answer is 5"), `#### 5` and headings count by their place:
-the last that can be read as an answer. Of nested ones the innermost counts. What is opened and never closed does not
-exist, except a `<think>`: it swallows all that follows it. Tags are matched in any case and without attributes.
+the last that can be read as an answer; without any of these, the last line. Of nested ones the innermost counts. What
+is opened and never closed states nothing, and a `<think>` swallows all that follows it. Tags are matched in any case,
+without attributes.
 
 A conversation counts as its last assistant message: what a tool or a user said is never the model's answer.
 
@@ -60,6 +61,14 @@ _SOLUTION = re.compile(_LINE.format(words="solution") + r"[:：][*_]{0,4}", re.I
 _REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
 # The last sentence of an answer block, where it draws the conclusion.
 _CONCLUSION = re.compile(r"(?:therefore|thus|hence|so)\b,?\s{0,4}|(?:因此|所以)[,，]?", re.IGNORECASE)
+# A content that says "<answer>" or "\\boxed" and closes none states nothing.
+_FORM = re.compile(r"</?answer>|\\(?:boxed|fbox)", re.IGNORECASE)
+_COURTESY = re.compile(
+    r"\n\s*(?:I hope (?:this|it)|(?:please )?let me know|(?:is there|do you|would you|can I)[^\n?]{0,100}\?)[^\n]*\Z",
+    re.IGNORECASE,
+)
+_LEADS_ON = re.compile(r"(?:\S+\s+){3}|[\]:：}$]\Z")  # a sentence or a formula
+_OPTION = re.compile(r"\W{0,4}[A-Z][).:、]")
 _END_OF_TURN = re.compile(r"(?:</s>|<\|[a-z_]{1,20}\|>|<eos>|\s)+\Z")
 _CLAUSE_END = re.compile(r"(?<!e\.g)\.(?!\w)|[,;:!?。，；：！？\n]")
 # A box is a part of the formula that it stands in: "x + \boxed{3}", "\sqrt{\boxed{3}}", "\boxed{3}^2".
@@ -87,6 +96,7 @@ _DENIED_OPINION = re.compile(
     re.IGNORECASE,
 )
 CLAUSE = 80
+LONGEST_LINE = 200  # characters of a line that is itself an answer
 MOST_STATEMENTS = 12  # the last ones are what may be read
 
 
@@ -169,7 +179,7 @@ def answer_text(completion: Any, *, opened: bool = False) -> str | None:
     >>> answer_text("43, I guess") is None
     True
     """
-    return next(iter(answers(completion, opened=opened)), None)
+    return next(iter(_announced(split(completion, opened=opened).content)), None)
 
 
 def answers(completion: Any, *, opened: bool = False) -> list[str]:
@@ -177,20 +187,41 @@ def answers(completion: Any, *, opened: bool = False) -> list[str]:
 
     >>> answers("Answer: 6" + chr(10) + "The answer is a whole number.")
     ['a whole number', '6']
+    >>> answers("(B) red"), answers("We add 1 and 2." + chr(10) * 2 + "Therefore, the sum is 3.")
+    (['', '(B) red'], ['', 'Therefore, the sum is 3.', 'the sum is 3.'])
+
+    Where nothing announces one, that is "", and behind it stands the last line where it is alone, and its conclusion.
     """
     content = split(completion, opened=opened).content
+    announces = tagged(content) is not None or _STATED.search(content) or _FORM.search(content)
+    return _announced(content) or ([] if announces else ["", *_last_line(content)])
+
+
+def _announced(content: str) -> list[str]:
     block = tagged(content)
-    if block is None:
-        found = [statement.text for statement in statements(content)]
-    else:
-        found = [statement.text for statement in statements(block)]
-        found.append(block)
-        last = re.split(r"[.!?]\s|\n", block[-300:].strip())[-1]
-        found += [last[match.end() :] for match in [_CONCLUSION.match(last)] if match]
-    if not found:
+    found = [statement.text for statement in statements(content if block is None else block)]
+    if block is not None:
+        found += [block, *_conclusion(block)]
+    elif not found:
         found = [_stated(content, match.end()).text for match in _last(_SOLUTION, content, 1)]
     found = [unwrapped(_END_OF_TURN.sub("", text).strip()) for text in found]
     return [text for text in found if text]
+
+
+def _last_line(content: str) -> list[str]:
+    """The last line where it is all there is, or a paragraph behind a sentence or a formula; and its conclusion."""
+    content = _COURTESY.sub("", _END_OF_TURN.sub("", content)).strip()
+    before, _, line = content.rpartition("\n")
+    lead = before[-LONGEST_LINE:].strip().rpartition("\n")[2]
+    if lead.endswith((":", "：")) and not is_asserted(lead):  # "The wrong ones are:"
+        return []
+    alone = not before or (before.endswith("\n") and _LEADS_ON.search(lead) and not _OPTION.match(lead))
+    return [unwrapped(line)] * (len(line) <= LONGEST_LINE and bool(alone)) + _conclusion(content)
+
+
+def _conclusion(text: str) -> list[str]:
+    last = re.split(r"[.!?]\s|\n", text[-300:].strip())[-1]
+    return [last[match.end() :] for match in [_CONCLUSION.match(last)] if match]
 
 
 def unwrapped(text: str) -> str:

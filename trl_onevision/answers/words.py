@@ -89,16 +89,8 @@ _NO += " нет non nein não falso faux"
 _TRUTH = dict.fromkeys(_YES.split(), True) | dict.fromkeys(_NO.split(), False)
 _TOKEN = re.compile(r"\w+(?:['’]\w+)?|[.,;:!?]")
 _MARKS = ".,;:!?"
-_NO_ANSWER = (
-    "or",
-    "and",
-    "is",
-    "was",
-    "isn't",
-    "are",
-    "seems",
-    "would",
-)  # behind a yes: it is spoken of, and not said
+# Behind a yes: it is spoken of, and not said
+_NO_ANSWER = frozenset(["or", "and", "is", "was", "isn't", "are", "seems", "would"])
 _NEGATION = re.compile(r"not|never|cannot|\w+n['’]t|nicht|pas|не")
 _NO_NEGATION = ("only", "just", "merely")  # "not only true" is true
 _CHINESE_NO = re.compile(rf"(?![^\s]*(?:[知确清定必]|不.*不))[不没无未][{CJK}]{{1,3}}")

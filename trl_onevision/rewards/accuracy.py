@@ -127,7 +127,7 @@ class AccuracyReward(NamedReward):
         if task == "choice" and len(golds) > 1:
             golds = [json.dumps(golds)]
         reads, judge = _TASKS[task]
-        answer = next((one for one in said if reads(one, golds, choices)), said[0])
+        answer = next((one for one in said if one and reads(one, golds, choices)), said[0])
         # The empty answer is judged too: whether a gold can be scored must not depend on the completion.
         judgements = [judge(self, gold, answer, choices) for gold in golds]
         usable = [judgement for judgement in judgements if judgement is not None]
