@@ -1,8 +1,9 @@
 """Multiple choice: which options a text picks, by label or else by what an option says."""
 
+import itertools
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -11,8 +12,8 @@ from trl_onevision.answers.compare import same
 from trl_onevision.answers.expression import Unknown
 from trl_onevision.answers.markup import normalize, plain
 from trl_onevision.answers.numerals import CJK
-from trl_onevision.answers.sentence import ANSWER_ABROAD, IS_ABROAD
-from trl_onevision.answers.stance import is_asserted, is_denied, is_hedged
+from trl_onevision.answers.sentence import ANSWER_ABROAD, IS_ABROAD, affirmed
+from trl_onevision.answers.stance import is_asked, is_asserted, is_denied, is_guessed, is_hedged
 from trl_onevision.answers.words import accepted, exact, is_yes_or_no, items, yes_or_no
 
 LETTERS = string.ascii_uppercase[:10]  # of labels where the options are not known
@@ -46,10 +47,15 @@ _REASON = re.compile(
     r"\b(?:because|given)\b|[因由]|(?:^|[,;.:(\n—–-])\s?(?:since|as(?!\swell)|so|where|which|thus|hence|therefore)\b",
     re.IGNORECASE,
 )
-_CLAUSE = re.compile(r"[,;.!\n]|\bbut\b|但", re.IGNORECASE)
+_CLAUSE = re.compile(r"[,;!\n]|\.(?!\d)|\bbut\b|但", re.IGNORECASE)
+_AROUND = " \n:;,–—-()=\"'*_"  # what stands between a label and its option
 _TOGETHER = re.compile(r"\b(?:both|all|are|were)\b|[均都皆全]")
 _AND_MORE = re.compile(r"\s?(?:(?:and|plus)\b|[&+和与])", re.IGNORECASE)
-_NOT_ANOTHER = re.compile(r"(?:,\s|\s\()not\s[^,]*\Z", re.IGNORECASE)  # "red, not green"
+# "red, not green", "not green but red"
+_NOT_ANOTHER = re.compile(
+    r"(?:,\s|\s\()not\s[^,]*\Z|\bnot\s(?!(?:only|sure|certain|clear)\b)[^,.]{1,30},?\s(?=but\s)", re.IGNORECASE
+)
+_SHADES = ("dark", "light", "pale", "deep", "less", "half", "semi", "non", "pseudo")  # dark red is another colour
 _BETWEEN, _BETWEEN_OPEN = re.compile(r"[\s,*_'\"–—-]*"), re.compile(r"[\s,(*_'\"]*(?:is\s)?")
 _WORD_END = r"(?!(?<=[a-z0-9])[a-z0-9])"
 _FORMULA = re.compile(r"\s{0,4}(?:[-=]?>|[=→<~^*≠≤≥≈]|-\s?[A-Za-z0-9(](?![A-Za-z]))")
@@ -57,6 +63,7 @@ _OUTRIGHT = re.compile(r"\b(?:no|wrong|incorrect|false)\b", re.IGNORECASE)
 _LONE = re.compile(r"\s*\W?[A-Za-z]\W?\s*")
 _BRACKETED = re.compile(r"[(\[【]\s?([A-Z])\s?[)\]】]|\b(?:[Oo]ption|[Cc]hoice|选项?)\s?([A-Z])\b")
 
+Options = dict[str, str]  # label -> what it says, "" where that is not known
 Picks = frozenset[str]
 NONE: Picks = frozenset()
 
@@ -95,90 +102,109 @@ def read_choices(text: str, choices: Sequence[Any] | None = None) -> Picks:
 
 
 @lru_cache(maxsize=8192)
-def _read(text: str, options: tuple[str, ...]) -> Picks:
-    labels = string.ascii_uppercase[: len(options)] if options else LETTERS
-    text = re.sub(r"^[-*>]\s+", "", plain(text))
-    bare = text[lead.end() :] if (lead := _LEAD.match(text)) else text
-    picked = _same(text, options, labels) or _labelled(bare, options, labels)
+def _read(text: str, choices: tuple[str, ...]) -> Picks:
+    options = dict(zip(string.ascii_uppercase, choices, strict=False)) or dict.fromkeys(LETTERS, "")
+    text = affirmed(re.sub(r"^[-*>]\s+", "", plain(text)))
+    bare = _bare(text)
+    picked = _same(text, options) or _labelled(bare, options)
     if picked is None:
-        picked = (
-            _same(bare, options, labels) or _listed(bare, options, labels) or _named(text) or _by_words(text, options)
-        )
-    return picked & frozenset(labels)
+        picked = _same(bare, options) or _listed(bare, options) or _named(text, options) or _by_words(text, options)
+    return picked
 
 
-def _same(text: str, options: tuple[str, ...], labels: str) -> Picks:
-    """Pick the one option that the whole text is, in words or in value; a lone letter is a label where it can be."""
-    lone = text.strip("()[]. ")
-    if not options or (len(lone) == 1 and lone.upper() in labels):
-        return NONE
-    equal = [index for index, option in enumerate(options) if option and exact(option, text)]
-    equal = equal or [index for index, option in enumerate(options) if option and _equal_values(option, text)]
-    twins = {normalize(options[index]) for index in equal}
-    return frozenset(string.ascii_uppercase[equal[0]]) if len(twins) == 1 else NONE
+def _bare(text: str) -> str:
+    return text[lead.end() :] if (lead := _LEAD.match(text)) else text
 
 
-def _labelled(text: str, options: tuple[str, ...], labels: str) -> Picks | None:
+def _same(text: str, options: Options) -> Picks:
+    """Pick the one option that the whole text is; of an option that stands there twice the first."""
+    equal = _equal(text, options)
+    return frozenset(equal[0]) if len({normalize(options[label]) for label in equal}) == 1 else NONE
+
+
+def _equal(text: str, options: Options) -> list[str]:
+    """The options that a whole text is, in words or else in value; a lone letter is a label where it can be."""
+    lone = text.strip("()[]. ").upper()
+    if len(lone) == 1 and lone in options:
+        return []
+    equal = [label for label, option in options.items() if option and exact(option, text)]
+    return equal or [label for label, option in options.items() if option and _equal_values(option, text)]
+
+
+def _is_another(text: str, label: str, options: Options) -> bool:
+    """Whether what stands beside a label is what other options say and not its own: "A. blue"."""
+    said = text.strip(_AROUND) and (_equal(text, options) or _equal(_bare(text.strip(_AROUND)), options))
+    return label not in (said or _by_words(text, options) or label)
+
+
+def _labelled(text: str, options: Options) -> Picks | None:
     """Read a text that begins with a label: what its clauses add or deny, up to a reason; `None` where it does not."""
     joined = _ALL_LABELS.fullmatch(text)
     letters = re.sub(r"\s", "", joined[1]) if joined else ""
-    if letters and set(letters) <= set(labels):
+    if letters and options.keys() >= set(letters):
         return frozenset(letters) if len(letters) == len(set(letters)) and not is_hedged(text) else NONE
     first = _LABEL.match(text)
     if first is None:
         return None
-    if first["letter"].upper() not in labels:  # "E) red" of four options
+    if first["letter"].upper() not in options:  # "E) red" of four options
         return NONE if first["letter"].isupper() and (first["close"] or first.end() == len(text)) else None
     own = _own_end(text, first, options)
     if own == first.end() and not _is_label(text, first):
         return None
     if _FORMULA.match(text, own):
         return NONE
-    # Of an option whose own words are not known, a letter among them is no label unless it is marked as one
-    unknown_words = not options and first["close"] != "" and re.match(r"\s?\w", text[own:]) is not None
-    picked: set[str] = set()
-    label, denied_before = first, False
-    while True:
-        other, said = _next_label(text, own, label, labels, unknown_words)
-        reason = _REASON.search(said)
-        said = said[: reason.start()] if reason else said
+    picked, denied_before = set[str](), False
+    for label, of_option, said, goes_on in _mentions(text, first, own, options):
         pieces = _CLAUSE.split(said)
-        of_this = pieces[0] if len(pieces) > 1 or other is None or reason else ""
+        of_this = pieces[0] if len(pieces) > 1 or not goes_on else ""
         if (
             is_hedged(said)
+            or is_guessed(said)
             or re.search("[?吗嗎]", said)
             or _AND_MORE.match(of_this)
             or any(map(_OUTRIGHT.search, pieces[1:]))
+            or (said and any(_is_another(one, label, options) for one in (of_option, *pieces)))
         ):
             return NONE
         if not denied_before and not is_denied(of_this):
-            picked.add(label["letter"].upper())
-        elif not denied_before and ((label is first and other is None) or _TOGETHER.search(of_this)):
+            picked.add(label)
+        elif not denied_before and _TOGETHER.search(of_this):
             return NONE
-        if other is None or reason:
-            return frozenset(picked)
         denied_before = is_denied(pieces[-1])
-        label, own = other, _own_end(text, other, options)
+    return frozenset(picked)
 
 
-def _next_label(
-    text: str, start: int, before: re.Match[str], labels: str, only_marked: bool
-) -> tuple[re.Match[str] | None, str]:
-    """The next label behind a place, and what is said up to there; "A" and "I" may be words, "a" in a list alone."""
-    for found in _LABEL.finditer(text, start):
-        if found["letter"].upper() not in labels:
+def _mentions(text: str, label: re.Match[str], start: int, options: Options) -> Iterator[tuple[str, str, str, bool]]:
+    """Yield each label, what follows up to the next or a reason, that without its words, and if another follows."""
+    # Of an option whose own words are not known, a letter among them is no label unless it is marked as one
+    only_marked = not any(options.values()) and label["close"] != "" and re.match(r"\s?\w", text[start:]) is not None
+    for other in itertools.chain(_LABEL.finditer(text, start), (None,)):
+        if other and not (start <= other.start() and _goes_on(text, start, label, other, options, only_marked)):
             continue
-        said, capital, follows = text[start : found.start()], found["letter"].isupper(), text[found.end() :]
-        mark = found["close"].strip("'*_")
-        marked = mark[:1] in ")]}】" if not follows.strip() else mark
-        if mark and marked and (capital or before["letter"].islower()):
-            return found, said
-        alone = not follows.strip(" '\"*_)]") or _CLAUSE.match(follows) or _JOINT.match(follows)
-        listed = alone and _JOINT.fullmatch(said)
-        may_be_word = found["letter"] in "AI" and not found["close"] and not (said and alone)
-        if not only_marked and (listed or (capital and not may_be_word)):
-            return found, said
-    return None, text[start:]
+        end = other.start() if other else len(text)
+        reason = _REASON.search(text[start:end])
+        end = start + reason.start() if reason else end
+        yield label["letter"].upper(), text[label.end() : end], text[start:end], bool(other and not reason)
+        if reason or not other:
+            return
+        label, start = other, _own_end(text, other, options)
+
+
+def _goes_on(
+    text: str, start: int, before: re.Match[str], found: re.Match[str], options: Options, only_marked: bool
+) -> bool:
+    """Whether a letter is the next label behind another; "A" and "I" may be words, "a" is a label in a list alone."""
+    if found["letter"].upper() not in options:
+        return False
+    said, capital, follows = text[start : found.start()], found["letter"].isupper(), text[found.end() :]
+    mark = found["close"].strip("'*_")
+    marked = mark[:1] in ")]}】" if not follows.strip() else mark
+    if mark and marked and (capital or before["letter"].islower()):
+        return True
+    alone = not follows.strip(" '\"*_)]") or _CLAUSE.match(follows) or _JOINT.match(follows)
+    listed = alone and _JOINT.fullmatch(said)
+    may_be_word = found["letter"] in "AI" and not found["close"] and not (said and alone)
+    return not only_marked and bool(listed or (capital and not may_be_word))
 
 
 def _is_label(text: str, first: re.Match[str]) -> bool:
@@ -198,10 +224,9 @@ def _is_label(text: str, first: re.Match[str]) -> bool:
     return bool(goes_on) or rest[0] in "([–—-?" or other_words or letter not in "AI"
 
 
-def _own_end(text: str, label: re.Match[str], options: tuple[str, ...]) -> int:
+def _own_end(text: str, label: re.Match[str], options: Options) -> int:
     """The place behind a label and its own option's text, in which letters are no labels."""
-    index = string.ascii_uppercase.index(label["letter"].upper())
-    own = options[index] if index < len(options) else ""
+    own = options[label["letter"].upper()]
     if not own:
         return label.end()
     said = plain(own).rstrip(". ").casefold()
@@ -224,44 +249,44 @@ def _equal_values(option: str, text: str) -> bool | None:
     return same(wanted, given)
 
 
-def _listed(text: str, options: tuple[str, ...], labels: str) -> Picks:
+def _listed(text: str, options: Options) -> Picks:
     """Pick the options that a text lists, and nothing else: "red and blue"."""
-    picks = [_same(item, options, labels) for item in items(text)]
+    picks = [_same(item, options) for item in items(text)]
     return frozenset().union(*picks) if len(picks) > 1 and all(picks) else NONE
 
 
-def _named(text: str) -> Picks:
+def _named(text: str, options: Options) -> Picks:
     """Pick the label that a sentence names in brackets or as an option, if it names one."""
-    found = {one or other for one, other in _BRACKETED.findall(text)}
-    return frozenset(found) if len(found) == 1 and is_asserted(text) else NONE
+    found = {one or other for one, other in _BRACKETED.findall(text)} & options.keys()
+    if len(found) != 1 or not is_asserted(text) or _is_another(_BRACKETED.sub("", text), min(found), options):
+        return NONE
+    return frozenset(found)
 
 
-def _by_words(text: str, options: tuple[str, ...]) -> Picks:
+def _by_words(text: str, options: Options) -> Picks:
     """Pick the option whose words occur in the text; of "red" and "dark red" the longer one."""
     text = _NOT_ANOTHER.sub("", text)
-    folded = [" ".join(_WORD.findall(normalize(option))) for option in options]
-    truths = [is_yes_or_no(option) for option in options]
-    if any(truths) and (said := yes_or_no(text)) is not None:
-        words = normalize(text)
-        agreed = [
-            index
-            for index, option in enumerate(options)
-            if truths[index] and yes_or_no(option) is said and re.search(rf"\b{re.escape(normalize(option))}\b", words)
-        ]
-        if len(agreed) == 1:
-            return frozenset(string.ascii_uppercase[agreed[0]])
     padded = f" {' '.join(_WORD.findall(normalize(text)))} "
-    present = [
-        index
-        for index, option in enumerate(folded)
-        if option and not truths[index] and f" {option} " in padded and not _is_value(options[index])
-    ]
+    folded = {label: " ".join(_WORD.findall(normalize(option))) for label, option in options.items()}
+    present = {
+        label: words
+        for label, words in folded.items()
+        if words and (cut := padded.split(f" {words} "))[1:] and cut[0].rpartition(" ")[2] not in _SHADES
+    }
+    truths = [label for label in options if is_yes_or_no(options[label])]
+    if truths and (said := yes_or_no(text)) is not None:
+        agreed = [label for label in truths if label in present and yes_or_no(options[label]) is said]
+        if len(agreed) == 1:
+            return frozenset(agreed)
+    present = {
+        label: words for label, words in present.items() if label not in truths and not _is_value(options[label])
+    }
     maximal = [
-        one for one in present if not any(folded[one] != folded[two] and folded[one] in folded[two] for two in present)
+        label for label, words in present.items() if not any(words != one and words in one for one in present.values())
     ]
-    if len(maximal) != 1 or not is_asserted(padded.replace(f" {folded[maximal[0]]} ", " ") + text[-1:]):
+    if len(maximal) != 1 or is_asked(text) or not is_asserted(padded.replace(f" {present[maximal[0]]} ", " ")):
         return NONE
-    return frozenset(string.ascii_uppercase[maximal[0]])
+    return frozenset(maximal)
 
 
 def _is_value(option: str) -> bool:
@@ -284,12 +309,10 @@ def gold_choices(gold: str, choices: Sequence[Any] | None = None) -> list[Picks]
 
     Of an option's text that stands there twice either label counts.
     """
-    parts = accepted(gold) or [gold]
-    if len(parts) == 1:
-        options = [normalize(option) for option in _options(choices or ())]
-        twins = [index for index, option in enumerate(options) if option and option == normalize(gold)]
-        if len(twins) > 1 and not _LONE.fullmatch(gold):
-            return [frozenset(string.ascii_uppercase[index]) for index in twins]
-        parts = [gold.upper()] if _LONE.fullmatch(gold) else parts
+    parts = [gold.upper()] if _LONE.fullmatch(gold) else accepted(gold) or [gold]
+    options = zip(string.ascii_uppercase, map(normalize, _options(choices or ())), strict=False)
+    twins = [label for label, option in options if option and option == normalize(gold)]
+    if len(twins) > 1 and not _LONE.fullmatch(gold):
+        return [frozenset(label) for label in twins]
     picks = [read_choices(part, choices) for part in parts]
     return [frozenset().union(*picks)] if all(picks) else []

@@ -1,22 +1,19 @@
 """Whether two values are equal: exactly, to the digits that the gold states, or to a tolerance."""
 
-import itertools
 import zlib
 from collections.abc import Sequence as Items
 from decimal import Decimal
 from fractions import Fraction
 
 from trl_onevision.answers import parse
-from trl_onevision.answers.expression import Tree, Undefined, Unknown, evaluate, evaluate_all, names, symbols
+from trl_onevision.answers.expression import Tree, Undefined, Unknown, evaluate, evaluate_all, symbols
 from trl_onevision.answers.markup import normalize
-from trl_onevision.answers.parse import Quantity, Relation, Sequence, Value
-from trl_onevision.answers.units import read_unit
+from trl_onevision.answers.parse import Quantity, Relation, Sequence, Value, aligned
 
 DIGITS, MANY_DIGITS = 50, 400  # what two sides agree to at first is checked with many: 1 + 10^-301 is not 1
 LEEWAY = Decimal("5e-7")  # of a decimal answer to an exact gold: 0.333333 is 1/3
 SMALL_LEEWAY = Decimal("1e-4")  # and relative: 0 is not 1.6e-19
 POINTS = 5
-(DEGREE,), (RADIAN,) = read_unit("°"), read_unit("rad")
 _ORDERED = {"<": ">", ">": "<", "≤": "≥", "≥": "≤", "=": "=", "≠": "≠", "≈": "≈"}
 
 
@@ -69,7 +66,7 @@ def numbers(gold: Quantity, given: Quantity) -> list[tuple[Decimal, Decimal]]:
     >>> numbers(parse.read("5 cm"), parse.read("50 mm"))
     [(Decimal('5'), Decimal('5'))]
     """
-    factors = in_units_of(gold, given)
+    gold, given, factors = aligned(gold, given)
     try:
         wanted, value = evaluate(gold.tree, DIGITS), evaluate(given.tree, DIGITS)
     except Undefined:
@@ -77,32 +74,10 @@ def numbers(gold: Quantity, given: Quantity) -> list[tuple[Decimal, Decimal]]:
     return [(wanted, value * factor.numerator / factor.denominator) for factor in factors]
 
 
-def in_units_of(gold: Quantity, given: Quantity) -> list[Fraction]:
-    """Return the factors that turn an answer into the gold's unit; none where the units are of two kinds.
-
-    A unit that one side leaves out is the other's. 50% is also 50 and 0.5. A unit that is not known may be left out,
-    and is no other.
-    """
-    if gold.is_percent != given.is_percent:
-        other = given if gold.is_percent else gold
-        hundred = Fraction(100) if gold.is_percent else Fraction(1, 100)
-        return [] if other.units or other.word else [Fraction(1), hundred]
-    if gold.units and given.units:
-        pairs = itertools.product(gold.units, given.units)
-        return list(dict.fromkeys(two.size / one.size for one, two in pairs if one.dimension == two.dimension))
-    if (gold.units and given.word) or (gold.word and given.units):
-        return []
-    if gold.word and given.word:
-        wanted, said = set(gold.word.split()), set(given.word.split())
-        return [Fraction(1)] if wanted <= said or said <= wanted else []
-    return [Fraction(1)]
-
-
 def _same_quantity(gold: Quantity, given: Quantity, tolerance: float | None) -> bool | None:
     if gold.name and given.name and gold.name != given.name and len(gold.name) == len(given.name) == 1:
         return False
-    gold, given = _in_degrees(gold, given), _in_degrees(given, gold)
-    factors = in_units_of(gold, given)
+    gold, given, factors = aligned(gold, given)
     if not factors:
         return False
     if gold.tree == given.tree and 1 in factors:
@@ -112,14 +87,6 @@ def _same_quantity(gold: Quantity, given: Quantity, tolerance: float | None) -> 
     else:
         verdicts = [_same_number(gold, given, factor, tolerance) for factor in factors]
     return True if True in verdicts else None if None in verdicts else False
-
-
-def _in_degrees(angle: Quantity, other: Quantity) -> Quantity:
-    """π/3 beside degrees is an angle in radians; any other number without a unit is one of degrees."""
-    plain = not angle.units and not angle.word
-    if DEGREE not in other.units or "pi" not in names(angle.tree) or not (plain or RADIAN in angle.units):
-        return angle
-    return Quantity(("/", ("*", angle.tree, ("num", Decimal(180), None)), ("sym", "pi")))
 
 
 def _scaled(tree: Tree, factor: Fraction) -> Tree:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from trl_onevision.answers.sentence import AFTERTHOUGHT, ANSWER_ABROAD, IS_ABROAD, SENTENCE_END
-from trl_onevision.answers.stance import asserts, is_asserted, is_denied, is_hedged
+from trl_onevision.answers.stance import asserts, is_asserted, is_denied, is_guessed, is_hedged
 
 # Literal tags and bounded repeats only: none of these can backtrack.
 _THINK_TAG = re.compile(r"<(/?)think>", re.IGNORECASE | re.ASCII)
@@ -95,6 +95,7 @@ _DENIED_OPINION = re.compile(
     r"|\b(?:doubt|(?:false|wrong|untrue)\sthat|some|people|others|maybe|perhaps|possibly)\b",
     re.IGNORECASE,
 )
+_NEXT_SENTENCE = re.compile(r"[^\w\n]{0,6}[^.!?。\n]{0,40}")
 CLAUSE = 80
 LONGEST_LINE = 200  # characters of a line that is itself an answer
 MOST_STATEMENTS = 12  # the last ones are what may be read
@@ -259,7 +260,7 @@ def _is_meant(text: str, statement: Statement) -> bool:
     is_box = text.startswith(("\\boxed", "\\fbox"), statement.start)
     behind = statement.end + is_box
     before = _CLAUSE_END.split(text[max(0, statement.start - CLAUSE) : statement.start])[-1]
-    if AFTERTHOUGHT.match(text, behind):
+    if AFTERTHOUGHT.match(text, behind) or is_guessed(_NEXT_SENTENCE.match(text, behind)[0]):  # type: ignore[index]
         return False
     if not is_box:
         return not (is_denied(before) or is_hedged(before))

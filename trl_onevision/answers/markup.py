@@ -54,10 +54,11 @@ _NOISE = (
     (re.compile(r"(?<=[\w)])\*\*(?=[\d(])"), "^"),
     (re.compile(r"\*\*|(?<!\w)__|__(?!\w)|^\s{0,3}#{1,6}\s"), ""),
     (re.compile(r"(?<!\\)\$\$"), ""),
+    (re.compile(r"(?<!\\)\$([^$]*?)(?<!\\)\$(?!\d)"), r" \1 "),
+    (re.compile(r"(?<![\\A-Z])(?:US)?\$(?=\s?-?[\d.])"), r"\\$"),
+    (re.compile(r'"([^"\n]*)"'), r"\1"),
 )
-_MATHEMATICS = re.compile(r"(?<!\\)\$([^$]*?)(?<!\\)\$(?!\d)")
-_DOLLAR = re.compile(r"(?<![\\A-Z])(?:US)?\$(?=\s?-?[\d.])")
-_QUOTED = re.compile(r'"([^"\n]*)"')
+_MAY_DRESS = re.compile(r'[\\`~*_#$&<{"^\u0335-\u0338]')  # each of these has one of them
 _SPACES = re.compile(r"\s+(?=[_^])|(?<=[_^])\s+")
 _PAIRS = {"{": "}", "'": "'", '"': '"', "*": "*", "_": "_"}
 
@@ -89,14 +90,11 @@ def _undressed(text: str) -> str:
         text = _VULGAR.sub(lambda half: f"{half[1]} {unicodedata.normalize('NFKC', half[2]).replace('⁄', '/')}", text)
         text = unicodedata.normalize("NFKC", text.translate(_SPELLING)).translate(_SPELLING)
         text = _FOREIGN_DIGIT.sub(lambda digit: str(int(digit[0])), text)
-    text = _without_fonts(text)
-    for pattern, replacement in _NOISE:
-        text = pattern.sub(replacement, text)
-    text = _MATHEMATICS.sub(r" \1 ", text)
-    text = _DOLLAR.sub(r"\\$", text)
-    text = _QUOTED.sub(r"\1", text)
-    text = _SPACES.sub("", " ".join(text.split(" "))) if "\n" in text else _SPACES.sub("", " ".join(text.split()))
-    text = text.strip()
+    if _MAY_DRESS.search(text):
+        text = _without_fonts(text)
+        for pattern, replacement in _NOISE:
+            text = pattern.sub(replacement, text)
+    text = _SPACES.sub("", text if "\n" in text else " ".join(text.split())).strip()
     while (
         len(text) > 1 and _PAIRS.get(text[0]) == text[-1] and text[0] not in text[1:-1] and text[-1] not in text[1:-1]
     ):

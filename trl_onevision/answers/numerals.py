@@ -99,8 +99,9 @@ def with_figures(text: str) -> str:
     ('(2/3)', 'five six', '12个', '(1/3)')
     """
     text = _RUN.sub(lambda run: _figures(run[0]), text)
-    text = _MINUS.sub("-", _CHINESE_PART.sub(_chinese_part, text))
-    return _CHINESE.sub(_chinese_figures, text)
+    if text.isascii():
+        return _MINUS.sub("-", text)
+    return _CHINESE.sub(_chinese_figures, _MINUS.sub("-", _CHINESE_PART.sub(_chinese_part, text)))
 
 
 def _figures(run: str) -> str:

@@ -1,5 +1,6 @@
 """A whole text as one mathematical value: a quantity with its unit, a sequence, a relation, or nothing."""
 
+import itertools
 import re
 from decimal import Decimal
 from fractions import Fraction
@@ -7,10 +8,20 @@ from functools import lru_cache, partial
 from typing import NamedTuple
 
 from trl_onevision.answers import expression
-from trl_onevision.answers.expression import Parser, Token, Tree, Undefined, Unknown, Unreadable, symbols, tokenize
+from trl_onevision.answers.expression import (
+    Parser,
+    Token,
+    Tree,
+    Undefined,
+    Unknown,
+    Unreadable,
+    names,
+    symbols,
+    tokenize,
+)
 from trl_onevision.answers.markup import plain
 from trl_onevision.answers.numerals import CJK, with_figures
-from trl_onevision.answers.sentence import NAME, cores
+from trl_onevision.answers.sentence import NAME, affirmed, cores
 from trl_onevision.answers.stance import is_asserted
 from trl_onevision.answers.units import Unit, read_unit
 
@@ -64,7 +75,24 @@ Value = Quantity | Sequence | Relation
 _SIGNS = dict(zip("=<>≤≥≠≈≃≅∼⩽⩾", "=<>≤≥≠≈≈≈≈≤≥", strict=True))
 _SIGN_COMMANDS = {"le": "≤", "leq": "≤", "leqslant": "≤", "ge": "≥", "geq": "≥", "geqslant": "≥", "lt": "<", "gt": ">"}
 _SIGN_COMMANDS |= {"ne": "≠", "neq": "≠", "approx": "≈", "equiv": "=", "simeq": "≈", "sim": "≈", "doteq": "≈"}
+(DEGREE,), (RADIAN,) = read_unit("°"), read_unit("rad")
 _JOINTS = ("or", "and", "或", "和", "与", "或者", "及", "以及")
+_HENCE = (
+    "so",
+    "then",
+    "thus",
+    "hence",
+    "therefore",
+    "Rightarrow",
+    "implies",
+    "⇒",
+    "→",
+    "∴",
+    "所以",
+    "因此",
+    "故",
+    "得",
+)
 _MEMBER = re.compile(r"\A[A-Za-z]\s?(?:∈|\\in(?![A-Za-z]))")  # "x ∈ (0, 1)" is the interval
 _MONEY = re.compile(r"^(-?\s?)((?:US\s?)?\\\$|[€£¥₹₩₽]|USD|EUR|GBP|RMB|CNY)\s?(?=[-\d.(])")
 # "red apples in the picture" may follow a number; "or more", "of 7", "if it rains", "to 9" may not.
@@ -73,14 +101,15 @@ _NO_NOUN_WORDS = (
     "since would should from least most greater smaller then that which who as through until before after into "
     "divided multiplied modulo mod squared cubed factorial percent half thirds hundredths thousandths hundred "
     "thousand million billion trillion mln mn bn dozen point ish something past out kilo mille tens "
-    "minimum maximum zero tops max"
+    "minimum maximum zero tops max ago hence shy short off"
 )
 _NO_NOUN = frozenset(_NO_NOUN_WORDS.split())
 _AND_OF_UNITS = re.compile(
     r"(\d\s?([^\W\d_]{1,20}))(?:,|\sand|,\sand)\s(\d{1,9}(?:\.\d{1,9})?\s?([^\W\d_]{1,20}))(?![\w/^])"
 )
+_ROOT = re.compile(r"(?:(?:the\s)?square\s)?root\s(?:of\s)?(?=[\d(])|根号", re.IGNORECASE)
 _WORDS = re.compile(r"[A-Za-z]+(?:['’-][A-Za-z]+)*")
-_NO_TAIL = re.compile(r"[和与及上下多少超余几至到的成折分比左か]")
+_NO_TAIL = re.compile(r"[和与及上下多少超余几至到的成折分比左か前]")
 _COUNTER_WORDS = "个 個 只 条 本 名 位 张 つ 個 개 项 unit item one piece total altogether answer"
 _COUNTERS = frozenset(_COUNTER_WORDS.split())
 MOST_WORDS = 6
@@ -97,7 +126,7 @@ def read(text: str, number: bool = False) -> Value | None:
 
     `number`: in a row that asks for a number "1,5" has a decimal comma, and the letter of "3m" is a unit.
     """
-    text = plain(text)
+    text = _ROOT.sub("√", affirmed(plain(text)))
     if len(text) > expression.LONGEST:
         return None
     unknown: Unknown | None = None
@@ -134,19 +163,40 @@ _NO_PROSE = frozenset([*expression.FUNCTIONS, *_NO_PROSE_WORDS.split()])
 
 
 def _value(text: str, number: bool) -> Value:
-    text = expression.mixed(_MEMBER.sub("", text).replace(">=", "≥").replace("<=", "≤"))
+    text = expression.mixed(_MEMBER.sub("", text).replace(">=", "≥").replace("<=", "≤").replace("=>", "⇒"))
     money = _MONEY.match(text)
     if money:
         text = f"{money[1]}{text[money.end() :]} {money[2].replace('US', '', money[2] != 'USD')}"
     text = _AND_OF_UNITS.sub(_joined_units, text)
     tokens = tokenize(text, groups=not _brackets_of(text), decimal_comma=number)
-    parts = _split(tokens, (",", ";", *_JOINTS))
+    parts = _split(tokens, (",", ";", *_JOINTS, *_HENCE))
     if len(parts) > 1:
-        return Sequence("", tuple(_related(text, part, number) for part in parts if part))
+        value = _derived([_related(text, part, number) for part in parts if part])
+        if isinstance(value, Sequence) and any(token.text in _HENCE for token in tokens):
+            raise Unreadable("values that follow from none")
+        return value
     parts = _split(tokens, ("cup", "∪"))
     if len(parts) > 1:
         return Sequence("∪", tuple(_related(text, part, number) for part in parts))
     return _related(text, tokens, number)
+
+
+def _derived(parts: list[Value]) -> Value:
+    """A sequence, or the end of "x + 4 = 11, x = 7", whose equations have to hold for each value of their variable."""
+    equations = [part for part in parts if isinstance(part, Relation) and part.sign == "="]
+    values = [part for part in parts if part not in equations]
+    for value, (_, left, right) in itertools.product(values, equations):
+        if not isinstance(value, Quantity) or symbols(left) | symbols(right) != {value.name}:
+            return Sequence("", tuple(parts))
+        _check_equal([Quantity(_put(side, value)) for side in (left, right)])
+    return values[0] if len(values) == 1 else Sequence("", tuple(values or parts))
+
+
+def _put(tree: Tree, value: Quantity) -> Tree:
+    """Put a value in the place of its name."""
+    if tree == ("sym", value.name):
+        return value.tree
+    return tuple(_put(part, value) if isinstance(part, tuple) else part for part in tree)
 
 
 def _joined_units(found: re.Match[str]) -> str:
@@ -224,20 +274,23 @@ def _chain(text: str, sides: list[list[Token]], number: bool) -> Value:
     name = _name(text, sides[0])
     values = [_signed(text, side, number) for side in (sides if name is None else sides[1:])]
     last = values[-1]
-    if len(values) == 1:
-        return last._replace(name=name or "") if isinstance(last, Quantity) else last
     quantities = [value for value in values if isinstance(value, Quantity)]
-    if len(quantities) < len(values):
-        raise Unreadable("a chain")
+    if not isinstance(last, Quantity) or len(quantities) < len(values):
+        if len(values) > 1:
+            raise Unreadable("a chain")
+        return last
     if any(symbols(value.tree) for value in quantities):
-        if name:
-            return quantities[-1]._replace(name=name)
+        if name or len(values) == 1:
+            return last._replace(name=name or "")
         if len(quantities) > 2:
             raise Unknown("a chain of equations")
         return Relation("=", quantities[0].tree, quantities[1].tree)
     _check_equal(quantities)
     chosen = next((value for value in reversed(quantities) if value.step is None), quantities[-1])
-    unit = next((value for value in reversed(quantities) if value.units or value.word), quantities[-1])
+    unit = next(
+        (value for value in reversed(quantities) if (value.units or value.word) and not value.is_percent), chosen
+    )
+    chosen, unit, _ = aligned(chosen, unit)
     return Quantity(chosen.tree, chosen.units or unit.units, chosen.word or unit.word, name or "")
 
 
@@ -272,10 +325,42 @@ def _check_equal(values: list[Quantity]) -> None:
     """Refuse "2 + 2 = 5" and "12 cm = 0.13 m": a chain whose sides differ by more than rounding or cutting off."""
     *others, last = values
     for one in others:
-        factors = [Fraction(1)] * (not one.units and not last.units)
-        factors += [b.size / a.size for a in one.units for b in last.units if a.dimension == b.dimension]
-        if factors and not any(_shows(one, last, factor) or _shows(last, one, 1 / factor) for factor in factors):
+        one, end, factors = aligned(one, last)
+        if factors and not any(_shows(one, end, factor) or _shows(end, one, 1 / factor) for factor in factors):
             raise Unreadable("its sides differ")
+
+
+def aligned(gold: Quantity, given: Quantity) -> tuple[Quantity, Quantity, list[Fraction]]:
+    """Return two quantities and the factors that turn the second's unit into the first's; none if of two kinds.
+
+    A unit that one side leaves out is the other's. 50% is also 50 and 0.5. A unit that is not known may be left out,
+    and is no other. π/3 beside degrees is an angle in radians; any other number without a unit is one of degrees.
+    """
+    gold, given = _in_degrees(gold, given), _in_degrees(given, gold)
+    return gold, given, _factors(gold, given)
+
+
+def _factors(gold: Quantity, given: Quantity) -> list[Fraction]:
+    if gold.is_percent != given.is_percent:
+        other = given if gold.is_percent else gold
+        hundred = Fraction(100) if gold.is_percent else Fraction(1, 100)
+        return [] if other.units or other.word else [Fraction(1), hundred]
+    if gold.units and given.units:
+        pairs = itertools.product(gold.units, given.units)
+        return list(dict.fromkeys(two.size / one.size for one, two in pairs if one.dimension == two.dimension))
+    if (gold.units and given.word) or (gold.word and given.units):
+        return []
+    if gold.word and given.word:
+        wanted, said = set(gold.word.split()), set(given.word.split())
+        return [Fraction(1)] if wanted <= said or said <= wanted else []
+    return [Fraction(1)]
+
+
+def _in_degrees(angle: Quantity, other: Quantity) -> Quantity:
+    plain = not angle.units and not angle.word
+    if DEGREE not in other.units or "pi" not in names(angle.tree) or not (plain or RADIAN in angle.units):
+        return angle
+    return Quantity(("/", ("*", angle.tree, _integer(180)), ("sym", "pi")), other.units)
 
 
 def _shows(exact: Quantity, shown: Quantity, factor: Fraction) -> bool:

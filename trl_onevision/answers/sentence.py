@@ -18,21 +18,36 @@ _OPENERS = (
     "However|But|And|If|In|On|At|By|For|From|With|To|Of|An|Let|Note|Wait|When|While|Both|All|Only|Each|Other"
 )
 _TITLES = "[A-Z] St Dr Mr Ms Mt Ft Lt Jr Sr vs No Mrs Gen Col Rev Vol Prof Capt"
-_BEHIND_NO_TITLE = "".join(rf"(?<!\b{title})" for title in _TITLES.split())
+_BEHIND_NO_TITLE = "".join(rf"(?<!\b{title}\.)" for title in _TITLES.split())
 SENTENCE_END = re.compile(
-    rf"[.!?]\s(?=\s{{0,4}}(?:(?:{_OPENERS})\b|[A-J](?:\)|\s[a-z])))"
-    rf"|(?:[!?]|{_BEHIND_NO_TITLE}(?<!\.m)\.)\s(?=\s{{0,4}}[A-Z])|[。！？]"
+    rf"[.!?。！？](?:(?<=[。！？])|\s(?=\s{{0,4}}(?:(?:{_OPENERS})\b|[A-J](?:\)|\s[a-z])))"
+    rf"|{_BEHIND_NO_TITLE}(?<!\.m\.)\s(?=\s{{0,4}}[A-Z]))"
+)
+_VALUE = r"[-+$\\(]{0,3}(?:\d[\d.,/]*(?:\s?[a-z%°]{1,3}\b)?|[A-J]\b\)?)"
+_SOME = rf"{_VALUE}(?:(?:,|,?\s(?:n?or|and))\s{_VALUE})*"
+# "not 13 but 12", "Neither B nor C, so A", "B is wrong, so A", 不是B,而是A: what is denied, and then what is said.
+_DENIED_FIRST = re.compile(
+    rf"(?:(?:[Ii]t|[Tt]he\sanswer)(?:'s|\sis)\s)?(?:(?:[Nn]ot|[Nn]either)\s{_SOME}|{_SOME}\s(?:is|are)\s(?:wrong|incorrect|false|not\s(?:right|correct)))"
+    r"(?:[.,;]?\s(?:but|so|hence|thus|therefore|it\sis|it's)\b|[.;])\s*(?=\S)"
+    rf"|(?:不是|不选|排除|并非)\s?{_VALUE}(?:[和与及或,]{_VALUE})*,?\s?(?:而是|是|所以|(?:应|故|所以)?选)"
+)
+# A second answer in the sentence behind the first: "But 13 may also be right."
+_SECOND = (
+    rf"\W{{0,6}}(?:(?:but|however|th?ough|although|also|and|yet)\b,?\s)?(?:{_VALUE}\s(?:is|may|might|could|can|would)\b"
+    r"(?:\s(?:also|be|equally|just|well|as|another|an?|one))*\s(?:right|correct|possible|plausible|acceptable|valid|fine|works?)\b"
+    rf"|(?:it|that|this|the\sanswer)\s(?:may|might|could)(?:\s(?:also|well|equally))?\sbe\s{_VALUE}"
+    rf"|(?:another|also)\s(?:possib\w+|plausible|valid)\b|(?:但|不过|而且)?(?:{_VALUE}[也同或]|也|可能))"
 )
 # What takes back or widens what was said just before it.
 AFTERTHOUGHT = re.compile(
-    r"\W{0,6}(?:text\w{0,6}\W{1,3})?or\b|[^\w\n]{0,6}(?:(?:nope|wait,?\sno|actually|i\smean|maybe|perhaps|possibly)\b|no,\s(?=(?:it|that|this)\b|[-$\\(]*[\dA-Z]\b)"
-    r"|或|也许|可能)",
+    r"\W{0,6}(?:text\w{0,6}\W{1,3})?or\b|[^\w\n]{0,6}(?:(?:nope|wait|actually|i\smean|maybe|perhaps|possibly|alternatively|scratch\sthat|then\sagain|on\ssecond\sthought|just\skidding)\b|no,\s(?=(?:it|that|this)\b|[-$\\(]*[\dA-Z]\b)"
+    rf"|或|也许|可能)|{_SECOND}",
     re.IGNORECASE,
 )
 _REASON = re.compile(
     r",?\s+because\b|(?:,|(?<=[\d)}\]$])|(?<=\b[A-Z]))\s+(?:since|which|where|so that)\b"
     r"|,\s+as (?:it|the|there)\b|因为"
-    r"|(?:(?:,\s|\s\()not|,?\s(?:rather\sthan|instead\sof))\s(?=[-$\\(]{0,3}\d\S*(?:\s[^\s\d]{1,12})?\Z)",
+    r"|(?:(?:,\s|\s\(|\sand\s)not|,?\s(?:rather\sthan|instead\sof))\s(?=[-$\\(]{0,3}\d\S*(?:\s[^\s\d]{1,12})?\Z)",
     re.IGNORECASE,
 )
 _MORE = re.compile(r"[.!?。！？]|,\s+wh(?:ich|ere)")
@@ -43,7 +58,7 @@ NAME = re.compile(r"(?:[\\∠△Δ]?\s?[A-Za-zα-ωΔ'_{}()△∠,\s]|\\[a-z]+|\
 _COPULA = re.compile(
     r"\b(?:is|are|was|were|be|equals|equal\sto|has|have|had|got|gets?|gives?|makes?|counts?|counted|bought|sold|ate|found|saw|made|took|used|spent"
     r"|paid|earned|see|needs?|totals?|of"
-    rf"|yields?|as|about|approximately|around|roughly|exactly|only|just|approx\.?|answers?|results?|{IS_ABROAD})\b\s*:?\s*"
+    rf"|yields?|takes?|lasts?|for|as|about|approximately|around|roughly|exactly|only|just|approx\.?|answers?|results?|{IS_ABROAD})\b\s*:?\s*"
     r"|['’]s\s+|\b(?:in|year)\s(?=[12]\d{3}\Z)|(?:应该)?[是为有得]|等于|大?约|一共|总共|共|[:≈]|\\approx\b"
 )
 _LEAD = re.compile(rf"[A-Za-z{CJK}'’,\s\-:*_]*(?:\b[A-Za-z]+\s\d{{1,3}}\s[A-Za-z{CJK}'’,\s\-:]*)?")
@@ -54,7 +69,7 @@ _OPERATION = re.compile(
     re.IGNORECASE,
 )
 _CLOSING = re.compile(
-    r"\s*(?:\b(?:is|was)\s(?:the|my|our)?\s?(?:final\s|correct\s|right\s)?(?:answer|result|solution|value|total)s?"
+    r"\s*(?:,\sI\s(?:think|believe|am\ssure)|\b(?:is|was)\s(?:the|my|our)?\s?(?:final\s|correct\s|right\s)?(?:answer|result|solution|value|total)s?"
     r"|\b(?:long|wide|tall|high|deep|thick|away|apart|old|each|altogether|in\s(?:total|all|length|area|size))"
     rf"|\s\((?=[^()]*(?:[a-z]{{3}}|[{CJK}]))[^()\d]{{2,80}}\)|[.,;]|(?<=[a-z]{{2}})!|です|입니다)\s*$"
 )
@@ -81,6 +96,21 @@ def without_reason(stated: str) -> str:
     answer = stated[: cut.start()] if cut else stated
     end = SENTENCE_END.search(answer)
     return answer[: end.start()] if end else answer
+
+
+def affirmed(text: str) -> str:
+    """Return what a text says behind the values that it denies first.
+
+    >>> affirmed("not 13 but 12"), affirmed("Neither B nor C, so A"), affirmed("not 13 but maybe 12")
+    ('12', 'A', 'not 13 but maybe 12')
+    """
+    denied = _DENIED_FIRST.match(text)
+    rest = text[denied.end() :] if denied else text
+    return rest if denied and is_asserted(rest) and not _values(denied[0]) & _values(rest) else text
+
+
+def _values(text: str) -> set[str]:
+    return set(re.findall(r"\d[\d.]*|\b[A-J]\b", text))
 
 
 def cores(text: str) -> Iterator[str]:

@@ -25,6 +25,13 @@ _HEDGED = re.compile(
     r"|(?<![相平全])等\W*\Z",
     re.IGNORECASE,
 )
+# What owns up to a guess; "I guess it is A" is no more than "I think".
+_GUESSED = re.compile(
+    r"\b(?:guess(?:ing|ed|work)|an?\s(?:\w+\s)?guess|guess(?=\W*\Z)|(?:no|any)\sidea|(?:low|little|no)\sconfidence|tentative\w*"
+    r"|unverified|unless|hopefully|hope\sso|just\skidding|if\si(?:['’]m|\sam)|not\s(?:\w+\s){0,2}(?:sure|certain|confident)"
+    r"|quote\sme)\b|n['’]t\s(?:\w+\s){0,2}(?:sure|certain|know)\b|猜(?!是)|蒙的|不确定|不太?[确肯]定|没把握|说不[定准]|吧\W*\Z",
+    re.IGNORECASE,
+)
 # What says that the value is another: a bound, or "nearly".
 _BOUND = re.compile(
     r"\b(?:(?:more|less|fewer|greater|larger|smaller|higher|lower|bigger)\sthan|up\sto|over|under|above|below|beyond"
@@ -64,7 +71,7 @@ def is_asserted(text: str) -> bool:
     >>> is_asserted("It is 12."), is_asserted("It is not 12."), is_asserted("12 or 13"), is_asserted("不选C")
     (True, False, False, False)
     """
-    return not (is_asked(text) or is_denied(text) or is_hedged(text) or _BOUND.search(text))
+    return not (is_asked(text) or is_denied(text) or is_hedged(text) or is_guessed(text) or _BOUND.search(text))
 
 
 def is_asked(text: str) -> bool:
@@ -92,6 +99,15 @@ def is_hedged(text: str) -> bool:
     (True, False)
     """
     return _HEDGED.search(text) is not None
+
+
+def is_guessed(text: str) -> bool:
+    """Whether a text owns up to a guess.
+
+    >>> is_guessed("12 (just a guess)"), is_guessed("A, I'm not sure"), is_guessed("I guess it is A")
+    (True, True, False)
+    """
+    return _GUESSED.search(text) is not None
 
 
 def asserts(text: str, start: int, end: int) -> bool:

@@ -14,7 +14,7 @@ from rapidfuzz.distance import Levenshtein
 from trl_onevision.answers.compare import item_key
 from trl_onevision.answers.markup import normalize, plain
 from trl_onevision.answers.numerals import CJK, with_figures
-from trl_onevision.answers.stance import is_asked, is_asserted, is_hedged
+from trl_onevision.answers.stance import is_asked, is_asserted, is_guessed, is_hedged
 
 _ELEMENT = (  # the longer symbols first
     "(?:He|Li|Be|Ne|Na|Mg|Al|Si|Cl|Ar|Ca|Sc|Ti|Cr|Mn|Fe|Co|Ni|Cu|Zn|Ga|Ge|As|Se|Br|Kr|Rb|Sr|Zr|Nb|Mo|Tc|Ru|Rh|Pd|Ag|Cd"
@@ -143,7 +143,7 @@ def yes_or_no(text: str) -> bool | None:
         return said[0] if len(set(said)) == 1 else None
     turns = len(words) < 6 and len(set(said)) > 1
     spoken_of = any(word in _TRUTH or word in _NO_ANSWER or word[-3:] in ("n't", "n’t") for word in words[1:2])
-    return None if _CONDITION.match(folded) or turns or spoken_of else said[0]
+    return None if _CONDITION.match(folded) or is_guessed(text) or turns or spoken_of else said[0]
 
 
 def _said(tokens: Sequence[str]) -> list[bool | None]:
