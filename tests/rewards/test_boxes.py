@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from trl_onevision.rewards.boxes import (
-    Box,
     DetectionReward,
     IoUReward,
     average_precision,
@@ -27,10 +26,10 @@ from trl_onevision.rewards.boxes import (
     f_beta,
     iou_reward,
     match,
-    read_boxes,
     to_xyxy,
 )
 from trl_onevision.rewards.json_text import MAX_ITEMS, MAX_VALUES, collect
+from trl_onevision.rewards.places import BOXES, Place
 
 ONE = "[[10, 20, 30, 40]]"
 CAT_AND_DOG = json.dumps(
@@ -44,7 +43,7 @@ def score(answer, gold=ONE, reward=iou_reward, **columns):
 
 
 def corners(text):
-    return [box[:4] for box in read_boxes(text)]
+    return [box.numbers for box in BOXES.read(text)]
 
 
 # Reading
@@ -131,14 +130,14 @@ LABELLED = [
 
 @pytest.mark.parametrize("text", LABELLED)
 def test_every_box_has_the_label_that_stands_over_it(text):
-    assert read_boxes(text) == [Box(1, 2, 3, 4, label="pit"), Box(5, 6, 7, 8, label="pit")]
+    assert BOXES.read(text) == [Place((1, 2, 3, 4), label="pit"), Place((5, 6, 7, 8), label="pit")]
 
 
 def test_a_label_of_its_own_goes_before_the_one_over_it():
     text = '{"animals": {"cat": [1, 2, 3, 4], "dogs": [{"bbox": [5, 6, 7, 8], "label": "dog"}]}}'
-    assert [box.label for box in read_boxes(text)] == ["cat", "dog"]
+    assert [box.label for box in BOXES.read(text)] == ["cat", "dog"]
     text = '{"boxes": [[1, 2, 3, 4], [5, 6, 7, 8]], "labels": ["cat", "dog", "cow"]}'
-    assert {box.label for box in read_boxes(text)} == {None}, "which of the three are these?"
+    assert {box.label for box in BOXES.read(text)} == {None}, "which of the three are these?"
 
 
 def test_a_gold_object_may_hold_several_boxes_and_scores_itself():
@@ -186,8 +185,8 @@ def test_what_the_text_denies_or_leaves_open_is_no_answer(text, expected):
 
 
 def test_reads_labels_and_scores():
-    assert read_boxes('[{"bbox": [1, 2, 3, 4], "category": "cat", "confidence": 0.5}]') == [
-        Box(1, 2, 3, 4, label="cat", score=0.5)
+    assert BOXES.read('[{"bbox": [1, 2, 3, 4], "category": "cat", "confidence": 0.5}]') == [
+        Place((1, 2, 3, 4), label="cat", score=0.5)
     ]
 
 
@@ -202,7 +201,7 @@ def test_reads_labels_and_scores():
     ],
 )
 def test_odd_json_keeps_its_labels(text):
-    assert read_boxes(text) == [Box(1, 2, 3, 4, label="cat")]
+    assert BOXES.read(text) == [Place((1, 2, 3, 4), label="cat")]
 
 
 # IoU

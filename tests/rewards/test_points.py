@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from trl_onevision.rewards.points import PointReward, point_reward, read_points
+from trl_onevision.rewards.places import POINTS
+from trl_onevision.rewards.points import PointReward, point_reward
 
 BOX = '[{"bbox_2d": [0, 0, 10, 10], "label": "button"}]'
 
@@ -55,7 +56,7 @@ def score(answer, gold=BOX, reward=point_reward, **columns):
     ],
 )
 def test_reads_points(text, expected):
-    assert [point[:2] for point in read_points(text)] == expected
+    assert [point.numbers for point in POINTS.read(text)] == expected
 
 
 def test_a_point_in_a_box_pays_all_or_nothing():

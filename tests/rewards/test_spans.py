@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trl_onevision.rewards.boxes import box_iou
-from trl_onevision.rewards.spans import SpanReward, read_spans, span_iou, span_reward
+from trl_onevision.rewards.spans import SPANS, SpanReward, span_iou, span_reward
 
 GOLD = '{"start": 10, "end": 20}'
 
@@ -76,7 +76,7 @@ def score(answer, gold=GOLD, reward=span_reward, **columns):
     ],
 )
 def test_reads_spans(text, expected):
-    assert read_spans(text) == expected
+    assert [span.numbers for span in SPANS.read(text)] == expected
 
 
 spans = st.tuples(st.floats(-1000, 1000), st.floats(0.01, 1000)).map(lambda span: (span[0], span[0] + span[1]))

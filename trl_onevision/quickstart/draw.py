@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from trl_onevision.answers.extract import answer_block
-from trl_onevision.rewards.boxes import read_boxes
+from trl_onevision.rewards.places import BOXES
 
 REWARDS = {"accuracy_reward": "accuracy", "iou_reward": "IoU", "format_reward": "format"}
 SMOOTHED = 10
@@ -48,8 +48,8 @@ def draw_samples(rows: list[dict[str, Any]], predictions: list[dict[str, Any]], 
         if row["task"] == "boxes":
             for gold in json.loads(row["solution"]):
                 _outline(axes, gold["bbox_2d"], TRUE, "-")
-            for box in read_boxes(answer):
-                _outline(axes, box[:4], PREDICTED, "--")
+            for box in BOXES.read(answer):
+                _outline(axes, box.numbers, PREDICTED, "--")
         truth = "" if row["task"] == "boxes" else f"   (true: {row['solution']})"
         title = f"{row['prompt'][0]['content']}\n{_drawable(answer[:60])}{truth}"
         axes.set_title(title, fontsize=8, parse_math=False)

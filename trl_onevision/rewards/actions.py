@@ -6,11 +6,11 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
-from trl_onevision.rewards.boxes import BOX_KEYS, CORNER_KEYS, Box
 from trl_onevision.rewards.frames import FloatArray
 from trl_onevision.rewards.grounding import GroundingReward, gold_items
 from trl_onevision.rewards.json_text import LABEL_KEYS, collect, first_text, normalized, number, numbers, read_json
-from trl_onevision.rewards.points import POINT_KEYS, point_credit, points_of, read_places
+from trl_onevision.rewards.places import BOXES, POINTS, Place, as_array
+from trl_onevision.rewards.points import point_credit, read_places
 from trl_onevision.rewards.rows import Positive, Unscorable
 
 _KIND_KEYS = ("action", "action_type")
@@ -41,7 +41,9 @@ _ARGUMENTS = {
     "time": ("time", "duration"),
 }
 _ARGUMENT_OF = {key: name for name, keys in _ARGUMENTS.items() for key in keys}
-_PLACE_KEYS = (*BOX_KEYS, *itertools.chain(*CORNER_KEYS), *POINT_KEYS, "x", "y")
+_PLACE_KEYS = tuple(
+    itertools.chain.from_iterable((*kind.keys, *itertools.chain(*kind.sides)) for kind in (BOXES, POINTS))
+)
 _END_KEY = "coordinate2"  # where a swipe ends
 # What a gold may say of itself. Any other key is an argument that nothing would compare.
 _REMARKS = (*LABEL_KEYS, "id", "step", "description", "thought", "reasoning", "explanation", "comment", "instruction")
@@ -52,21 +54,21 @@ class Action(NamedTuple):
     """What to do, where, with which arguments, and where a swipe ends; a gold's place may be a box."""
 
     kind: str
-    place: Box | None
+    place: Place | None
     arguments: dict[str, str]
-    end: Box | None = None
+    end: Place | None = None
 
 
 def read_actions(text: str) -> list[Action]:
     """Read the actions of an answer's JSON, in the order written; at most 1000.
 
     >>> read_actions("[{'action': 'tap', 'coordinate': [10, 20]}]")[0][:2]
-    ('click', Box(x1=10.0, y1=20.0, x2=10.0, y2=20.0, label=None, score=None))
+    ('click', Place(numbers=(10.0, 20.0), label=None, score=None))
     >>> read_actions('{"name": "computer_use", "arguments": {"action": "type", "text": "hello"}}')
     [Action(kind='type', place=None, arguments={'text': 'hello'}, end=None)]
 
     An action is an object that names its kind under `action` or `action_type`, at any depth. Its place is read as
-    `read_points` does, its arguments from `text`, `content`, `value`, `direction`, `key`, `keys`, `app`, `button`,
+    `POINTS` are, its arguments from `text`, `content`, `value`, `direction`, `key`, `keys`, `app`, `button`,
     `status`, `pixels`, `time`, and where it ends from `coordinate2`.
     """
     return collect(read_json(text), actions_of)
@@ -78,8 +80,8 @@ def actions_of(value: Any, label: str | None = None) -> list[Action]:
     >>> actions_of({"action": "scroll", "direction": "Down"})
     [Action(kind='scroll', place=None, arguments={'direction': 'down'}, end=None)]
     """
-    points = points_of(value) if isinstance(value, dict) else []
-    return _actions(value, _at(points[0][:2]) if len(points) == 1 else None)
+    points = POINTS.of(value) if isinstance(value, dict) else []
+    return _actions(value, points[0] if len(points) == 1 else None)
 
 
 def _gold_actions_of(value: Any, label: str | None) -> list[Action]:
@@ -104,7 +106,7 @@ def _gold_actions_of(value: Any, label: str | None) -> list[Action]:
     return actions
 
 
-def _actions(value: Any, place: Box | None) -> list[Action]:
+def _actions(value: Any, place: Place | None) -> list[Action]:
     kind = first_text(value, _KIND_KEYS) if isinstance(value, dict) else None
     if kind is None:
         return []
@@ -114,11 +116,7 @@ def _actions(value: Any, place: Box | None) -> list[Action]:
         if argument := _argument(name, value.get(key)):
             arguments.setdefault(name, argument)
     end = numbers(value.get(_END_KEY), 2)
-    return [Action(_KINDS.get(kind, kind), place, arguments, None if end is None else _at(end))]
-
-
-def _at(point: tuple[float, ...]) -> Box:
-    return Box._make((*point, *point, None, None))
+    return [Action(_KINDS.get(kind, kind), place, arguments, None if end is None else Place(end))]
 
 
 def _argument(name: str, value: Any) -> str | None:
@@ -197,12 +195,12 @@ class ActionReward(GroundingReward[Action, Action]):
         )
         return 1.0 if right else self.type_weight
 
-    def _hits(self, answer: Box | None, gold: Box, scale: FloatArray) -> bool:
+    def _hits(self, answer: Place | None, gold: Place, scale: FloatArray) -> bool:
         if answer is None:
             return False
         with np.errstate(over="ignore", invalid="ignore"):
-            point = np.array([answer[:2]]) * scale
-        return bool(point_credit(point, np.array([gold[:4]]), self.radius, soft=False).item())
+            point = np.array([answer.numbers]) * scale
+        return bool(point_credit(point, as_array([gold]), self.radius, soft=False).item())
 
 
 action_reward = ActionReward()

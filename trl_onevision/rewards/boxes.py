@@ -1,105 +1,18 @@
-"""Boxes in an answer: reading them, IoU, one-to-one matching, and the two rewards built on it."""
+"""Boxes in an answer: IoU, one-to-one matching, and the two rewards built on it."""
 
-import re
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from trl_onevision.rewards.coordinates import CLOSE, NUMBER, NUMBERS, OPEN, PAIR, SEPARATOR, in_turn, read_items
 from trl_onevision.rewards.frames import FloatArray
 from trl_onevision.rewards.grounding import GroundingReward, gold_items
-from trl_onevision.rewards.json_text import held, labels_of, number, numbers
 from trl_onevision.rewards.pairing import label_mask, match, matched_share
+from trl_onevision.rewards.places import BOXES, Place, as_array
 from trl_onevision.rewards.rows import Positive, Share, Unscorable
 
 BoxFormat = Literal["xyxy", "xywh", "cxcywh", "yxyx"]
-
-BOX_KEYS = ("bbox_2d", "bbox", "box_2d", "box", "bboxes", "boxes")
-CORNER_KEYS = (
-    ("x1", "y1", "x2", "y2"),
-    ("xmin", "ymin", "xmax", "ymax"),
-    ("x_min", "y_min", "x_max", "y_max"),
-    ("left", "top", "right", "bottom"),
-)
-_SCORE_KEYS = ("score", "confidence")
-
-# [x1, y1, x2, y2], (x1, y1), (x2, y2) and "(x1, y1) to (x2, y2)", x1=…, y1=…, x2=…, y2=…, or four numbers and no more
-_CORNER = r"(?:to\b|(?:and\s)?(?:the\s)?(?:bottom|lower)[ -]right(?:\scorner)?(?:\s(?:at|is))?\s?[:=]?)?"
-_NAMES = ("x_?(?:1|min)", "y_?(?:1|min)", "x_?(?:2|max)", "y_?(?:2|max)")
-_NAMED = SEPARATOR.join(rf"\b{name}\s?[:=]\s?{NUMBER}" for name in _NAMES)
-_TEXT_BOX = re.compile(
-    rf"{OPEN}{PAIR}{SEPARATOR}{PAIR}{CLOSE}|{OPEN}{PAIR}{CLOSE}(?:\s*+[,;，]?\s*+{_CORNER}\s*+{OPEN}{PAIR}{CLOSE})++"
-    rf"|{_NAMED}|\A\s*+{PAIR}{SEPARATOR}{PAIR}\s*+\Z",
-    re.IGNORECASE,
-)
-
-
-class Box(NamedTuple):
-    """Four numbers as written, in the answer's own format and frame, with the label and score beside them."""
-
-    x1: float
-    y1: float
-    x2: float
-    y2: float
-    label: str | None = None
-    score: float | None = None
-
-
-def read_boxes(text: str) -> list[Box]:
-    """Read the boxes of an answer, in the order written: from tags, from JSON, else from brackets in the text.
-
-    >>> read_boxes('[{"bbox_2d": [10, 20, 30.5, 40], "label": "cat"}]')
-    [Box(x1=10.0, y1=20.0, x2=30.5, y2=40.0, label='cat', score=None)]
-    >>> read_boxes("<ref>cat</ref><box>10 20 30 40</box>") == read_boxes('{"cat": [[10, 20, 30, 40]]}')
-    True
-    >>> [box[:4] for box in read_boxes("from (-1, 2), (3, 4) to [5 6 7 8], not [0, 0, 1, 1]")]
-    [(-1.0, 2.0, 3.0, 4.0), (5.0, 6.0, 7.0, 8.0)]
-
-    Tags are those of Qwen, InternVL, Florence and PaliGemma. JSON is read by `boxes_of`, at any depth; a box is
-    labelled by the object that it stands in, else by its key. What the text denies, or offers as one or another, is no
-    answer. At most 1000 boxes are read. Nothing is sorted, clipped or dropped: a box that is inverted, empty or
-    infinite is still one that the answer claims.
-    """
-    return read_items(text, boxes_of, _TEXT_BOX, _matched)
-
-
-def _matched(match: re.Match[str]) -> list[Box]:
-    return [Box._make((*four, None, None)) for four in in_turn(NUMBERS.findall(match[0]), 4)]
-
-
-def boxes_of(value: Any, label: str | None = None) -> list[Box]:
-    """Read one JSON value as a box, or as an object of one or several; an empty list if it is neither.
-
-    >>> boxes_of([[1, 2], [3, 4]])
-    [Box(x1=1.0, y1=2.0, x2=3.0, y2=4.0, label=None, score=None)]
-    >>> [box.label for box in boxes_of({"label": "pit", "bbox_2d": [[1, 2, 3, 4], [5, 6, 7, 8]]})]
-    ['pit', 'pit']
-
-    A box is four numbers or two pairs of numbers. An object holds them under `bbox_2d`, `bbox`, `box_2d`, `box`,
-    `bboxes` or `boxes`, or as `x1`, `y1`, `x2`, `y2`, or as `xmin`, …, or as `left`, `top`, `right`, `bottom`.
-    """
-    if isinstance(value, list):
-        corners = _corners(value)
-        return [] if corners is None else [Box._make((*corners, label, None))]
-    if not isinstance(value, dict):
-        return []
-    by_name = (numbers([value.get(key) for key in keys], 4) for keys in CORNER_KEYS)
-    found = held(value, BOX_KEYS, _corners) or list(filter(None, by_name))[:1]
-    if not found:
-        return []
-    scores = (number(value.get(key)) for key in _SCORE_KEYS)
-    score = next((stated for stated in scores if stated is not None), None)
-    labels = labels_of(value, len(found), label)
-    return [Box._make((*corners, name, score)) for corners, name in zip(found, labels, strict=True)]
-
-
-def _corners(value: Any) -> tuple[float, ...] | None:
-    if isinstance(value, list) and len(value) == 2:
-        first, second = numbers(value[0], 2), numbers(value[1], 2)
-        return None if first is None or second is None else first + second
-    return numbers(value, 4)
 
 
 def to_xyxy(boxes: ArrayLike, box_format: BoxFormat = "xyxy") -> FloatArray:
@@ -180,35 +93,26 @@ def _ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
 
 
 @dataclass(eq=False, kw_only=True)
-class _BoxReward(GroundingReward[Box, Box]):
+class _BoxReward(GroundingReward[Place, Place]):
     """What the two box rewards share: reading, and how alike each answer is to each gold."""
 
     task_name = "boxes"
-    read_answer = staticmethod(read_boxes)
+    read_answer = staticmethod(BOXES.read)
     box_format: BoxFormat = "xyxy"
     labels: bool = False
 
-    def read_gold(self, gold: Any, row: dict[str, Any]) -> list[Box]:
-        boxes = gold_items(gold, boxes_of, 'boxes like [{"bbox_2d": [x1, y1, x2, y2], "label": "..."}]')
+    def read_gold(self, gold: Any, row: dict[str, Any]) -> list[Place]:
+        boxes = gold_items(gold, BOXES.of, 'boxes like [{"bbox_2d": [x1, y1, x2, y2], "label": "..."}]')
         if not is_proper(as_array(boxes)).all():
             raise Unscorable(f"the gold holds a box without an inside: {boxes}")
         return boxes
 
-    def corners(self, answer: list[Box], scale: FloatArray) -> FloatArray:
+    def corners(self, answer: list[Place], scale: FloatArray) -> FloatArray:
         with np.errstate(over="ignore", invalid="ignore"):
             return to_xyxy(as_array(answer), self.box_format) * np.tile(scale, 2)
 
-    def allowed(self, answer: list[Box], gold: list[Box]) -> NDArray[np.bool_] | bool:
-        return not self.labels or label_mask([box.label for box in answer], [box.label for box in gold])
-
-
-def as_array(boxes: list[Box]) -> FloatArray:
-    """The four numbers of each box as an array (n, 4).
-
-    >>> as_array([]).shape
-    (0, 4)
-    """
-    return np.array([box[:4] for box in boxes], dtype=np.float64).reshape(-1, 4)
+    def allowed(self, answer: list[Place], gold: list[Place]) -> NDArray[np.bool_] | bool:
+        return not self.labels or label_mask(answer, gold)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -247,7 +151,7 @@ class IoUReward(_BoxReward):
         if self.threshold is not None and self.giou:
             raise ValueError("giou=True is a graded reward: leave threshold=None")
 
-    def score(self, answer: list[Box], gold: list[Box], scale: FloatArray) -> float:
+    def score(self, answer: list[Place], gold: list[Place], scale: FloatArray) -> float:
         boxes = self.corners(answer, scale)
         similarity = (1 + box_giou(boxes, as_array(gold))) / 2 if self.giou else box_iou(boxes, as_array(gold))
         return matched_share(similarity * self.allowed(answer, gold), self.threshold)
@@ -289,7 +193,7 @@ class DetectionReward(_BoxReward):
         if not self.thresholds:
             raise ValueError("thresholds=() leaves nothing to score by")
 
-    def score(self, answer: list[Box], gold: list[Box], scale: FloatArray) -> float:
+    def score(self, answer: list[Place], gold: list[Place], scale: FloatArray) -> float:
         overlap = box_iou(self.corners(answer, scale), as_array(gold)) * self.allowed(answer, gold)
         if self.metric == "f_beta":
             return float(np.mean([f_beta(overlap >= threshold, self.beta) for threshold in self.thresholds]))
@@ -328,7 +232,7 @@ def average_precision(overlap: FloatArray, threshold: float) -> float:
     return float(interpolated[hit].sum() / len(free))
 
 
-def _by_confidence(answer: list[Box]) -> list[int]:
+def _by_confidence(answer: list[Place]) -> list[int]:
     """Ranks from the surest answer to the least sure; `sorted` is stable, so ties stay as written."""
     stated = [box.score if box.score is not None and np.isfinite(box.score) else -np.inf for box in answer]
     return sorted(range(len(answer)), key=lambda index: -stated[index])

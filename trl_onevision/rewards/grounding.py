@@ -114,9 +114,9 @@ def gold_value(gold: Any) -> Any:
 def gold_items(gold: Any, read: Callable[[Any, str | None], list[Item]], expected: str) -> list[Item]:
     """Every item of a gold, each of which must read: one that is skipped would be a wrong gold.
 
-    >>> from trl_onevision.rewards.spans import spans_of
-    >>> gold_items([[1, 2], {"start": 3, "end": 4}], spans_of, "spans")
-    [Span(start=1.0, end=2.0), Span(start=3.0, end=4.0)]
+    >>> from trl_onevision.rewards.spans import SPANS
+    >>> [span.numbers for span in gold_items([[1, 2], {"start": 3, "end": 4}], SPANS.of, "spans")]
+    [(1.0, 2.0), (3.0, 4.0)]
     """
     whole = read(gold, None)
     if whole:

@@ -161,19 +161,6 @@ def first_text(value: dict, keys: tuple[str, ...]) -> str | None:
     return next((value[key] for key in keys if isinstance(value.get(key), str)), None)
 
 
-def labels_of(value: dict, count: int, over: str | None = None) -> list[str | None]:
-    """The label of each of an object's places: its own, for all or in a list of as many, else the one over it.
-
-    >>> labels_of({"label": "cat"}, 2), labels_of({"labels": ["cat", "dog"]}, 2), labels_of({}, 1, over="pit")
-    (['cat', 'cat'], ['cat', 'dog'], ['pit'])
-    """
-    for key in (*LABEL_KEYS, "labels"):
-        texts = value.get(key)
-        if isinstance(texts, list) and len(texts) == count and all(isinstance(text, str) for text in texts):
-            return texts
-    return [first_text(value, LABEL_KEYS) or over] * count
-
-
 def normalized(text: str | None) -> str | None:
     """A label or a typed text without case and repeated white space.
 

@@ -5,7 +5,7 @@ Needs `pip install "trl-onevision[masks]"`; the import is made with the first re
 
 import itertools
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -23,38 +23,27 @@ MAX_PIXELS = 100_000_000
 _MASK_KEYS = ("polygon", "segmentation", "mask", "points")
 
 Polygon = tuple[float, ...]  # x1, y1, x2, y2, ... as in COCO
+Mask = list[Polygon]  # the polygons that make one
 Code = dict[str, Any]  # a mask in COCO's run-length code, with its size, [height, width]
-
-
-class Mask(NamedTuple):
-    """The polygons that make one mask, or its run-length code as COCO writes it."""
-
-    polygons: list[Polygon]
-    rle: Code | None = None
 
 
 def read_masks(text: str) -> list[Mask]:
     """Read the polygons of an answer's JSON, in the order written; at most 1000.
 
     >>> read_masks('[{"polygon": [[0, 0], [9, 0], [9, 9]], "label": "leaf"}]')
-    [Mask(polygons=[(0.0, 0.0, 9.0, 0.0, 9.0, 9.0)], rle=None)]
+    [[(0.0, 0.0, 9.0, 0.0, 9.0, 9.0)]]
 
     A mask is three or more points as pairs, or six or more numbers in turn (x, y), bare or under `polygon`,
     `segmentation`, `mask` or `points`, where it may also be a list of several polygons that make one mask. Run-length
     codes are read in golds only.
     """
-    return collect(read_json(text), masks_of)
+    return collect(read_json(text), _masks_of)
 
 
-def masks_of(value: Any, label: str | None = None) -> list[Mask]:
-    """Read one JSON value as a mask; an empty list if it is none. Masks have no labels.
-
-    >>> masks_of([0, 0, 9, 0, 9, 9])
-    [Mask(polygons=[(0.0, 0.0, 9.0, 0.0, 9.0, 9.0)], rle=None)]
-    """
+def _masks_of(value: Any, label: str | None = None) -> list[Mask]:
     bare = _polygon(value)
     polygons = held(value, _MASK_KEYS, _polygon) if isinstance(value, dict) else [bare] if bare else []
-    return [Mask(polygons)] if polygons else []
+    return [polygons] if polygons else []
 
 
 def _polygon(value: Any) -> Polygon | None:
@@ -65,10 +54,10 @@ def _polygon(value: Any) -> Polygon | None:
     return flat if flat and len(flat) >= 6 and len(flat) % 2 == 0 else None
 
 
-def _gold_masks_of(value: Any, label: str | None) -> list[Mask]:
+def _gold_masks_of(value: Any, label: str | None) -> list[Mask | Code]:
     holders = [value, *(value.get(key) for key in _MASK_KEYS)] if isinstance(value, dict) else []
-    rle = next((holder for holder in holders if isinstance(holder, dict) and "counts" in holder), None)
-    return masks_of(value) if rle is None else [Mask([], rle)]
+    code = next((holder for holder in holders if isinstance(holder, dict) and "counts" in holder), None)
+    return [*_masks_of(value)] if code is None else [code]
 
 
 @dataclass(eq=False, kw_only=True)
@@ -104,16 +93,16 @@ class MaskReward(GroundingReward[Mask, Code]):
         masks = gold_items(gold, _gold_masks_of, 'masks like [{"polygon": [[x, y], ...]}]')
         if not masks:
             return []
-        sizes = {_rle_size(mask.rle) for mask in masks if mask.rle is not None} | ({row_size(row)} - {None})
+        sizes = {_rle_size(mask) for mask in masks if isinstance(mask, dict)} | ({row_size(row)} - {None})
         size = next(iter(sizes), None)
         if size is None:
             raise Unscorable("a polygon is drawn on its image, and the row has none")
         if len(sizes) > 1:
             raise Unscorable(f"the gold's run-length codes and the row's image are of several sizes: {sizes}")
-        if not all(np.isfinite(polygon).all() for mask in masks for polygon in mask.polygons):
+        if not all(np.isfinite(polygon).all() for mask in masks if isinstance(mask, list) for polygon in mask):
             raise Unscorable("the gold holds a corner that is not finite")
         scale = frame_scale(self.gold_frame, "pixel", size)
-        codes = [_encode(mask.polygons, scale, size) if mask.rle is None else _checked(mask.rle) for mask in masks]
+        codes = [_checked(mask) if isinstance(mask, dict) else _encode(mask, scale, size) for mask in masks]
         if not all(_coco().area(code) for code in codes):
             raise Unscorable("the gold holds a mask that covers no pixel")
         return codes
@@ -126,16 +115,16 @@ class MaskReward(GroundingReward[Mask, Code]):
         overlap = np.zeros((len(answer), len(gold)))
         left = MAX_CORNERS
         for row, mask in zip(overlap, answer, strict=True):
-            left -= sum(len(polygon) // 2 for polygon in mask.polygons)
+            left -= sum(len(polygon) // 2 for polygon in mask)
             if left < 0:
                 break
-            if np.isfinite(np.hstack(mask.polygons)).all():
-                drawn = _encode(mask.polygons, scale, (width, height))
+            if np.isfinite(np.hstack(mask)).all():
+                drawn = _encode(mask, scale, (width, height))
                 row[:] = _coco().iou([drawn], gold, [False] * len(gold))
         return matched_share(overlap, self.threshold)
 
 
-def _encode(polygons: list[Polygon], scale: FloatArray, size: tuple[int, int]) -> Code:
+def _encode(polygons: Mask, scale: FloatArray, size: tuple[int, int]) -> Code:
     """Draw polygons on an image of a size (width, height) and return COCO's run-length code."""
     width, height = size
     # The rasteriser walks the outline pixel by pixel: a corner at 1e300 would take all memory.

@@ -6,6 +6,7 @@ from scipy.optimize import linear_sum_assignment
 
 from trl_onevision.rewards.frames import FloatArray
 from trl_onevision.rewards.json_text import normalized
+from trl_onevision.rewards.places import Place
 
 
 def match(similarity: FloatArray) -> FloatArray:
@@ -29,13 +30,13 @@ def matched_share(similarity: FloatArray, threshold: float | None = None) -> flo
     return float(match(similarity).sum() / max(similarity.shape))
 
 
-def label_mask(answers: list[str | None], golds: list[str | None]) -> NDArray[np.bool_]:
+def label_mask(answers: list[Place], golds: list[Place]) -> NDArray[np.bool_]:
     """Which answers may stand for which golds by their label; a gold without a label takes any.
 
-    >>> label_mask(["Cat", None], ["cat", "dog", None])
+    >>> label_mask([Place((), "Cat"), Place(())], [Place((), "cat"), Place((), "dog"), Place(())])
     array([[ True, False,  True],
            [False, False,  True]])
     """
-    wanted = [normalized(gold) for gold in golds]
-    allowed = [[gold is None or gold == stated for gold in wanted] for stated in map(normalized, answers)]
+    given, wanted = ([normalized(place.label) for place in places] for places in (answers, golds))
+    allowed = [[gold is None or gold == label for gold in wanted] for label in given]
     return np.array(allowed, dtype=bool).reshape(len(answers), len(golds))

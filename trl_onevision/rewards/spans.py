@@ -2,21 +2,18 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from trl_onevision.rewards.boxes import box_iou
-from trl_onevision.rewards.coordinates import read_items
 from trl_onevision.rewards.frames import FloatArray, TimeFrame, frame_scale
 from trl_onevision.rewards.grounding import GroundingReward, gold_items
-from trl_onevision.rewards.json_text import held, number
+from trl_onevision.rewards.json_text import number
 from trl_onevision.rewards.pairing import matched_share
+from trl_onevision.rewards.places import Kind, Numbers, Place
 from trl_onevision.rewards.rows import Share, Unscorable
-
-_SPAN_KEYS = ("span", "segment", "timestamp", "timestamps", "time")
-_END_KEYS = (("start", "end"), ("start_time", "end_time"), ("begin", "end"), ("from", "to"))
 
 # 12.5, 12.5s, 1:05, 01:02:03.5, 1 minute 20 seconds, 1分20秒
 _UNITS = (r"h(?:ours?|rs?)?|小时", r"m(?:in(?:ute)?s?)?|分钟?", r"s(?:ec(?:ond)?s?)?|秒钟?")
@@ -43,58 +40,23 @@ _CLOCK = re.compile(_TIME, re.IGNORECASE)
 _PART = re.compile(rf"({_NUMBER})\s?(?:({_UNITS[0]})|({_UNITS[1]}))?", re.IGNORECASE)
 
 
-class Span(NamedTuple):
-    """A start and an end as written."""
-
-    start: float
-    end: float
-
-
-def read_spans(text: str) -> list[Span]:
-    """Read the spans of an answer, in the order written: from JSON if it holds any, else from the text.
-
-    >>> read_spans('{"start": 3, "end": "1:04.5"}')
-    [Span(start=3.0, end=64.5)]
-    >>> read_spans("From 3.5s to 7 seconds, then 00:10 - 00:12, not 1 to 2")
-    [Span(start=3.5, end=7.0), Span(start=10.0, end=12.0)]
-    >>> read_spans("It starts at 12.5s and ends at 1 minute 20 s") == read_spans("12.5秒到1分20秒")
-    True
-
-    A time is a number, of seconds or with its units, or a clock time, `m:ss` or `h:mm:ss`. In JSON a span is a pair of
-    times, a text such as "3s - 7s", or an object that holds it under `span`, `segment`, `timestamp`, `timestamps`,
-    `time`, or under `start`, `end` and their like. What the text denies, or offers as one or another, is no answer,
-    and neither is "10 - 20 - 30". In "10 to 20 minutes" both are minutes. At most 1000 spans are read.
-    """
-    return read_items(text, spans_of, _TEXT_SPAN, _matched)
-
-
-def _matched(match: re.Match[str]) -> list[Span]:
+def _matched(match: re.Match[str]) -> list[Numbers]:
+    """The spans of a text; of "10 - 20 - 30" none."""
     times = [match["start"], match["end"], *_CLOCK.findall(match["more"])]
     if match["other"] or len(times) % 2:
         return []
     return [_between(*pair) for pair in zip(times[::2], times[1::2], strict=True)]
 
 
-def _between(start: str, end: str) -> Span:
+def _between(start: str, end: str) -> Numbers:
     unit = end.lstrip("0123456789. ")
     if unit.isalpha() and not start.strip("0123456789."):  # "10 to 20 minutes"
         start += unit
-    return Span(_seconds(start), _seconds(end))
+    return _seconds(start), _seconds(end)
 
 
-def spans_of(value: Any, label: str | None = None) -> list[Span]:
-    """Read one JSON value as a span; an empty list if it is none. Spans have no labels.
-
-    >>> spans_of([1, "0:02"]), spans_of("3s to 7s"), spans_of("at 3s")
-    ([Span(start=1.0, end=2.0)], [Span(start=3.0, end=7.0)], [])
-    """
-    if not isinstance(value, dict):
-        return list(filter(None, [_span(value)]))
-    by_name = (_span([value.get(start), value.get(end)]) for start, end in _END_KEYS)
-    return held(value, _SPAN_KEYS, _span) or list(filter(None, by_name))[:1]
-
-
-def _span(value: Any) -> Span | None:
+def _span(value: Any) -> Numbers | None:
+    """A pair of times, or a text such as "3s - 7s"."""
     if isinstance(value, str):
         whole = _TEXT_SPAN.fullmatch(value.strip())
         spans = _matched(whole) if whole else []
@@ -102,7 +64,7 @@ def _span(value: Any) -> Span | None:
     if not isinstance(value, list) or len(value) != 2:
         return None
     start, end = map(_time, value)
-    return None if start is None or end is None else Span(start, end)
+    return None if start is None or end is None else (start, end)
 
 
 def _time(value: Any) -> float | None:
@@ -119,6 +81,15 @@ def _seconds(time: str) -> float:
     return sum(float(amount) * (3600 if hours else 60 if minutes else 1) for amount, hours, minutes in read)
 
 
+SPANS = Kind(
+    one=_span,
+    keys=("span", "segment", "timestamp", "timestamps", "time"),
+    sides=(("start", "end"), ("start_time", "end_time"), ("begin", "end"), ("from", "to")),
+    pattern=_TEXT_SPAN,
+    matched=_matched,
+)
+
+
 def span_iou(a: ArrayLike, b: ArrayLike) -> FloatArray:
     """Temporal IoU of every span of `a`, (n, 2), with every span of `b`, (m, 2): (n, m), in [0, 1].
 
@@ -132,7 +103,7 @@ def span_iou(a: ArrayLike, b: ArrayLike) -> FloatArray:
 
 
 @dataclass(eq=False, kw_only=True)
-class SpanReward(GroundingReward[Span, Span]):
+class SpanReward(GroundingReward[Place, Place]):
     """Pay the temporal IoU of an answer's spans with the gold's, paired one to one (Temporal-R1, OneThinker).
 
     >>> reward = SpanReward()
@@ -149,16 +120,16 @@ class SpanReward(GroundingReward[Span, Span]):
     """
 
     task_name = "span"
-    read_answer = staticmethod(read_spans)
+    read_answer = staticmethod(SPANS.read)
     columns = ("task", "id", "duration")
     frame: TimeFrame = "second"  # type: ignore[assignment]
     gold_frame: TimeFrame = "second"  # type: ignore[assignment]
     threshold: Share | None = None
     name: str = "span_reward"
 
-    def read_gold(self, gold: Any, row: dict[str, Any]) -> list[Span]:
-        spans = gold_items(gold, spans_of, 'spans like [{"start": 3.5, "end": 7}]')
-        if not all(np.isfinite(span).all() and span.start < span.end for span in spans):
+    def read_gold(self, gold: Any, row: dict[str, Any]) -> list[Place]:
+        spans = gold_items(gold, SPANS.of, 'spans like [{"start": 3.5, "end": 7}]')
+        if not all(np.isfinite((start, end)).all() and start < end for (start, end), *_ in spans):
             raise Unscorable(f"the gold holds a span that is empty or not finite: {spans}")
         return spans
 
@@ -170,9 +141,10 @@ class SpanReward(GroundingReward[Span, Span]):
         duration = number(row.get("duration"))
         return frame_scale(self.frame, self.gold_frame, None if duration is None else (duration, duration))
 
-    def score(self, answer: list[Span], gold: list[Span], scale: FloatArray) -> float:
+    def score(self, answer: list[Place], gold: list[Place], scale: FloatArray) -> float:
         with np.errstate(over="ignore", invalid="ignore"):
-            overlap = span_iou(np.array(answer) * scale, gold)
+            times = np.array([span.numbers for span in answer]) * scale
+            overlap = span_iou(times, [span.numbers for span in gold])
         return matched_share(overlap, self.threshold)
 
 
