@@ -6,13 +6,11 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal, get_args
-
-from PIL import Image
 
 from trl_onevision.answers.choice import LETTERS
 from trl_onevision.answers.words import listed
+from trl_onevision.image_size import image_size
 
 if TYPE_CHECKING:
     from datasets import Features
@@ -220,21 +218,8 @@ def _check_names(row: Mapping[str, Any], purpose: Purpose) -> None:
     fine = originals is None or (isinstance(originals, list) and len(originals) == len(images))
     require(fine, "originals", "not one an image", originals, "as many as images, or null")
     for column, image in [("images", image) for image in images] + [("originals", o) for o in originals or []]:
-        require(image_size(image), column, "not an image", image, "a PIL image, bytes, or {'bytes': …, 'path': …}")
-
-
-def image_size(image: Any) -> tuple[int, int] | None:
-    """Width and height of a stored image, from its header alone; `None` for what is no image."""
-    if isinstance(image, Image.Image):
-        return image.size
-    data = image.get("bytes") if isinstance(image, Mapping) else image
-    if not isinstance(data, bytes):
-        return None
-    try:
-        with Image.open(BytesIO(data)) as opened:
-            return opened.size
-    except Exception:  # on rubbish Pillow raises anything, and on a bomb an error of its own
-        return None
+        stored = image.get("bytes") if isinstance(image, Mapping) else image
+        require(image_size(stored), column, "not an image", image, "a PIL image, bytes, or {'bytes': …, 'path': …}")
 
 
 def _check_prompt(messages: Any, n_images: int) -> None:

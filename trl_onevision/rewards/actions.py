@@ -198,8 +198,7 @@ class ActionReward(GroundingReward[Action, Action]):
     def _hits(self, answer: Place | None, gold: Place, scale: FloatArray) -> bool:
         if answer is None:
             return False
-        with np.errstate(over="ignore", invalid="ignore"):
-            point = np.array([answer.numbers]) * scale
+        point = np.array([answer.numbers]) * scale
         return bool(point_credit(point, as_array([gold]), self.radius, soft=False).item())
 
 

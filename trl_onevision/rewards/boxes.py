@@ -26,11 +26,10 @@ def to_xyxy(boxes: ArrayLike, box_format: BoxFormat = "xyxy") -> FloatArray:
     """
     values = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     first, second = values[:, :2], values[:, 2:]
-    with np.errstate(over="ignore", invalid="ignore"):
-        if box_format == "xywh":
-            return np.hstack([first, first + second])
-        if box_format == "cxcywh":
-            return np.hstack([first - second / 2, first + second / 2])
+    if box_format == "xywh":
+        return np.hstack([first, first + second])
+    if box_format == "cxcywh":
+        return np.hstack([first - second / 2, first + second / 2])
     return values[:, [1, 0, 3, 2]] if box_format == "yxyx" else values
 
 
@@ -108,8 +107,7 @@ class _BoxReward(GroundingReward[Place, Place]):
         return boxes
 
     def corners(self, answer: list[Place], scale: FloatArray) -> FloatArray:
-        with np.errstate(over="ignore", invalid="ignore"):
-            return to_xyxy(as_array(answer), self.box_format) * np.tile(scale, 2)
+        return to_xyxy(as_array(answer), self.box_format) * np.tile(scale, 2)
 
     def allowed(self, answer: list[Place], gold: list[Place]) -> NDArray[np.bool_] | bool:
         return not self.labels or label_mask(answer, gold)

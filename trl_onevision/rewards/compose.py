@@ -8,13 +8,12 @@ composed: TRL awaits those itself.
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from trl_onevision.rewards.accuracy import accuracy_reward
 from trl_onevision.rewards.format import format_reward
-
-Reward = Callable[..., Sequence[float | None]]
+from trl_onevision.rewards.rows import Reward
 
 
 class _Composed:

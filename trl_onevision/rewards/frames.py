@@ -1,12 +1,11 @@
 """Frames: what the numbers of an answer and of a gold mean, and the factors between them."""
 
-import io
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from trl_onevision.image_size import image_size
 from trl_onevision.rewards.rows import Unscorable
 
 FloatArray = NDArray[np.float64]
@@ -38,25 +37,13 @@ def frame_scale(frame: str, gold_frame: str, size: tuple[float, float] | None) -
 
 
 def row_size(row: dict[str, Any]) -> tuple[int, int] | None:
-    """Width and height of a row's first image, from its column `images` or `image`.
+    """Width and height of a row's first image, from its column `images` or `image`; `None` where there is none.
 
-    >>> row_size({"images": [Image.new("RGB", (640, 480))]})
-    (640, 480)
-    >>> row_size({"images": []}) is None
-    True
-
-    An image is as TRL hands it over: PIL, or a dict with `bytes` or `path`, of which the header alone is decoded. One
-    that cannot be read has no size.
+    >>> from PIL import Image
+    >>> row_size({"images": [Image.new("RGB", (640, 480))]}), row_size({"images": []})
+    ((640, 480), None)
     """
     image = row.get("image") if row.get("images") is None else row["images"]
     if isinstance(image, list | tuple):
         image = image[0] if image else None
-    if isinstance(image, Image.Image):
-        return image.size
-    if not isinstance(image, dict):
-        return None
-    try:
-        with Image.open(io.BytesIO(image["bytes"]) if image.get("bytes") else image["path"]) as opened:
-            return opened.size
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, Image.DecompressionBombError):
-        return None
+    return image_size(image)

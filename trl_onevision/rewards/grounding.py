@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
+import numpy as np
+
 from trl_onevision.answers.extract import answer_block
 from trl_onevision.rewards.frames import FloatArray, Frame, frame_scale, row_size
 from trl_onevision.rewards.json_text import Item, collect, fenced, read_json
@@ -71,7 +73,8 @@ class GroundingReward(NamedReward, Generic[Answer, Gold]):
             gold, scale = reference
             if not gold:
                 return float(not answer and says_none(text))
-            return self.score(answer, gold, scale) if answer else 0.0
+            with np.errstate(over="ignore", invalid="ignore"):  # an answer may hold any number
+                return self.score(answer, gold, scale) if answer else 0.0
 
         rewards = score_rows(self.__name__, score, completion=completions, solution=solution, **columns)
         if log_metric is not None and unread:

@@ -8,7 +8,6 @@ What is judged is untrusted: it is quoted as a JSON string, cut to a length, and
 
 import asyncio
 import json
-from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from string import Template
 from typing import Any
@@ -20,6 +19,7 @@ from trl_onevision.rewards.rows import (
     LogMetric,
     NamedReward,
     Positive,
+    Reward,
     Unscorable,
     question,
     score_rows,
@@ -46,7 +46,6 @@ Reply with JSON only: {"score": n}, where n is how many of the facts the solutio
 
 MAX_CHARACTERS = 20_000  # of each text in a request
 
-Rule = Callable[..., list[float | None]]
 _Open = tuple[str, float]  # a request that the judge has to answer, and the highest score it may give
 
 
@@ -125,7 +124,7 @@ class JudgeReward(_JudgedReward):
     failed: its failure never costs the model. `log_metric` gets the shares of rows left to the judge and failed.
     """
 
-    rule: Rule | None = None
+    rule: Reward | None = None
     judge_zeros: bool = False
     whole: bool = False
     max_score: Positive = 1.0

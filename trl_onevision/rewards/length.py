@@ -10,22 +10,20 @@ process sees a part of a group, the statistics are that part's.
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from trl_onevision.rewards.accuracy import AccuracyReward
 from trl_onevision.rewards.json_text import number
-from trl_onevision.rewards.rows import NamedReward, Unscorable, score_rows
-
-Accuracy = Callable[..., Sequence[float | None]]
+from trl_onevision.rewards.rows import NamedReward, Reward, Unscorable, score_rows
 
 
 @dataclass(eq=False, kw_only=True)
 class _GroupReward(NamedReward):
     """What the rewards that look at a group share: right completions by `accuracy`, and `pay` for each group."""
 
-    accuracy: Accuracy = field(default_factory=AccuracyReward)
+    accuracy: Reward = field(default_factory=AccuracyReward)
 
     def __call__(
         self,

@@ -128,8 +128,7 @@ def _encode(polygons: Mask, scale: FloatArray, size: tuple[int, int]) -> Code:
     """Draw polygons on an image of a size (width, height) and return COCO's run-length code."""
     width, height = size
     # The rasteriser walks the outline pixel by pixel: a corner at 1e300 would take all memory.
-    with np.errstate(over="ignore"):
-        flat = [np.clip(np.reshape(polygon, (-1, 2)) * scale, 0, size).ravel().tolist() for polygon in polygons]
+    flat = [np.clip(np.reshape(polygon, (-1, 2)) * scale, 0, size).ravel().tolist() for polygon in polygons]
     coco = _coco()
     code: Code = coco.merge(coco.frPyObjects(flat, height, width))
     return code

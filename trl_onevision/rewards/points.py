@@ -53,8 +53,7 @@ class PointReward(GroundingReward[Place, Place]):
         return bool(gold) and bool(_is_point(as_array(read_places(gold))).all())
 
     def score(self, answer: list[Place], gold: list[Place], scale: FloatArray) -> float:
-        with np.errstate(over="ignore"):
-            points = np.array([point.numbers for point in answer]) * scale
+        points = np.array([point.numbers for point in answer]) * scale
         credit = point_credit(points, as_array(gold), self.radius, self.soft)
         if self.labels:
             credit = credit * label_mask(answer, gold)
@@ -73,9 +72,8 @@ def point_credit(points: FloatArray, places: FloatArray, radius: float, soft: bo
     """
     xy = points[:, None]
     inside = ((xy >= places[:, :2]) & (xy <= places[:, 2:])).all(-1)
-    with np.errstate(over="ignore", invalid="ignore"):
-        distance = np.nan_to_num(np.linalg.norm(xy - places[:, :2], axis=-1), nan=np.inf)
-        near = np.clip(1 - distance / radius, 0, 1) if soft else distance <= radius
+    distance = np.nan_to_num(np.linalg.norm(xy - places[:, :2], axis=-1), nan=np.inf)
+    near = np.clip(1 - distance / radius, 0, 1) if soft else distance <= radius
     return np.where(_is_point(places), near, inside).astype(np.float64)
 
 

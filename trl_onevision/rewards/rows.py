@@ -2,13 +2,14 @@
 
 import logging
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 logger = logging.getLogger(__name__)
 
 LogMetric = Callable[[str, float], None]
+Reward = Callable[..., Sequence[float | None]]  # any reward as TRL takes them: this package's, TRL's, your own
 # Options that are checked when a reward is made: what they may be, in words and as a test
 Positive = Annotated[float, "a number above 0", lambda value: value > 0]
 NotNegative = Annotated[float, "a number of at least 0", lambda value: value >= 0]

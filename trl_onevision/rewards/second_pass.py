@@ -20,7 +20,7 @@ from trl_onevision.answers.extract import answer_text, answers, full_text
 from trl_onevision.answers.markup import normalize
 from trl_onevision.rewards.accuracy import AccuracyReward
 from trl_onevision.rewards.length import groups
-from trl_onevision.rewards.rows import NamedReward, question, score_rows, warn_once
+from trl_onevision.rewards.rows import NamedReward, Reward, question, score_rows, warn_once
 
 CAPTION_PROMPT = (
     "A picture is described below. Answer the question from the description alone, in <answer> </answer> tags.\n"
@@ -31,7 +31,6 @@ _STATES = re.compile(r"<answer>|\\(?:boxed|fbox)", re.IGNORECASE)  # closed or n
 
 Conversation = list[dict[str, Any]]
 Ask = Callable[..., list[str | None]]
-Accuracy = Callable[..., Sequence[float | None]]
 
 
 @dataclass(eq=False, kw_only=True)
@@ -74,7 +73,7 @@ class CaptionAnswerReward(AskingReward):
 
     tag: str = "info"
     prompt: str = CAPTION_PROMPT
-    accuracy: Accuracy = field(default_factory=AccuracyReward)
+    accuracy: Reward = field(default_factory=AccuracyReward)
     name: str = "caption_answer_reward"
 
     def __call__(
@@ -198,7 +197,7 @@ class BlindReward(AskingReward):
     the share of prompts that are answered without the image. `None` where `accuracy` gives `None`.
     """
 
-    accuracy: Accuracy = field(default_factory=AccuracyReward)
+    accuracy: Reward = field(default_factory=AccuracyReward)
     name: str = "blind_reward"
 
     def __call__(

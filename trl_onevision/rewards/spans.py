@@ -142,10 +142,8 @@ class SpanReward(GroundingReward[Place, Place]):
         return frame_scale(self.frame, self.gold_frame, None if duration is None else (duration, duration))
 
     def score(self, answer: list[Place], gold: list[Place], scale: FloatArray) -> float:
-        with np.errstate(over="ignore", invalid="ignore"):
-            times = np.array([span.numbers for span in answer]) * scale
-            overlap = span_iou(times, [span.numbers for span in gold])
-        return matched_share(overlap, self.threshold)
+        times = np.array([span.numbers for span in answer]) * scale
+        return matched_share(span_iou(times, [span.numbers for span in gold]), self.threshold)
 
 
 span_reward = SpanReward()

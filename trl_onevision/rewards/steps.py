@@ -5,13 +5,13 @@ Alone among the rewards these two read the reasoning: that is what they are for.
 
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from trl_onevision.answers.extract import answer_text, full_text
 from trl_onevision.rewards.accuracy import AccuracyReward
-from trl_onevision.rewards.rows import NamedReward, Unscorable, score_rows
+from trl_onevision.rewards.rows import NamedReward, Reward, Unscorable, score_rows
 
 Mode = Literal["paper", "code"]
 
@@ -52,7 +52,7 @@ class StepAccuracyReward(NamedReward):
 
     mode: Mode = "paper"
     alpha: float = 0.1
-    accuracy: Callable[..., Sequence[float | None]] = field(default_factory=AccuracyReward)
+    accuracy: Reward = field(default_factory=AccuracyReward)
     name: str = "step_accuracy_reward"
 
     def __call__(

@@ -8,8 +8,8 @@ from typing import Any
 
 from trl_onevision.rewards.accuracy import AccuracyReward
 from trl_onevision.rewards.length import groups
-from trl_onevision.rewards.rows import take
-from trl_onevision.rewards.second_pass import Accuracy, Ask, AskingReward, Conversation, moved
+from trl_onevision.rewards.rows import Reward, take
+from trl_onevision.rewards.second_pass import Ask, AskingReward, Conversation, moved
 
 _TIME = re.compile(r"<\d+(?:\.\d+)? seconds>\s*")  # what stands before a frame
 
@@ -44,7 +44,7 @@ class TemporalReward(AskingReward):
     ratio: float = 0.8
     share: float = 0.5
     above: float = 0.1
-    accuracy: Accuracy = field(default_factory=AccuracyReward)
+    accuracy: Reward = field(default_factory=AccuracyReward)
     name: str = "temporal_reward"
 
     def __call__(
