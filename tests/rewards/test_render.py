@@ -381,6 +381,16 @@ def test_hostile_text_costs_what_its_length_says(unit, linear):
         assert linear(lambda body, head=head: score(head + body), unit * (400_000 // len(unit))) == 0
 
 
+def test_long_numbers_and_transforms_over_many_shapes_cost_what_their_length_says(linear):
+    """A width of 49,000 digits took a minute and a half to be no width."""
+    assert linear(lambda digits: score(f'<svg viewBox="0 0 9 9" width="{digits}x"/>'), "1" * 49_000) == 0
+
+    def moved(body):
+        return score(f'<svg viewBox="0 0 9 9"><g transform="{body}">{"<rect/>" * (len(body) // 20)}</g></svg>')
+
+    assert linear(moved, "a 1 " * 7_000) == 0
+
+
 def test_drawings_of_any_shape_lie_on_one_square():
     for box in ("0 0 100 10", "0 0 10 100"):
         png = render(read_drawing(f'<svg viewBox="{box}"><rect width="100" height="100" fill="black"/></svg>'))

@@ -36,7 +36,8 @@ _SHAPES = {
     "text": ("x", "y"),
 }
 _CONTAINERS = ("svg", "g", "defs", "title", "desc", "tspan", "linearGradient", "radialGradient", "stop")
-_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,3})?")
+_NUMBER = re.compile(r"[-+]?(?:\d++\.?\d*+|\.\d++)(?:[eE][-+]?\d{1,3})?")
+_MOVE = re.compile(rf"[a-zA-Z]+|{_NUMBER.pattern}")
 _LENGTH = re.compile(rf"\s*({_NUMBER.pattern})\s*(?:px)?\s*")
 _HIDDEN = {"display": ("none",), "visibility": ("hidden", "collapse")}
 _FAINT = 0.05  # an opacity below which nobody sees what is painted
@@ -156,7 +157,7 @@ def _style(named: dict[str, str], inherited: dict[str, str]) -> dict[str, str]:
     named = named | {key.strip(): value.strip() for key, _, value in declared if value}
     style = inherited | {key: value for key, value in named.items() if key in ("fill", "stroke")}
     if "transform" in named:
-        style["transform"] = f"{inherited.get('transform', '')} {named['transform']}"
+        style["transform"] = " ".join([inherited.get("transform", ""), *_MOVE.findall(named["transform"])])
     faint = _NUMBER.match(named.get("opacity", "1"))
     hidden = any(named.get(key, "").strip() in values for key, values in _HIDDEN.items())
     if hidden or (faint and float(faint[0]) < _FAINT):
@@ -170,9 +171,8 @@ def _svg_part(element: ElementTree.Element, style: dict[str, str], side: float) 
     if not all(map(math.isfinite, places)):
         raise Refused(f"<{tag}> lies beyond all numbers")
     words = " ".join("".join(element.itertext()).split()) if tag == "text" else ""
-    moved = tuple(re.findall(rf"[a-zA-Z]+|{_NUMBER.pattern}", style.get("transform", "")))
     colours = _colour(style.get("fill", "black")), _colour(style.get("stroke", "none"))
-    return tag, *colours, tuple(map(round, places)), words, moved
+    return tag, *colours, tuple(map(round, places)), words, style.get("transform", "")
 
 
 def _colour(value: str) -> Any:
