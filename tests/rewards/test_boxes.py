@@ -231,7 +231,15 @@ def test_iou_is_symmetric_bounded_and_one_on_itself(a, b):
 
 
 @pytest.mark.parametrize(
-    "box", [(10, 10, 0, 0), (5, 5, 5, 5), (0, 0, math.inf, 10), (math.nan, 0, 10, 10), (0, 0, 1e308, 1e308)]
+    "box",
+    [
+        (10, 10, 0, 0),
+        (5, 5, 5, 5),
+        (0, 0, math.inf, 10),
+        (math.nan, 0, 10, 10),
+        (0, 0, 1e308, 1e308),
+        (0, 0, 5e-324, 1e-9),
+    ],
 )
 def test_a_box_without_an_inside_overlaps_nothing(box):
     assert box_iou([box], [(0, 0, 10, 10)]) == 0

@@ -42,8 +42,7 @@ def box_iou(a: ArrayLike, b: ArrayLike) -> FloatArray:
     `a` is (n, 4), `b` is (m, 4), both corners; the result is (n, m), in [0, 1]. Coordinates are continuous: a box from
     0 to 10 is 10 wide. A box that is inverted, empty, infinite or NaN overlaps nothing.
     """
-    overlap, union, _ = _overlap_union_hull(a, b)
-    return _ratio(overlap, union)
+    return _iou_and_cover(a, b)[0]
 
 
 def box_giou(a: ArrayLike, b: ArrayLike) -> FloatArray:
@@ -55,20 +54,20 @@ def box_giou(a: ArrayLike, b: ArrayLike) -> FloatArray:
     Shapes as in `box_iou`; the result is in [-1, 1]: IoU less the share of the common hull that neither box covers.
     A box that is inverted, empty, infinite or NaN gets -1.
     """
-    overlap, union, hull = _overlap_union_hull(a, b)
-    covered = _ratio(union, hull)
-    return np.where(covered > 0, _ratio(overlap, union) + covered - 1, -1.0)
+    iou, covered = _iou_and_cover(a, b)
+    return iou + covered - 1
 
 
-def _overlap_union_hull(a: ArrayLike, b: ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _iou_and_cover(a: ArrayLike, b: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """IoU, and the share of the common hull that two boxes cover: both 0 where one of them has no inside."""
     a, b = to_xyxy(a), to_xyxy(b)
     proper = is_proper(a)[:, None] & is_proper(b)
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
         low, high = a[:, None, :2], a[:, None, 2:]
         overlap = np.clip(np.minimum(high, b[:, 2:]) - np.maximum(low, b[:, :2]), 0, None).prod(-1)
         hull = (np.maximum(high, b[:, 2:]) - np.minimum(low, b[:, :2])).prod(-1)
         union = _areas(a)[:, None] + _areas(b) - overlap
-    return np.where(proper, overlap, 0.0), np.where(proper, union, 0.0), np.where(proper, hull, 0.0)
+        return np.where(proper, overlap / union, 0.0), np.where(proper, union / hull, 0.0)
 
 
 def is_proper(boxes: FloatArray) -> NDArray[np.bool_]:
@@ -77,18 +76,14 @@ def is_proper(boxes: FloatArray) -> NDArray[np.bool_]:
     >>> is_proper(np.array([[0, 0, 1, 1], [1, 1, 0, 0], [0, 0, 0, 1], [0, 0, np.inf, 1]]))
     array([ True, False, False, False])
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.isfinite(_areas(boxes)) & (boxes[:, 2:] > boxes[:, :2]).all(-1)
+    with np.errstate(all="ignore"):
+        areas = _areas(boxes)  # 0 of a box as thin as no float can be
+        return np.isfinite(areas) & (areas > 0) & (boxes[:, 2:] > boxes[:, :2]).all(-1)
 
 
 def _areas(boxes: FloatArray) -> FloatArray:
     areas: FloatArray = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
     return areas
-
-
-def _ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
-    ratio: FloatArray = np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
-    return ratio
 
 
 @dataclass(eq=False, kw_only=True)

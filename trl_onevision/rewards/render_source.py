@@ -38,7 +38,7 @@ _SHAPES = {
 _CONTAINERS = ("svg", "g", "defs", "title", "desc", "tspan", "linearGradient", "radialGradient", "stop")
 _NUMBER = re.compile(r"[-+]?(?:\d++\.?\d*+|\.\d++)(?:[eE][-+]?\d{1,3})?")
 _MOVE = re.compile(rf"[a-zA-Z]+|{_NUMBER.pattern}")
-_LENGTH = re.compile(rf"\s*({_NUMBER.pattern})\s*(?:px)?\s*")
+_LENGTH = re.compile(rf"\s*+({_NUMBER.pattern})\s*+(?:px)?\s*+")
 _HIDDEN = {"display": ("none",), "visibility": ("hidden", "collapse")}
 _FAINT = 0.05  # an opacity below which nobody sees what is painted
 

@@ -201,7 +201,7 @@ def key_step_spans(text: str, key_steps: Sequence[Sequence[str] | str]) -> list[
 
 
 def _pattern(wording: str) -> re.Pattern[str] | None:
-    """A wording as words and numbers of its own, in any case and spacing: "2" is not in "12", "2.5" or "x2"."""
+    """A wording as words and numbers of its own, in any case and spacing: "2" is not in "12", "2.5", "x2" or "2/3"."""
     parts = _PART.findall(wording)
     if not parts:
         return None
@@ -211,7 +211,7 @@ def _pattern(wording: str) -> re.Pattern[str] | None:
         between = r"\s*" if before in _OPERATORS or part in _OPERATORS else r"\s+"
         wanted += between + re.escape(part)
     left = r"(?<!\w)(?<!\d[.,])" if parts[0][0].isalnum() else ""
-    right = r"(?!\w|[.,]\d)" if parts[-1][-1].isalnum() else ""
+    right = r"(?!\w|[.,]\d|\s?[/^]\s?\w)" if parts[-1][-1].isalnum() else ""
     return re.compile(left + wanted + right, re.IGNORECASE)
 
 

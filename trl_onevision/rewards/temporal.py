@@ -99,20 +99,17 @@ def with_shuffled_frames(prompt: Any, seed: str) -> Conversation | None:
     ['<0.0 seconds>', 'b', '<0.5 seconds>', 'a']
     """
     messages = [] if isinstance(prompt, str) else [dict(message) for message in prompt]
+    places: list[tuple[list[Any], int]] = []
     for message in messages:
         if isinstance(message.get("content"), list):
-            message["content"] = list(message["content"])
-    places = [
-        (blocks, place)
-        for blocks in (message["content"] for message in messages if isinstance(message.get("content"), list))
-        for place in range(1, len(blocks))
-        if blocks[place].get("image") is not None and _TIME.fullmatch(blocks[place - 1].get("text") or "")
-    ]
+            blocks = message["content"] = list(message["content"])
+            timed = [False, *(_TIME.fullmatch(block.get("text") or "") for block in blocks)]
+            places += [(blocks, at) for at, block in enumerate(blocks) if timed[at] and block.get("image") is not None]
     if len(places) < 2:
         return None
-    frames = [blocks[place] for blocks, place in places]
-    for (blocks, place), source in zip(places, moved(len(frames), seed), strict=True):
-        blocks[place] = frames[source]
+    frames = [blocks[at] for blocks, at in places]
+    for (blocks, at), source in zip(places, moved(len(frames), seed), strict=True):
+        blocks[at] = frames[source]
     return messages
 
 
