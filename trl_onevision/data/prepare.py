@@ -33,7 +33,15 @@ from trl_onevision.data.schema import Purpose, RowError, few
 from trl_onevision.data.sources import RawRow, SourceError, open_source
 from trl_onevision.data.spans import SpanFrame
 from trl_onevision.data.videos import Sampling
-from trl_onevision.data.writer import OutputExists, ShardWriter, output_folder, publish, refuse_used
+from trl_onevision.data.writer import (
+    OutputExists,
+    ShardWriter,
+    output_folder,
+    publish,
+    refuse_used,
+    rows_table,
+    stored,
+)
 from trl_onevision.json_file import write_json
 
 RECORD = "prepare.json"
@@ -219,7 +227,7 @@ class _Run:
             record = {"read": 0, "kept": 0, "dropped": {}, "shards": 0, "rejected_bytes": 0}
             self._make_room(work)
         self.summary = Summary.of(record)
-        self.writer = ShardWriter(self.folder, description["purpose"], first_shard=record["shards"])
+        self.writer = ShardWriter(self.folder / "data", rows_table(description["purpose"]), record["shards"])
         # Half a surrogate pair has no UTF-8; with a backslash it is JSON's own way to write it.
         self.rejected = (self.folder / REJECTED).open("a", encoding="utf-8", errors="backslashreplace")
         os.truncate(self.rejected.name, record["rejected_bytes"])
@@ -272,7 +280,7 @@ class _Run:
                 raise row
             self._reject(raw, row)
         else:
-            self.writer.write(row)
+            self.writer.write(*stored(row, self.description["purpose"]))
             self.summary.kept += 1
         self.summary.read += 1
         if self.writer.shards > shards:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
 from trl_onevision.data.images import decode_image, encode_image
-from trl_onevision.data.schema import Purpose, blocks, features, few, validate_row
+from trl_onevision.data.schema import COLUMNS, Purpose, blocks, features, few, validate_row
+
+T = TypeVar("T")
 
 SHARD_BYTES = 256 * 2**20
 SHARD_ROWS = 5_000
@@ -53,10 +56,10 @@ def write_dataset(
     refuse_used(output)
     work = output.with_name(f"{output.name}.{os.getpid()}.partial")  # beside it, so that the rename is atomic
     try:
-        with ShardWriter(work, purpose) as writer:
+        with ShardWriter(work / "data", rows_table(purpose)) as writer:
             for row in rows:
                 validate_row(row, purpose)
-                writer.write(row)
+                writer.write(*stored(row, purpose))
         return publish(work, output, split)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -90,27 +93,25 @@ def refuse_used(output: Path) -> None:
     )
 
 
-class ShardWriter:
-    """Writes rows to numbered shards in `work/data`; a shard counts once it is closed.
+class ShardWriter(Generic[T]):
+    """Writes items to numbered shards in a folder, as the tables that `table` makes of them; it counts closed shards.
 
-    Until `publish` they are named `*.part`: no reader of parquet takes them for data. `first_shard` is where a run
+    Until `name_shards` they are named `*.part`: no reader of parquet takes them for data. `first_shard` is where a run
     that goes on starts counting; shards that it has closed since it last said so are written again.
     """
 
-    def __init__(self, work: Path, purpose: Purpose, first_shard: int = 0) -> None:
-        self.folder, self.shards = work / "data", first_shard
-        self.folder.mkdir(parents=True, exist_ok=True)
-        kept = [shard for index, shard in _closed(self.folder) if index < first_shard]
-        for path in self.folder.iterdir():
+    def __init__(self, folder: Path, table: Callable[[list[T]], pa.Table], first_shard: int = 0) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = [shard for index, shard in _closed(folder) if index < first_shard]
+        for path in folder.iterdir():
             if path not in kept:
                 path.unlink()
-        self._schema: pa.Schema = features(purpose).arrow_schema
-        self._rows: list[dict[str, Any]] = []
-        self._buffered = self.shard_rows = self.shard_bytes = 0
-        self._open = self.folder / "open.part"
+        self.folder, self.shards, self._table = folder, first_shard, table
+        self._items: list[T] = []
+        self._buffered = self._rows = self._bytes = 0
         self._writer: pq.ParquetWriter | None = None
 
-    def __enter__(self) -> ShardWriter:
+    def __enter__(self) -> ShardWriter[T]:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
@@ -119,17 +120,15 @@ class ShardWriter:
         elif self._writer is not None:
             self._writer.close()
 
-    def write(self, row: Mapping[str, Any]) -> None:
-        """Add one row that keeps the contract."""
-        stored = _stored(row, self._schema.names)
-        size = sum(len(image["bytes"]) for image in [*stored["images"], *(stored.get("originals") or [])])
-        self._rows.append(stored)
+    def write(self, item: T, size: int = 0) -> None:
+        """Add one item, whose images have `size` bytes."""
+        self._items.append(item)
         self._buffered += size
-        self.shard_rows += 1
-        self.shard_bytes += size
-        if len(self._rows) >= ROW_GROUP_ROWS or self._buffered >= ROW_GROUP_BYTES:
+        self._rows += 1
+        self._bytes += size
+        if len(self._items) >= ROW_GROUP_ROWS or self._buffered >= ROW_GROUP_BYTES:
             self._flush()
-        if self.shard_rows >= SHARD_ROWS or self.shard_bytes >= SHARD_BYTES:
+        if self._rows >= SHARD_ROWS or self._bytes >= SHARD_BYTES:
             self.close_shard()
 
     def close_shard(self) -> None:
@@ -138,17 +137,18 @@ class ShardWriter:
         if self._writer is None:
             return
         self._writer.close()
-        self._open.rename(self.folder / f"{self.shards:05d}.part")
+        (self.folder / "open.part").rename(self.folder / f"{self.shards:05d}.part")
         self.shards += 1
-        self._writer, self.shard_rows, self.shard_bytes = None, 0, 0
+        self._writer, self._rows, self._bytes = None, 0, 0
 
     def _flush(self) -> None:
-        if not self._rows:
+        if not self._items:
             return
+        table = self._table(self._items)
         if self._writer is None:
-            self._writer = pq.ParquetWriter(self._open, self._schema)
-        self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
-        self._rows, self._buffered = [], 0
+            self._writer = pq.ParquetWriter(self.folder / "open.part", table.schema)
+        self._writer.write_table(table)
+        self._items, self._buffered = [], 0
 
 
 def _closed(folder: Path) -> list[tuple[int, Path]]:
@@ -163,26 +163,37 @@ def publish(work: Path, output: Path, split: str) -> Path:
     Stopped at any point of it, it can be called again.
     """
     refuse_used(output)
-    shards = _closed(work / "data")
-    if not shards:
+    if not name_shards(work / "data", split):
         raise ValueError(f"{output}: no row to write, expected at least one")
-    for index, shard in shards:
-        shard.rename(shard.with_name(f"{split}-{index:05d}-of-{len(shards):05d}.parquet"))
     if output.is_dir():
         output.rmdir()
     work.rename(output)
     return output
 
 
-def _stored(row: Mapping[str, Any], columns: Iterable[str]) -> dict[str, Any]:
-    stored = {column: row.get(column) for column in columns}
+def name_shards(folder: Path, split: str, into: Path | None = None) -> int:
+    """Give the shards of a folder the names that `load_dataset` knows; how many they are."""
+    shards = _closed(folder)
+    for index, shard in shards:
+        shard.rename((into or folder) / f"{split}-{index:05d}-of-{len(shards):05d}.parquet")
+    return len(shards)
+
+
+def rows_table(purpose: Purpose) -> Callable[[list[dict[str, Any]]], pa.Table]:
+    """What makes a table of rows as `stored` leaves them."""
+    return partial(pa.Table.from_pylist, schema=features(purpose).arrow_schema)
+
+
+def stored(row: Mapping[str, Any], purpose: Purpose) -> tuple[dict[str, Any], int]:
+    """A row that keeps the contract as parquet holds it, and the bytes of its images."""
+    held: dict[str, Any] = {column: row.get(column) for column in COLUMNS[purpose]}
     for column in ("images", "originals"):
-        if stored.get(column) is not None:
-            stored[column] = [{"bytes": _image_bytes(image), "path": None} for image in row[column]]
-    stored["prompt"] = structured(row["prompt"], n_images=len(row["images"]))
-    if "completion" in stored:
-        stored["completion"] = structured(row["completion"], n_images=0)
-    return stored
+        if held.get(column) is not None:
+            held[column] = [{"bytes": _image_bytes(image), "path": None} for image in row[column]]
+    held["prompt"] = structured(row["prompt"], n_images=len(row["images"]))
+    if "completion" in held:
+        held["completion"] = structured(row["completion"], n_images=0)
+    return held, sum(len(image["bytes"]) for image in [*held["images"], *(held.get("originals") or [])])
 
 
 def _image_bytes(image: Any) -> bytes:

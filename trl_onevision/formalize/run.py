@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -30,13 +31,13 @@ from trl_onevision.data.convert import Conversion, convert_row
 from trl_onevision.data.prepare import Interrupted, stop_signals
 from trl_onevision.data.schema import RowError
 from trl_onevision.data.sources import RawRow, Source
+from trl_onevision.data.writer import ShardWriter, name_shards
 from trl_onevision.formalize.pipeline import FormalizeError, Pipeline, Plan, Tally
 from trl_onevision.formalize.sheet import Sheet
 from trl_onevision.formalize.stages import Rejected, Row
 from trl_onevision.json_file import write_json
 
 REPLIES = "replies.sqlite"
-SHARD_ROWS = 2_000
 AHEAD = 4  # times the concurrency: rows under way, so that a slow one holds up nobody for long
 T = TypeVar("T")
 
@@ -223,13 +224,9 @@ class Output:
     def __init__(self, folder: Path, models: dict[str, str], prices: Prices) -> None:
         self.folder, self.models, self.prices = folder, models, prices
         self.part = folder / "rows.part"
-        shutil.rmtree(self.part, ignore_errors=True)
-        self.part.mkdir(parents=True)
+        self.writer = ShardWriter(self.part, partial(pa.Table.from_pylist, schema=SCHEMA))
         self.rejected = (folder / "rejected.part").open("w", encoding="utf-8", errors="backslashreplace")
         self.sheet = Sheet()
-        self.pending: list[dict[str, Any]] = []
-        self.writer: pq.ParquetWriter | None = None
-        self.count = 0
 
     def take(self, done: Done) -> None:
         """Write a row, or why it is none."""
@@ -244,9 +241,7 @@ class Output:
             }
             self.rejected.write(json.dumps(line, ensure_ascii=False) + "\n")
             return
-        self.pending.append(self._record(done.row))
-        if len(self.pending) >= 50:
-            self._flush()
+        self.writer.write(self._record(done.row), len(done.row.image))
 
     def _record(self, row: Row) -> dict[str, Any]:
         prompt_tokens, completion_tokens = sum(row.prompt_tokens.values()), sum(row.completion_tokens.values())
@@ -273,22 +268,11 @@ class Output:
             },
         }
 
-    def _flush(self) -> None:
-        if self.writer is None:
-            self.writer = pq.ParquetWriter(self.part / f"part-{self.count // SHARD_ROWS:05d}.parquet", SCHEMA)
-        self.writer.write_table(pa.Table.from_pylist(self.pending, schema=SCHEMA))
-        self.count += len(self.pending)
-        self.pending = []
-        if self.count % SHARD_ROWS == 0:
-            self.writer.close()
-            self.writer = None
-
     def publish(self, summary: dict[str, Any]) -> None:
         """Give everything its name."""
-        if self.pending or self.count == 0:
-            self._flush()
-        if self.writer is not None:
-            self.writer.close()
+        self.writer.close_shard()
+        if not name_shards(self.part, "train"):
+            pq.write_table(SCHEMA.empty_table(), self.part / "train-00000-of-00001.parquet")
         self.rejected.close()
         shutil.rmtree(self.folder / "rows", ignore_errors=True)
         self.part.rename(self.folder / "rows")

@@ -7,18 +7,16 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
 from trl_onevision.console import progress
-from trl_onevision.data.writer import ROW_GROUP_ROWS, SHARD_ROWS
+from trl_onevision.data.writer import ShardWriter, name_shards
 from trl_onevision.engine import Engine
 from trl_onevision.json_file import write_json
 from trl_onevision.select.keep import Order, Rule, control, is_kept, kept
@@ -144,11 +142,11 @@ def select(
             "command with another --keep asks nothing again."
         )
 
-    def table(batch: Sequence[Measured]) -> pa.Table:
+    def table(batch: list[Measured]) -> pa.Table:
         figures = {name: [getattr(row, name) for row in batch] for name in FIGURES}
         return rows.table([row.index for row in batch], figures)
 
-    def table_of_pairs(batch: Sequence[Pair]) -> pa.Table:
+    def table_of_pairs(batch: list[Pair]) -> pa.Table:
         return rows.pairs([row.index for row, _ in batch], [two for _, two in batch])
 
     _write(part / "data", "train", chosen, table)
@@ -170,16 +168,13 @@ def claim(output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
 
 
-def _write(folder: Path, split: str, rows: Sequence[T], table: Callable[[Sequence[T]], pa.Table]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    shards = -(-len(rows) // SHARD_ROWS)
-    for number in range(shards):
-        shard = rows[number * SHARD_ROWS : (number + 1) * SHARD_ROWS]
-        tables = (table(shard[start : start + ROW_GROUP_ROWS]) for start in range(0, len(shard), ROW_GROUP_ROWS))
-        first = next(tables)
-        with pq.ParquetWriter(folder / f"{split}-{number:05d}-of-{shards:05d}.parquet", first.schema) as writer:
-            for one in chain([first], tables):
-                writer.write_table(one)
+def _write(folder: Path, split: str, rows: Sequence[T], table: Callable[[list[T]], pa.Table]) -> None:
+    apart = folder / split
+    with ShardWriter(apart, table) as writer:
+        for row in rows:
+            writer.write(row)
+    name_shards(apart, split, into=folder)
+    apart.rmdir()
 
 
 def _record(row: Measured, kept: bool) -> str:

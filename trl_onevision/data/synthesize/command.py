@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import typer
 from rich.console import Console
 
@@ -24,7 +23,7 @@ from trl_onevision.data.synthesize.pictures import from_folder
 from trl_onevision.data.synthesize.puzzle import Pictures
 from trl_onevision.data.synthesize.scene import picture
 from trl_onevision.data.synthesize.sheet import SHOWN, draw_sheet
-from trl_onevision.data.writer import output_folder, publish, refuse_used, write_dataset
+from trl_onevision.data.writer import ShardWriter, output_folder, publish, refuse_used, write_dataset
 
 FACTS = "facts.jsonl"
 ALONE = 100  # rows up to which no further process is started: that takes as long
@@ -78,10 +77,10 @@ def write_seeds(
 ) -> Path:
     """Write what `synthesize` makes its rows from, for `environments.Synthesize` to draw them while training.
 
-    >>> import tempfile
+    >>> import tempfile, pyarrow.parquet
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = write_seeds("count", f"{folder}/count", number=2, level=3)
-    ...     pq.read_table(path / "data" / "train-00000-of-00001.parquet").to_pylist()
+    ...     pyarrow.parquet.read_table(path / "data").to_pylist()
     [{'task': 'count', 'level': 3, 'seed': 0, 'index': 0}, {'task': 'count', 'level': 3, 'seed': 0, 'index': 1}]
 
     Raises `ValueError` on an unknown task or level, `OutputExists`.
@@ -90,9 +89,9 @@ def write_seeds(
     refuse_used(folder)
     level_of(task, level)
     work = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
-    (work / "data").mkdir(parents=True)
-    rows = [{"task": task, "level": level, "seed": seed, "index": index} for index in range(number)]
-    pq.write_table(pa.Table.from_pylist(rows), work / "data" / "00000.part")
+    with ShardWriter(work / "data", pa.Table.from_pylist) as writer:
+        for index in range(number):
+            writer.write({"task": task, "level": level, "seed": seed, "index": index})
     return publish(work, folder, split)
 
 
