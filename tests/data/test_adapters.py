@@ -1,6 +1,8 @@
 """Every adapter on its fixture: the rows keep the contract, and each gold scores the maximum."""
 
 import json
+from datetime import date
+from decimal import Decimal
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -214,11 +216,11 @@ def test_every_kind_of_place_follows_its_image(task, gold, moved):
     assert place(gold, task) == moved
 
 
-def place(gold, task, **options):
+def place(gold, task, grid=PixelGrid(28, 3136, 20_000), **options):  # noqa: B008 -- it is frozen
     """The gold of a row whose picture, 400x200, is stored as 196x84: x by 0.49, y by 0.42."""
     adapter = ColumnsAdapter.parse("prompt=q,solution=a,task=t,image=i")
     example = {"q": "Where?", "a": gold, "t": task, "i": Image.new("RGB", (400, 200))}
-    return convert_row(example, adapter, Conversion(grid=PixelGrid(28, 3136, 20_000), **options))["solution"]
+    return convert_row(example, adapter, Conversion(grid=grid, **options))["solution"]
 
 
 @pytest.mark.parametrize(
@@ -239,8 +241,17 @@ def test_boxes_of_width_and_height_get_corners_under_every_task(task, gold, corn
 
 
 def test_coordinates_that_are_no_pairs_are_no_gold():
-    with pytest.raises(RowError, match=r"column 'solution': not coordinates; found \[40, 20, 0\.9\]"):
-        place([{"point_2d": [40, 20, 0.9]}], "points")
+    for grid in (PixelGrid(28, 3136, 20_000), PixelGrid.of(1)):  # of a resized image, and of one as it is
+        with pytest.raises(RowError, match=r"column 'solution': not coordinates; found \[40, 20, 0\.9\]"):
+            place([{"point_2d": [40, 20, 0.9]}], "points", grid)
+    assert place([{"point_2d": [40, 20.125]}], "points", PixelGrid.of(1)) == '[{"point_2d": [40, 20.125]}]'
+
+
+@pytest.mark.parametrize("name", ["bbox_2d", "bbox", "box"])
+def test_a_box_under_another_name_is_a_box(name):
+    assert place({name: [40, 20, 120, 60], "label": "ear"}, "boxes") == (
+        '[{"label": "ear", "bbox_2d": [19.6, 8.4, 58.8, 25.2]}]'
+    )
 
 
 @pytest.mark.parametrize("task", ["boxes", "points", "masks", "action", "span"])
@@ -267,7 +278,8 @@ def test_the_model_sees_the_options_of_another_column():
         return row["prompt"][0]["content"][0]["text"], row.get("choices")
 
     listed = "Which?\nChoices:\nA. red\nB. blue"
-    for choices in (["red", "blue"], {"A": "red", "B": "blue", "C": None}, '{"A": "red", "B": "blue"}'):
+    objects = {"A": "red", "B": "blue", "C": None}, '{"A": "red", "B": "blue"}'
+    for choices in (["red", "blue"], *objects, "A. red\nB. blue", "(A) red (B) blue"):
         assert asked("Which?", choices) == (listed, ["red", "blue"])
     assert asked(listed, ["red", "blue"])[0] == listed
     assert asked("In 2021, which?", ["0", "1"])[0] == "In 2021, which?\nChoices:\nA. 0\nB. 1"
@@ -486,6 +498,16 @@ def test_one_task_for_all_rows():
         named("prompt=q,solution=a", {"q": "?", "a": "1"}, task="essay")
     with pytest.raises(ValueError, match=r"--task text: expected no task= in --columns"):
         named("prompt=q,solution=a,task=t", {"q": "?", "a": "1", "t": "text"}, task="text")
+
+
+def test_golds_are_as_parquet_holds_them_and_paths_lead_into_json():
+    assert named("prompt=q,solution=a", {"q": "How much?", "a": Decimal("3.50")})["solution"] == "3.50"
+    assert named("prompt=q,solution=a", {"q": "When?", "a": date(2020, 5, 1)})["solution"] == "2020-05-01"
+    for inside in ({"truth": "3"}, '{"truth": "3"}'):
+        assert named("prompt=q,solution=model.truth", {"q": "How many?", "model": inside})["solution"] == "3"
+    for inside, found in (("none", "'none'"), ({"a": 1}, r"columns \['a'\]")):
+        with pytest.raises(RowError, match=f"truth': missing column; found {found}"):
+            named("prompt=q,solution=model.truth", {"q": "How many?", "model": inside})
 
 
 def test_what_rewards_read_goes_through():

@@ -727,6 +727,18 @@ def test_a_stray_quote_is_refused_with_its_line_and_swallows_nothing(tmp_path, s
         list(open_source(str(tmp_path / f"raw.{suffix}")).rows())
 
 
+def test_a_table_that_names_a_column_twice_would_lose_one(tmp_path):
+    (tmp_path / "raw.csv").write_text("id,problem,solution,solution\n1,Why?,a,b\n")
+    with pytest.raises(SourceError, match=r"raw.csv: the header names a column twice \(solution\)"):
+        list(open_source(str(tmp_path / "raw.csv")).rows())
+
+
+def test_an_object_over_several_lines_is_no_rows(tmp_path):
+    (tmp_path / "raw.json").write_text(json.dumps({"data": [{"id": 1}]}, indent=2))
+    with pytest.raises(SourceError, match=r"raw.json: holds one JSON object over several lines; expected an array"):
+        list(open_source(str(tmp_path / "raw.json")).rows())
+
+
 def test_a_byte_of_a_table_that_is_not_utf8_breaks_its_row_alone(tmp_path):
     (tmp_path / "raw.csv").write_bytes("id,problem\n1,é\n2,e\n".encode("latin-1"))
     broken, whole = open_source(str(tmp_path / "raw.csv")).rows()

@@ -14,7 +14,7 @@ from trl_onevision.answers.choice import LETTERS
 from trl_onevision.answers.task import is_boxes
 from trl_onevision.answers.words import listed
 from trl_onevision.data.prompts import IMAGE, with_choices
-from trl_onevision.data.questions import bare_choices
+from trl_onevision.data.questions import bare_choices, read_choices
 from trl_onevision.data.rows import Asked, Raw, Row, labelled_boxes, row_id
 from trl_onevision.data.schema import JSON_TASKS, NUMBERS, TASKS, Purpose, RowError, naming, read, require
 from trl_onevision.data.videos import Video
@@ -185,6 +185,8 @@ class ColumnsAdapter:
     def _choices(self, example: Mapping[str, Any]) -> list[str] | None:
         given = self._get(example, "choices")
         choices = _of_cell(given)
+        if isinstance(choices, str):
+            choices = read_choices(choices) or choices
         if isinstance(choices, list):
             choices = {chr(ord("A") + index): text for index, text in enumerate(choices)}
         if isinstance(choices, Mapping):  # parquet gives every row the keys of all
@@ -200,8 +202,9 @@ def _column(example: Mapping[str, Any], column: str, field: str) -> Any:
     name, _, rest = column.partition(".")
     if column in example or not rest:
         return read(example, column, object, f"the {field}")
-    inside = read(example, name, object, f"the {field}")
-    return _column(inside, rest, field) if isinstance(inside, Mapping) else read({}, column, object, f"the {field}")
+    inside = _of_cell(read(example, name, object, f"the {field}"))
+    require(isinstance(inside, Mapping), column, "missing column", inside, f"an object that holds the {field}")
+    return _column(inside, rest, field)
 
 
 def _of_cell(value: Any) -> Any:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from trl_onevision.data.adapters import Adapter
-from trl_onevision.data.images import AS_IT_IS, PixelGrid, StoredImage, store_image
+from trl_onevision.data.images import PixelGrid, StoredImage, store_image
 from trl_onevision.data.prompts import find_prompt
-from trl_onevision.data.rows import Raw, Row, row_id
+from trl_onevision.data.rows import BOX_KEYS, Raw, Row, row_id
 from trl_onevision.data.schema import (
     PLACE_TASKS,
     Purpose,
@@ -31,9 +31,8 @@ from trl_onevision.data.videos import Sampling, StoredVideo, Video, store_video,
 BoxFrame = Literal["pixel", "norm1000", "norm1"]
 BoxFormat = Literal["xyxy", "xywh"]
 
-_BOX_KEYS = ("bbox_2d", "bbox", "box_2d", "box", "bboxes", "boxes")
 _POINT_KEYS = ("point_2d", "point", "points_2d", "points", "coordinate", "coordinates", "coordinate2", "position")
-_PLACE_KEYS = (*_BOX_KEYS, *_POINT_KEYS, "polygon", "segmentation", "mask")
+_PLACE_KEYS = (*BOX_KEYS, *_POINT_KEYS, "polygon", "segmentation", "mask")
 _AXIS_OF_KEY = dict.fromkeys(("x", "x1", "x2", "xmin", "xmax", "x_min", "x_max", "left", "right"), 0) | dict.fromkeys(
     ("y", "y1", "y2", "ymin", "ymax", "y_min", "y_max", "top", "bottom"), 1
 )
@@ -114,8 +113,8 @@ def _converted(raw: Raw, adapter: Adapter, conversion: Conversion) -> Row:
         stored = _stored(row, conversion)
         if row.get("task") in PLACE_TASKS:
             row["solution"] = _on_stored_image(row["solution"], row["task"], stored, conversion)
-        if conversion.originals and any(prod(image.size) < prod(image.original_size) for image in stored):
-            row["originals"] = _originals(row["images"], conversion)
+        if any(image.original and prod(image.size) < prod(image.original_size) for image in stored):
+            row["originals"] = [{"bytes": image.original, "path": None} for image in stored]
         row["images"] = [{"bytes": image.data, "path": None} for image in stored]
         validate_row(row, conversion.purpose)
     return row
@@ -124,8 +123,11 @@ def _converted(raw: Raw, adapter: Adapter, conversion: Conversion) -> Row:
 def _stored(row: dict[str, Any], conversion: Conversion) -> list[StoredImage]:
     """The images of a row on the grid; a video is its frames, and what the row says of it follows."""
     grid, root, sampling = conversion.grid, conversion.image_root, conversion.sampling
+    keep = conversion.originals and not any(isinstance(value, Video) for value in row["images"])  # a video has none
     visuals = [
-        store_video(value.value, grid, root, sampling) if isinstance(value, Video) else store_image(value, grid, root)
+        store_video(value.value, grid, root, sampling)
+        if isinstance(value, Video)
+        else store_image(value, grid, root, keep)
         for value in row["images"]
     ]
     videos = [visual for visual in visuals if isinstance(visual, StoredVideo)]
@@ -140,14 +142,6 @@ def _stored(row: dict[str, Any], conversion: Conversion) -> list[StoredImage]:
             seconds = row["duration"] if known else video.duration
             row["solution"] = in_seconds(row["solution"], seconds, conversion.span_frame)
     return [image for v in visuals for image in (v.frames if isinstance(v, StoredVideo) else [v])]
-
-
-def _originals(images: list[Any], conversion: Conversion) -> list[dict[str, Any]] | None:
-    """The images of a row as they came; a video has none."""
-    if any(isinstance(image, Video) for image in images):
-        return None
-    whole = (store_image(image, AS_IT_IS, conversion.image_root) for image in images)
-    return [{"bytes": image.data, "path": None} for image in whole]
 
 
 def _on_stored_image(solution: str, task: str, stored: list[StoredImage], conversion: Conversion) -> str:
@@ -172,20 +166,18 @@ def scaled(gold: Any, x: float, y: float) -> Any:
 
     Coordinates are bare lists, those under `bbox_2d`, `point_2d`, `polygon` and the like, whose numbers alternate
     between x and y, and the values of `x`, `y`, `x1`, …. Other lists stay. Run-length codes count pixels: they stay
-    valid where nothing moves, and are a `RowError` elsewhere, as is an odd number of coordinates.
+    valid where nothing moves, and are a `RowError` elsewhere. So is an odd number of coordinates, moved or not.
     """
-    if (x, y) == (1, 1):
-        return gold
     if isinstance(gold, list):
         return [scaled(item, x, y) for item in gold] if _holds_objects(gold) else _moved(gold, x, y)
     if not isinstance(gold, dict):
         return gold
-    expected = "polygons, or an image that is on the grid already"
-    require("counts" not in gold, "solution", "run-length code of a resized image", gold.get("size"), expected)
+    expected, fine = "polygons, or an image that is on the grid already", "counts" not in gold or (x, y) == (1, 1)
+    require(fine, "solution", "run-length code of a resized image", gold.get("size"), expected)
     moved = {}
     for key, value in gold.items():
         if key in _AXIS_OF_KEY and is_number(value):
-            moved[key] = round(value * (x, y)[_AXIS_OF_KEY[key]], 2)
+            moved[key] = _times(value, (x, y)[_AXIS_OF_KEY[key]])
         elif isinstance(value, dict) or key in _PLACE_KEYS or _holds_objects(value):
             moved[key] = scaled(value, x, y)
         else:
@@ -201,14 +193,18 @@ def _moved(numbers: Any, x: float, y: float) -> Any:
         return [_moved(item, x, y) for item in numbers]
     fine = len(numbers) % 2 == 0 and all(map(is_number, numbers))
     require(fine, "solution", "not coordinates", numbers, "pairs of x and y")
-    return [round(value * (x, y)[index % 2], 2) for index, value in enumerate(numbers)]
+    return [_times(value, (x, y)[index % 2]) for index, value in enumerate(numbers)]
+
+
+def _times(value: float, scale: float) -> float:
+    return value if scale == 1 else round(value * scale, 2)
 
 
 def _with_corners(gold: Any) -> Any:
     """A gold whose boxes, `[x, y, width, height]`, have two corners."""
     if isinstance(gold, dict):
         return {
-            key: _xyxy(value) if key in _BOX_KEYS else _with_corners(value) if _holds_objects(value) else value
+            key: _xyxy(value) if key in BOX_KEYS else _with_corners(value) if _holds_objects(value) else value
             for key, value in gold.items()
         }
     if not isinstance(gold, list):

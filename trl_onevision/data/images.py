@@ -92,21 +92,18 @@ class PixelGrid:
         return new_width, new_height
 
 
-# Every size that is read at all, as it is
-AS_IT_IS = PixelGrid(factor=1, min_pixels=1, max_pixels=MAX_SOURCE_PIXELS)
-
-
 def _refused(problem: str, found: str, expected: str) -> RowError:
     return RowError("images", problem, found=found, expected=expected)
 
 
 @dataclass(frozen=True)
 class StoredImage:
-    """An image file on the grid, its size, and the size that it had: boxes scale by the two."""
+    """An image file on the grid, its size and the size that it had, by which boxes scale; as it came, where kept."""
 
     data: bytes
     size: tuple[int, int]
     original_size: tuple[int, int]
+    original: bytes | None = None
 
 
 def decode_image(value: Any, root: str | Path | None = None) -> Image.Image:
@@ -126,7 +123,9 @@ def decode_image(value: Any, root: str | Path | None = None) -> Image.Image:
     return _decode(value, root).image
 
 
-def store_image(value: Any, grid: PixelGrid | None = None, root: str | Path | None = None) -> StoredImage:
+def store_image(
+    value: Any, grid: PixelGrid | None = None, root: str | Path | None = None, keep: bool = False
+) -> StoredImage:
     """Decode an image, resize it once to the grid, and encode it.
 
     >>> stored = store_image(Image.new("RGB", (640, 480)), PixelGrid(max_pixels=100_000))
@@ -134,15 +133,16 @@ def store_image(value: Any, grid: PixelGrid | None = None, root: str | Path | No
     ((364, 252), (640, 480))
 
     A JPEG stays JPEG (quality 95, full colour resolution), everything else becomes PNG. A file that is already on
-    the grid, upright and RGB is kept byte for byte. Resampling is bicubic, as in the processors.
+    the grid, upright and RGB is kept byte for byte. Resampling is bicubic, as in the processors. With `keep` the image
+    is kept in its own size too.
     """
-    decoded = _decode(value, root)
-    original_size = decoded.image.size
-    size = (grid or PixelGrid()).fit(*original_size)
-    if size == original_size and decoded.file is not None:
-        return StoredImage(decoded.file, size, original_size)
-    image = decoded.image if size == original_size else decoded.image.resize(size, Image.Resampling.BICUBIC)
-    return StoredImage(encode_image(image, jpeg=decoded.jpeg), size, original_size)
+    image, jpeg, file = _decode(value, root)
+    size = (grid or PixelGrid()).fit(*image.size)
+    as_it_came = (file or encode_image(image, jpeg=jpeg)) if keep or size == image.size else None
+    if as_it_came is not None and size == image.size:
+        return StoredImage(as_it_came, size, size, as_it_came if keep else None)
+    resized = image.resize(size, Image.Resampling.BICUBIC)
+    return StoredImage(encode_image(resized, jpeg=jpeg), size, image.size, as_it_came)
 
 
 class _Decoded(NamedTuple):

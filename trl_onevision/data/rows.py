@@ -7,6 +7,8 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
 from typing import Any
 
 from trl_onevision.data.prompts import PROMPTS, Prompt, user_messages
@@ -15,6 +17,7 @@ from trl_onevision.data.schema import Purpose, RowError, Task, read, require, sh
 from trl_onevision.data.solutions import closing_answer, tagged_completion
 
 Row = dict[str, Any]
+BOX_KEYS = ("bbox_2d", "bbox", "box_2d", "box", "bboxes", "boxes")
 MOST_WORDS = 6  # a longer closing is a sentence: exact comparison would never pay
 
 
@@ -95,7 +98,8 @@ class Asked:
 
 
 def _short_answer(gold: object) -> str:
-    known = isinstance(gold, str | int) or (isinstance(gold, float) and not math.isnan(gold))
+    # As JSON and as parquet hold them
+    known = isinstance(gold, str | int | Decimal | date) or (isinstance(gold, float) and not math.isnan(gold))
     closing = closing_answer(str(gold)) if known else None
     answer = closing.answer if closing else str(gold).strip()
     expected = "a short answer as text, or a list of such"
@@ -125,8 +129,8 @@ def conversation_turns(raw: Raw) -> tuple[str, str]:
 def labelled_boxes(value: Any, label: str) -> list[dict[str, Any]]:
     """A box or boxes in any of the raw forms, as `[{"bbox_2d": …, "label": …}]`.
 
-    >>> labelled_boxes("<answer>[[1, 2, 3, 4]]</answer>", "cat")
-    [{'bbox_2d': [1, 2, 3, 4], 'label': 'cat'}]
+    >>> labelled_boxes("<answer>[[1, 2, 3, 4]]</answer>", "cat"), labelled_boxes({"bbox": [1, 2, 3, 4]}, "cat")
+    ([{'bbox_2d': [1, 2, 3, 4], 'label': 'cat'}], [{'label': 'cat', 'bbox_2d': [1, 2, 3, 4]}])
     """
     if isinstance(value, str):
         try:
@@ -136,7 +140,13 @@ def labelled_boxes(value: Any, label: str) -> list[dict[str, Any]]:
     boxes = value if isinstance(value, list) else [value]
     if len(boxes) == 4 and all(isinstance(number, int | float) for number in boxes):
         boxes = [boxes]
-    return [{"label": label, **box} if isinstance(box, Mapping) else {"bbox_2d": box, "label": label} for box in boxes]
+    return [_labelled(box, label) if isinstance(box, Mapping) else {"bbox_2d": box, "label": label} for box in boxes]
+
+
+def _labelled(box: Mapping[str, Any], label: str) -> dict[str, Any]:
+    """An object whose box has the contract's name, and which has a label."""
+    named = next((key for key in BOX_KEYS if key in box), None)
+    return {"label": label} | {"bbox_2d" if key == named else key: value for key, value in box.items()}
 
 
 def row_id(*names: object) -> str:

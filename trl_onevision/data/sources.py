@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -311,6 +312,9 @@ def _json_rows(path: Path) -> Iterator[Any]:
         if array.next_char() == "[":
             yield from array.elements()
             return
+        if array.buffer[array.position :].partition("\n")[0].strip() == "{":
+            expected = 'an array of rows, or a row a line (of {"data": […]}: jq .data FILE > NEW)'
+            raise SourceError(f"{path}: holds one JSON object over several lines; expected {expected}")
     yield from _jsonl_rows(path)
 
 
@@ -391,6 +395,8 @@ def table_rows(path: Path, delimiter: str) -> Iterator[dict[str, str] | RowError
                     yield _table_row(columns, cells, delimiter)
                 elif error := _not_utf8(cells, cells):
                     raise SourceError(f"{path}: the header cannot be read; found {error.found}, expected UTF-8")
+                elif twice := [name for name, count in Counter(filter(None, cells)).items() if count > 1]:
+                    raise SourceError(f"{path}: the header names a column twice ({few(twice)}); expected each once")
                 columns, start = columns or cells, reader.line_num + 1
     except csv.Error as error:
         raise SourceError(
