@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trl_onevision.rewards.frames import FloatArray
-from trl_onevision.rewards.grounding import GroundingReward, gold_items
-from trl_onevision.rewards.pairing import label_mask, match, matched_share
+from trl_onevision.rewards.grounding import GroundingReward, gold_items, label_mask, match, matched_share
 from trl_onevision.rewards.places import BOXES, Place, as_array
 from trl_onevision.rewards.rows import Positive, Share, Unscorable
 
@@ -190,7 +189,8 @@ class DetectionReward(_BoxReward):
         overlap = box_iou(self.corners(answer, scale), as_array(gold)) * self.allowed(answer, gold)
         if self.metric == "f_beta":
             return float(np.mean([f_beta(overlap >= threshold, self.beta) for threshold in self.thresholds]))
-        ranked = overlap[_by_confidence(answer)]
+        stated = [box.score if box.score is not None and np.isfinite(box.score) else -np.inf for box in answer]
+        ranked = overlap[np.argsort(-np.array(stated), kind="stable")]  # ties stay as written
         precision = np.mean([average_precision(ranked, threshold) for threshold in self.thresholds])
         return float(precision * min(1.0, len(gold) / len(answer)))
 
@@ -223,12 +223,6 @@ def average_precision(overlap: FloatArray, threshold: float) -> float:
     precision = np.cumsum(hit) / np.arange(1, len(hit) + 1)
     interpolated = np.maximum.accumulate(precision[::-1])[::-1]
     return float(interpolated[hit].sum() / len(free))
-
-
-def _by_confidence(answer: list[Place]) -> list[int]:
-    """Ranks from the surest answer to the least sure; `sorted` is stable, so ties stay as written."""
-    stated = [box.score if box.score is not None and np.isfinite(box.score) else -np.inf for box in answer]
-    return sorted(range(len(answer)), key=lambda index: -stated[index])
 
 
 iou_reward = IoUReward()

@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 
 from trl_onevision.rewards.boxes import is_proper
 from trl_onevision.rewards.frames import FloatArray
-from trl_onevision.rewards.grounding import GroundingReward, gold_items
+from trl_onevision.rewards.grounding import GroundingReward, gold_items, label_mask, matched_share
 from trl_onevision.rewards.json_text import numbers
-from trl_onevision.rewards.pairing import label_mask, matched_share
 from trl_onevision.rewards.places import BOXES, POINTS, Place, as_array
 from trl_onevision.rewards.rows import Positive, Unscorable
 
@@ -36,7 +35,6 @@ class PointReward(GroundingReward[Place, Place]):
     `{"bbox_2d": [x1, y1, x2, y2], "label": "..."}`, or of bare lists; an object that has both is scored by its box.
 
     Scores rows whose `task` is `points`; without a task, those whose gold has `point_2d` or is all pairs of numbers.
-    A gold that cannot be read gets `None` and one warning with the row's id.
     """
 
     task_name = "points"

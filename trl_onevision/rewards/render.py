@@ -86,7 +86,7 @@ def _gold(solution: Any, side: int) -> tuple[Drawing, FloatArray]:
     return drawing, image
 
 
-@lru_cache(maxsize=256)  # the G completions of a prompt have one gold
+@lru_cache(maxsize=32)  # the G completions of a prompt have one gold, of a megabyte
 def _gold_drawn(text: str, side: int) -> tuple[Drawing, FloatArray | None]:
     value = json.loads(text)
     drawing, image = draw(value["source"], side, seconds=10)

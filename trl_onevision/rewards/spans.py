@@ -9,9 +9,8 @@ from numpy.typing import ArrayLike
 
 from trl_onevision.rewards.boxes import box_iou
 from trl_onevision.rewards.frames import FloatArray, TimeFrame, frame_scale
-from trl_onevision.rewards.grounding import GroundingReward, gold_items
+from trl_onevision.rewards.grounding import GroundingReward, gold_items, matched_share
 from trl_onevision.rewards.json_text import number
-from trl_onevision.rewards.pairing import matched_share
 from trl_onevision.rewards.places import Kind, Numbers, Place
 from trl_onevision.rewards.rows import Share, Unscorable
 
