@@ -107,7 +107,12 @@ def _same_number(gold: Quantity, given: Quantity, factor: Fraction, tolerance: f
         return error <= Decimal(str(tolerance)) * abs(wanted)
     if gold.step is not None:
         return error <= gold.step / 2
-    if given.step is not None and error <= LEEWAY and error <= abs(wanted) * SMALL_LEEWAY:
+    if (
+        given.step is not None
+        and (factor != 1 or not gold.is_numeral)
+        and error <= LEEWAY
+        and error <= abs(wanted) * SMALL_LEEWAY
+    ):
         return True
     return _same_trees(gold.tree, scaled)
 

@@ -32,7 +32,7 @@ _LINE = (
 )
 _NAMED = (
     r"(?:answer|option|choice)s?(?:\s{1,4}(?:option|letter|choice))?"
-    r"(?:\s{1,4}to\s{1,4}(?:the|this)\s{1,4}(?:question|problem))?"
+    r"(?:\s{1,4}(?:to|for)\s{1,4}[^.,;:!?\n]{1,60}?)?"
 )
 # "The answer is given in metres" says where an answer is and not what.
 _NO_ANSWER = (
@@ -61,6 +61,7 @@ _SOLUTION = re.compile(_LINE.format(words="solution") + r"[:：][*_]{0,4}", re.I
 _REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
 # The last sentence of an answer block, where it draws the conclusion.
 _CONCLUSION = re.compile(r"(?:therefore|thus|hence|so)\b,?\s{0,4}|(?:因此|所以)[,，]?", re.IGNORECASE)
+_SUMS_UP = re.compile(r"(?=(?:there\s(?:is|are|was|were)|the\s[^\d]{1,80}\s(?:is|was))\s)", re.IGNORECASE)
 # A content that says "<answer>" or "\\boxed" and closes none states nothing.
 _FORM = re.compile(r"</?answer>|\\(?:boxed|fbox)", re.IGNORECASE)
 _COURTESY = re.compile(
@@ -221,8 +222,9 @@ def _last_line(content: str) -> list[str]:
 
 
 def _conclusion(text: str) -> list[str]:
-    last = re.split(r"[.!?]\s|\n", text[-300:].strip())[-1]
-    return [last[match.end() :] for match in [_CONCLUSION.match(last)] if match]
+    *before, last = re.split(r"(?<=[.!?])\s|\n", text[-300:].strip())
+    drawn = _CONCLUSION.match(last) or (before and _LEADS_ON.search(before[-1]) and _SUMS_UP.match(last))
+    return [last[drawn.end() :]] if drawn else []
 
 
 def unwrapped(text: str) -> str:

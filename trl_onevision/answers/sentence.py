@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 
 from trl_onevision.answers.numerals import CJK
-from trl_onevision.answers.stance import is_asserted
+from trl_onevision.answers.stance import is_asserted, is_denied, is_hedged
 
 # How an answer is announced, in the languages that models write in.
 ANSWER_ABROAD = "答え|정답|답|ответ|respuesta|réponse|resposta|antwort|risposta"
@@ -80,6 +80,12 @@ _TAIL = re.compile(
 )
 # Words, or marks that a sentence is made of: a formula has none, and is read as it is.
 _SAYS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2}|[^\x00-\x7f:]|[.?!,;](?:\s|\Z)|\s\(|'")
+# "There are 3 bars with values below 40": a bound on what is counted, and none on the number
+_COUNTED = re.compile(
+    r"(?:[^,\d]{1,40},\s)?there\s(?:are|is|were|was)\s((?:(?:only|exactly|a\stotal\sof)\s)?\w+(?:\s[a-z-]+){1,5}?)"
+    r"\s(?:of|with|that|who|whose|which|having|sold|preferred|below|above|larger|smaller|greater)\b(?P<which>.*)",
+    re.IGNORECASE,
+)
 _EQUALS = re.compile(r"\A([-+*/×÷.()\d\s]{1,80}\d)\s(?:is|equals|is\sequal\sto)\s(?=-?\d)")  # "3 + 4 is 7"
 _IF = re.compile(r"(?:if|unless|whether|suppose)\b", re.IGNORECASE)
 _ABOUT = re.compile(r"\s\((?:≈|about|approximately|approx\.?)\s?([^()]{1,40})\)\W*$")  # "√2 (about 1.41)"
@@ -134,6 +140,8 @@ def cores(text: str) -> Iterator[str]:
 
 def _cores(text: str) -> Iterator[str]:
     text = _ABOUT.sub(r" ≈ \1", text)
+    if (counted := _COUNTED.fullmatch(text)) and not (is_denied(counted["which"]) or is_hedged(counted["which"])):
+        yield counted[1]
     if not is_asserted(text):
         yield text.rstrip(" ,;").removesuffix(".")
         return

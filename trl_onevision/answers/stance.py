@@ -15,9 +15,17 @@ _DENIED = re.compile(
     r"|\w+n['’]t\b|[不非没沒未错錯误誤除别別否無无疑✗✘❌✖¬]|[以之]外|有问题|では?な|ない|아니|\b(?:niet|nicht|kein\w*)\b",
     re.IGNORECASE,
 )
+
+
+def _not_behind(words: str) -> str:
+    return "".join(rf"(?<!\b{word}\s)" for word in words.split())
+
+
+_APART = _not_behind("difference distance gap angle ratio interval space time")  # "the difference between"
+_SHOWN = _not_behind("figure graph table image picture diagram chart shown given the")  # "in the figure above"
 # "A or B", "maybe A", and what only shows what might be said: "e.g. A", "A, etc.", "A...", "some say A".
 _HEDGED = re.compile(
-    r"\b(?:(?:or|ou)(?!\s?=)|oder|или|maybe|perhaps|possibly|might|either|between|could|may|unsure|uncertain|unclear"
+    rf"\b(?:(?:or|ou)(?!\s?=)|oder|или|maybe|perhaps|possibly|might|either|{_APART}between|could|may|unsure|uncertain|unclear"
     r"|alternative\w*|vs|versus|else|otherwise|failing|sometimes|partly|partially|e\.g|for\s(?:example|instance)|such\sas"
     r"|etc|and\s(?:more|others)|among\sothers|(?:some|any)thing\slike|so\s(?:on|forth)"
     r"|(?:some|they|people|others|one\swould)\s(?:say|claim)s?)\b|(?<!\s)-ish\b|\A\s*like\b|,\slike\b|,\ssay\W*\Z"
@@ -34,7 +42,7 @@ _GUESSED = re.compile(
 )
 # What says that the value is another: a bound, or "nearly".
 _BOUND = re.compile(
-    r"\b(?:(?:more|less|fewer|greater|larger|smaller|higher|lower|bigger)\sthan|up\sto|over|under|above|below|beyond"
+    rf"\b(?:(?:more|less|fewer|greater|larger|smaller|higher|lower|bigger)\sthan|up\sto|over|under|beyond|{_SHOWN}(?:above|below)"
     r"|at\s(?:least|most|minimum|maximum|the\s(?:la|earlie)test)|exceeds?|upwards?|nearly|almost|close\sto|exclusive"
     r"|too\s(?:many|few|much|late|early))\b|大于|小于|超过|不少于|以上|以下|至少|至多|(?:左右|上下)\W*\Z|几乎|接近|将近",
     re.IGNORECASE,
