@@ -537,7 +537,9 @@ def test_a_folder_of_save_to_disk_is_read_as_such(tmp_path, split):
     dataset = Dataset.from_list(rows, features=features)
     dataset.save_to_disk(tmp_path / "one")
     DatasetDict(train=dataset, test=dataset.select([4, 2])).save_to_disk(tmp_path / "more")
-    for folder, place, expected in (("one", "one", 40), ("more", f"more/{split}", 40 if split == "train" else 2)):
+    (tmp_path / "one" / "cache-1.arrow").write_bytes(b"of an earlier map")
+    file = "data-00000-of-00001.arrow"
+    for folder, place, expected in (("one", file, 40), ("more", f"{split}/{file}", 40 if split == "train" else 2)):
         source = open_source(str(tmp_path / folder), split=split)
         found = list(source.rows())
         assert len(source) == len(found) == expected and list(source.stamps()) == [place]
@@ -545,13 +547,14 @@ def test_a_folder_of_save_to_disk_is_read_as_such(tmp_path, split):
         assert list(source.rows(skip=1)) == found[1:]
     with pytest.raises(SourceError, match=r"more: no split 'dev'; found train, test \(choose with --split\)"):
         open_source(str(tmp_path / "more"), split="dev")
-    next((tmp_path / "one").glob("*.arrow")).write_bytes(b"rubbish")
-    (tmp_path / "more" / "dataset_dict.json").write_text("{}")
-    for folder in ("one", "more"):
-        with pytest.raises(
-            SourceError, match=rf"{folder}: cannot be read .*; expected a whole folder of `save_to_disk`"
-        ):
-            list(open_source(str(tmp_path / folder)).rows())
+    for whole, rubbish, expected in (
+        ("one/data-00000-of-00001.arrow", "rubbish", ".arrow file"),
+        ("one/state.json", "{}", "folder of `save_to_disk`"),
+        ("more/dataset_dict.json", "{}", "folder of `save_to_disk`"),
+    ):
+        (tmp_path / whole).write_text(rubbish)
+        with pytest.raises(SourceError, match=rf"cannot be read .*; expected a whole {expected}"):
+            list(open_source(str(tmp_path / Path(whole).parts[0])).rows())
 
 
 @pytest.mark.parametrize(

@@ -13,16 +13,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trl_onevision.data.images import image_suffixes
 from trl_onevision.data.schema import RowError, few, shown
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 DATA_SUFFIXES = (".parquet", ".jsonl", ".json", ".csv", ".tsv")
 # What hubs and publishers lay beside the data
@@ -62,7 +59,7 @@ class Source:
     split: str = "train"
 
     def __len__(self) -> int:
-        """The number of rows where parquet footers, a saved dataset or a folder of images tell it, else 0."""
+        """The number of rows where the footers of parquet, Arrow or a folder of images tell it, else 0."""
         counts = [_row_count(path) for path in self.files]
         return 0 if None in counts else sum(filter(None, counts))
 
@@ -71,7 +68,7 @@ class Source:
         stamps: dict[str, list[int]] = {}
         for path in self.files:
             try:
-                status = (path / "state.json" if path.is_dir() else path).stat()  # written anew with a saved dataset
+                status = path.stat()
             except OSError:  # said when its rows are read
                 continue
             stamp = [status.st_size, status.st_mtime_ns]
@@ -101,8 +98,7 @@ class Source:
 
     def _file_rows(self, path: Path) -> Iterator[RawRow]:
         try:
-            reader = _saved_rows if path.is_dir() else _READERS.get(path.suffix.lower(), _image_rows)
-            for number, row in enumerate(reader(path)):
+            for number, row in enumerate(_READERS.get(path.suffix.lower(), _image_rows)(path)):
                 yield _raw_row(f"{self._named(path)}:{number}", row)
         except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
             raise _unreadable(path, error) from error
@@ -128,8 +124,7 @@ class Source:
 
 
 def _unreadable(path: Path, error: Exception) -> SourceError:
-    expected = "a whole folder of `save_to_disk`" if path.is_dir() else f"a whole {path.suffix} file"
-    return SourceError(f"{path}: cannot be read ({error}); expected {expected}")
+    return SourceError(f"{path}: cannot be read ({error}); expected a whole {path.suffix} file")
 
 
 def open_source(source: str, *, split: str = "train", config: str | None = None) -> Source:
@@ -149,9 +144,7 @@ def open_source(source: str, *, split: str = "train", config: str | None = None)
             raise SourceError(f"{source}: unknown kind {path.suffix!r}; expected one of {', '.join(DATA_SUFFIXES)}")
         return Source(source, files=(path,), root=path.parent)
     if path.is_dir():
-        if saved := _saved_folder(path, split):
-            return Source(source, files=(saved,), root=path.parent)
-        return Source(source, files=_files_of(path, split), root=path)
+        return Source(source, files=_saved_files(path, split) or _files_of(path, split), root=path)
     hub = _HUB.fullmatch(source)
     if hub and (hub["hf"] or not (hub["files"] or path.suffix.lower() in DATA_SUFFIXES)):
         return Source(
@@ -163,19 +156,20 @@ def open_source(source: str, *, split: str = "train", config: str | None = None)
     )
 
 
-def _saved_folder(folder: Path, split: str) -> Path | None:
-    """The folder of one dataset that `save_to_disk` wrote, of a dictionary of them that of the split."""
-    if (folder / "dataset_info.json").is_file() and (folder / "state.json").is_file():
-        return folder
-    if not (folder / "dataset_dict.json").is_file():
-        return None
+def _saved_files(folder: Path, split: str) -> tuple[Path, ...]:
+    """The files of a dataset that `save_to_disk` wrote, of a dictionary of them that of the split; else none."""
     try:
-        splits = json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise _unreadable(folder, error) from error
-    if split not in splits:
-        raise SourceError(f"{folder}: no split {split!r}; found {', '.join(splits)} (choose with --split)")
-    return folder / split
+        if (whole := folder / "dataset_dict.json").is_file():
+            if split not in (splits := json.loads(whole.read_bytes())["splits"]):
+                raise SourceError(f"{folder}: no split {split!r}; found {', '.join(splits)} (choose with --split)")
+            folder = folder / split
+        state = folder / "state.json"  # other files of Arrow beside it are a cache
+        named = json.loads(state.read_bytes())["_data_files"] if state.is_file() else []
+        return tuple(folder / one["filename"] for one in named)
+    except (OSError, LookupError, TypeError, json.JSONDecodeError) as error:
+        raise SourceError(
+            f"{folder}: cannot be read ({error!r}); expected a whole folder of `save_to_disk`"
+        ) from error
 
 
 def _files_of(folder: Path, split: str) -> tuple[Path, ...]:
@@ -261,12 +255,14 @@ def _raw_row(place: str, row: Any) -> RawRow:
 
 def _row_count(path: Path) -> int | None:
     """How many rows a file has, where it says so itself."""
-    if path.is_dir():
-        return _saved_dataset(path).num_rows
-    if path.suffix.lower() != ".parquet":
-        return 1 if _is_image(path) else None
     try:
-        return int(pq.read_metadata(path).num_rows)
+        match path.suffix.lower():
+            case ".parquet":
+                return int(pq.read_metadata(path).num_rows)
+            case ".arrow":
+                return sum(batch.num_rows for batch in _batches(path))
+            case _:
+                return 1 if _is_image(path) else None
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(path, error) from error
 
@@ -280,19 +276,16 @@ def _parquet_rows(path: Path) -> Iterator[Any]:
         yield from batch.to_pylist()
 
 
-def _saved_rows(path: Path) -> Iterator[Any]:
-    # As Arrow, images are the bytes or the path that they were saved as, not decoded.
-    for batch in _saved_dataset(path).with_format("arrow").iter(batch_size=16):
-        yield from batch.to_pylist()
+def _arrow_rows(path: Path) -> Iterator[Any]:
+    for batch in _batches(path):
+        for start in range(0, batch.num_rows, 16):
+            yield from batch.slice(start, 16).to_pylist()
 
 
-def _saved_dataset(path: Path) -> Dataset:
-    from datasets import load_from_disk
-
-    try:
-        return load_from_disk(path)
-    except Exception as error:  # its files are JSON, Arrow and paths between them
-        raise _unreadable(path, error) from error
+def _batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """The parts of an Arrow stream, as `datasets` saves one; none of them is read until it is looked at."""
+    with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:
+        yield from stream
 
 
 def _jsonl_rows(path: Path) -> Iterator[Any]:
@@ -440,6 +433,7 @@ def _image_rows(path: Path) -> Iterator[Any]:
 
 _READERS: dict[str, Callable[[Path], Iterator[Any]]] = {
     ".parquet": _parquet_rows,
+    ".arrow": _arrow_rows,
     ".jsonl": _jsonl_rows,
     ".json": _json_rows,
     ".csv": partial(table_rows, delimiter=","),
