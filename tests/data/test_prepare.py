@@ -330,6 +330,17 @@ def test_a_second_run_into_the_same_output_is_refused_and_takes_nothing_from_the
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"data", "prepare.json", "rejected.jsonl"}
 
 
+def test_a_record_that_is_cut_and_a_source_without_a_row_are_named(tmp_path):
+    options = {"source": str(FIXTURES / "clevr.parquet"), "console": QUIET}
+    prepare("clevr", tmp_path / "out", **options)
+    (tmp_path / "out" / "prepare.json").write_text('{"read"')
+    with pytest.raises(ValueError, match=r"out/prepare.json: found no JSON object .* Nothing was changed"):
+        prepare("clevr", tmp_path / "out", **options, resume=True)
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(SourceError, match=r"empty.jsonl: holds no row"):
+        prepare("clevr", tmp_path / "none", source=str(tmp_path / "empty.jsonl"), console=QUIET)
+
+
 def test_another_folder_of_that_name_is_left_alone(tmp_path):
     (tmp_path / "out.partial").mkdir()
     (tmp_path / "out.partial" / "thesis.tex").write_text("…")

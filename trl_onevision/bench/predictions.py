@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from trl_onevision.bench.answer import Answer, BenchError
 from trl_onevision.data.schema import shown
 from trl_onevision.data.sources import open_source
 from trl_onevision.data.writer import refuse_used
-from trl_onevision.json_file import write_json
+from trl_onevision.json_file import changes, read_json, write_json
 
 RUN = "run.json"
 REPLIES = "answers.sqlite"
@@ -25,30 +24,20 @@ def claim(folder: Path, description: Mapping[str, Any]) -> None:
     One that holds another run's answers, or files that no benchmark wrote, is left as it is, with a `BenchError` that
     names the difference. One without a single answer is free for any run.
     """
-    run = folder / RUN
-    saved = _description(run) if run.is_file() else {}
+    try:
+        saved = read_json(folder / RUN)
+    except ValueError as error:
+        raise BenchError(f"{error} A whole {PREDICTIONS} can be scored with --predictions.") from error
     if not saved.keys() >= {"data", "limit"}:  # what every description names; others write a run.json too
         refuse_used(folder)
     if not (folder / REPLIES).exists() and not (folder / PREDICTIONS).exists():
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(run, description)
-    elif changed := [key for key in description if saved.get(key) != description[key]]:
-        differences = "; ".join(f"{key} {saved.get(key)!r}, now {description[key]!r}" for key in changed)
+        write_json(folder / RUN, description)
+    elif differences := changes(saved, description):
         raise BenchError(
-            f"{folder}: holds answers of another run ({differences}). Nothing was changed: name a new folder with "
-            "--output, or repeat that run's command to go on with it."
+            f"{folder}: holds answers of another run ({'; '.join(differences)}). Nothing was changed: name a new "
+            "folder with --output, or repeat that run's command to go on with it."
         )
-
-
-def _description(run: Path) -> dict[str, Any]:
-    try:
-        saved = json.loads(run.read_bytes())
-    except ValueError as error:
-        raise BenchError(
-            f"{run}: found no JSON ({error}), expected the description of a run. Nothing was changed: name a new "
-            f"folder with --output. A whole {PREDICTIONS} can be scored with --predictions."
-        ) from error
-    return saved if isinstance(saved, dict) else {}
 
 
 def read_predictions(path: Path, indices: Sequence[str], limit: int | None = None) -> list[Answer]:

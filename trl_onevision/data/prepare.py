@@ -42,7 +42,7 @@ from trl_onevision.data.writer import (
     rows_table,
     stored,
 )
-from trl_onevision.json_file import write_json
+from trl_onevision.json_file import changes, read_json, write_json
 
 RECORD = "prepare.json"
 REJECTED = "rejected.jsonl"
@@ -155,20 +155,15 @@ def prepare(
 
 def _record(folder: Path, description: dict[str, Any], found: str) -> dict[str, Any] | None:
     """What a run has kept of itself in its folder; that must have been a run of this description."""
-    if not (folder / RECORD).is_file():
+    if not (record := read_json(folder / RECORD)):
         return None
-    record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    changes = [
-        f"{key} {record.get(key)!r} -> {value!r}"
-        for key, value in description.items()
-        if key != "files" and record.get(key) != value
-    ]
     before, now = record.get("files", {}), description["files"]
+    differences = changes(record, {key: value for key, value in description.items() if key != "files"})
     if files := sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)):
-        changes.append(f"changed files {few(files)}")
-    if changes:
+        differences.append(f"changed files {few(files)}")
+    if differences:
         raise OutputExists(
-            f"{folder}: found {found} with other options ({'; '.join(changes)}), expected the same. Repeat the "
+            f"{folder}: found {found} with other options ({'; '.join(differences)}), expected the same. Repeat the "
             "command as it was, choose another --output, or move what is there."
         )
     return record
@@ -234,9 +229,7 @@ class _Run:
 
     def _make_room(self, work: Path) -> None:
         """What another run has kept is not thrown away; a run that kept no row is."""
-        known = {work / "lock", self.folder}
-        state = self.folder / RECORD
-        if set(work.iterdir()) - known or (state.exists() and json.loads(state.read_text(encoding="utf-8"))["kept"]):
+        if set(work.iterdir()) - {work / "lock", self.folder} or read_json(self.folder / RECORD).get("kept"):
             raise OutputExists(
                 f"{work}: found an unfinished run, expected none. Go on with --resume, or remove the folder."
             )
@@ -253,10 +246,8 @@ class _Run:
         title = f"{self.description['dataset']} for {self.description['purpose']}"
         self._checkpoint()
         with self.writer, self.rejected, stop_signals() as stopped, progress(console) as bar:
-            task = bar.add_task(title, total=total, completed=self.summary.read)
-            for raw, row in converted:
+            for raw, row in bar.track(converted, total, completed=self.summary.read, description=title):
                 self._take(raw, row, strict)
-                bar.advance(task)
                 if stopped.is_set():
                     break
             self._checkpoint()
@@ -266,6 +257,8 @@ class _Run:
                 "--resume."
             )
         console.print(self.summary.table(title))
+        if not self.summary.read:
+            raise SourceError(f"{self.description['source']}: holds no row, expected some")
         if not self.summary.kept:
             raise SourceError(
                 f"{self.description['source']}: none of {self.summary.read:,} rows could be used; the reasons are in "

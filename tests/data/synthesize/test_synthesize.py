@@ -18,7 +18,9 @@ from PIL import Image
 sys.path.append(str(Path(__file__).parent))
 
 import readers
+from typer.testing import CliRunner
 
+from trl_onevision.cli import app
 from trl_onevision.data import OutputExists, RowError, validate_row
 from trl_onevision.data.synthesize import chart, find, level_of, make, names
 from trl_onevision.data.synthesize.command import synthesize
@@ -276,8 +278,17 @@ def test_a_folder_is_named_where_it_holds_no_image_or_a_broken_one(tmp_path):
     with pytest.raises(NoPuzzle, match=r"--images .*found no image"):
         from_folder(tmp_path)
     (tmp_path / "a.png").write_bytes(b"not an image")
-    with pytest.raises(RowError, match="cannot be decoded"):
+    with pytest.raises(RowError, match=r"a.png', column 'images': cannot be decoded"):
         make("jigsaw", from_folder(tmp_path), 1, 0, 0)
+
+
+def test_a_sheet_that_cannot_be_drawn_is_said_before_rows_are_written(tmp_path):
+    command = ["prepare", "synthesize", "--task=count", "--number=2", f"--output={tmp_path / 'made'}"]
+    failed = CliRunner().invoke(app, [*command, f"--sheet={tmp_path / 'missing' / 'sheet.png'}"])
+    assert failed.exit_code == 1 and "sheet.png" in failed.output
+    failed = CliRunner().invoke(app, [*command, "--online", f"--sheet={tmp_path / 'sheet.png'}"])
+    assert failed.exit_code == 1 and "--online writes seeds alone" in failed.output
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_folder_that_is_written_is_read_and_names_its_rows(tmp_path, photographs):

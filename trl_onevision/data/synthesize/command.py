@@ -137,6 +137,8 @@ def synthesize_command(
 ) -> None:
     """Make rows of a task whose answer is known because the question was made from it."""
     try:
+        if online and (images or sheet):
+            raise ValueError("--online writes seeds alone: leave out --images and --sheet.")
         if online:
             path = write_seeds(task, output, number=number, level=level, seed=seed, split=split)
             typer.echo(
@@ -144,11 +146,11 @@ def synthesize_command(
                 "`environment: trl_onevision.environments.Synthesize` draws their rows."
             )
             return
-        options: dict[str, Any] = {"images": images, "prompt": prompt, "split": split, "workers": workers}
-        path = synthesize(task, output, number=number, level=level, seed=seed, **options)
         if sheet is not None:
             drawn = _pictures(None if images is None else str(images))
             draw_sheet([make(task, drawn, level, seed, index) for index in range(min(number, SHOWN))], sheet)
+        options: dict[str, Any] = {"images": images, "prompt": prompt, "split": split, "workers": workers}
+        path = synthesize(task, output, number=number, level=level, seed=seed, **options)
     except (ValueError, OSError) as error:
         fail(error)
     description, chance = level_of(task, level)

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from trl_onevision.data.images import decode_image, image_suffixes
+from trl_onevision.data.schema import naming
 from trl_onevision.data.sources import image_files
 from trl_onevision.data.synthesize.puzzle import NoPuzzle, Pictures
 
@@ -25,7 +26,9 @@ def from_folder(folder: str | Path) -> Pictures:
         raise NoPuzzle(f"--images {folder}: found no image, expected files such as {expected}.")
 
     def picture(rng: np.random.Generator) -> Image.Image:
-        image = decode_image(files[int(rng.integers(len(files)))])
+        file = files[int(rng.integers(len(files)))]
+        with naming(str(file)):
+            image = decode_image(file)
         image.thumbnail((LONGEST, LONGEST), Image.Resampling.BICUBIC)
         return image
 
