@@ -240,6 +240,17 @@ def test_ctrl_c_in_the_middle_of_a_call_leaves_the_pool_usable():
         pool.close()
 
 
+def test_pairs_longer_than_a_pipe_holds_do_not_outlast_the_budget():
+    pool, long = verify._Checkers(), "+x" * 15_000
+    try:
+        assert pool.check([ALGEBRA], seconds=2, budget=30) == [True]
+        start = time.monotonic()
+        pool.check([(f"{n}{long}", f"{n}^{{9^{{9^9}}}}{long}") for n in range(8)], seconds=20, budget=2)
+        assert time.monotonic() - start < 2 * 3
+    finally:
+        pool.close()
+
+
 @pytest.mark.parametrize("thread", ["main", "other"])
 def test_a_thousand_hostile_answers_are_bounded_by_the_budget(thread):
     pairs = [("42", f"{HOSTILE[index % len(HOSTILE)]} + {index}") for index in range(1000)]
