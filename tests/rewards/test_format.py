@@ -73,6 +73,7 @@ def test_observation_before_or_inside_the_thinking():
     assert score("<think><observe>o</observe>t</think><answer>a</answer>", "observe_think_answer") == 1
     assert score("<observe>o</observe>t</think><answer>a</answer>", "observe_think_answer") == 0
     assert score("<think>t</think><observe>o</observe><answer>a</answer>", "observe_think_answer") == 0
+    assert score("<observe>o</observe>t</think><answer>a</answer>", "observe_think_answer", opened=True) == 1
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,8 @@ def _share_of_layout(text: str, layout: str, opened: bool) -> float:
     wanted = [(tag[1], tag[2].lower()) for tag in _TAG.finditer(layout)]
     names = {name for _, name in wanted}
     tags = [(tag[1], tag[2].lower(), *tag.span()) for tag in _TAG.finditer(text) if tag[2].lower() in names]
-    if opened and wanted[0] == ("", "think") and tags and tags[0][:2] == ("/", "think"):
+    first = next((slash for slash, name, *_ in tags if name == "think"), "")
+    if opened and wanted[0] == ("", "think") and first == "/":
         tags.insert(0, ("", "think", 0, 0))
     whole = sum(_is_whole(text, tags, name) for name in names)
     ordered = whole == len(names) and [tag[:2] for tag in tags] == wanted
