@@ -9,7 +9,9 @@ import pytest
 import tiny
 from compare import ONE_BATCH, OURS, update
 
-from trl_onevision.grpo.ask import AskPolicy
+from trl_onevision.grpo.ask import AskPolicy, wants_policy
+from trl_onevision.rewards import Gate, Product, accuracy_reward, format_reward
+from trl_onevision.rewards.second_pass import caption_answer_reward
 
 GIVEN = tiny.completions([5, 9, 3, 16, 7, 7, 12, 1])
 
@@ -68,3 +70,16 @@ def test_a_reward_with_that_parameter_is_handed_the_policy_and_no_other(make: Ca
     assert len(seen["asking"]) == 8 and all(isinstance(reply, str) for reply in seen["asking"])
     update(make(**OURS, rewards=[plain], given=GIVEN, **ONE_BATCH))
     assert seen["plain"] is False
+
+
+def test_a_part_of_a_reward_is_handed_the_policy_too() -> None:
+    """A gated reward said that OneVisionGRPOTrainer was missing, inside of it."""
+    assert wants_policy([format_reward, Gate(format_reward, Product(accuracy_reward, caption_answer_reward))])
+    assert not wants_policy([format_reward, Gate(format_reward, accuracy_reward)])
+    paid = Gate(format_reward, caption_answer_reward, threshold=0)(
+        completions=["<info>four</info><answer>4</answer>"],
+        prompts=["2 + 2?"],
+        solution=["4"],
+        ask_policy=[lambda conversations, starts: ["<answer>4</answer>"]],
+    )
+    assert paid == [1.0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,10 +16,13 @@ COLUMN = "ask_policy"
 NOTHING = [{"role": "user", "content": "?"}]  # asked where another rank has more to ask
 
 
-def wants_policy(rewards: list[Any]) -> bool:
-    """Whether a reward has a parameter of that name."""
-    callables = [reward for reward in rewards if not isinstance(reward, torch.nn.Module)]
-    return any(COLUMN in inspect.signature(reward).parameters for reward in callables)
+def wants_policy(rewards: Sequence[Any]) -> bool:
+    """Whether a reward, or a part of one that is made of rewards, has a parameter of that name."""
+    return any(
+        COLUMN in inspect.signature(reward).parameters or wants_policy(getattr(reward, "rewards", ()))
+        for reward in rewards
+        if not isinstance(reward, torch.nn.Module)
+    )
 
 
 class AskPolicy:
