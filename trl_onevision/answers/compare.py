@@ -82,10 +82,7 @@ def _same_quantity(gold: Quantity, given: Quantity, tolerance: float | None) -> 
         return False
     if gold.tree == given.tree and 1 in factors:
         return True
-    if symbols(gold.tree) or symbols(given.tree):
-        verdicts = [_same_trees(gold.tree, _scaled(given.tree, factor)) for factor in factors]
-    else:
-        verdicts = [_same_number(gold, given, factor, tolerance) for factor in factors]
+    verdicts = [_same_expression(gold, given, factor, tolerance) for factor in factors]
     return True if True in verdicts else None if None in verdicts else False
 
 
@@ -96,8 +93,10 @@ def _scaled(tree: Tree, factor: Fraction) -> Tree:
     return ("/", ("*", tree, top), bottom)
 
 
-def _same_number(gold: Quantity, given: Quantity, factor: Fraction, tolerance: float | None) -> bool | None:
+def _same_expression(gold: Quantity, given: Quantity, factor: Fraction, tolerance: float | None) -> bool | None:
     scaled = _scaled(given.tree, factor)
+    if symbols(gold.tree) or symbols(scaled):
+        return _same_trees(gold.tree, scaled)
     try:
         wanted, value = evaluate(gold.tree, DIGITS), evaluate(scaled, DIGITS)
     except Undefined:
@@ -155,13 +154,11 @@ def _same_sequence(gold: Sequence, given: Sequence, tolerance: float | None) -> 
     ordered = "(" in gold.brackets or "[" in gold.brackets
     if len(gold.parts) != len(given.parts) or (gold.of and not given.brackets):
         return False
-    if gold.of and given.of and gold.of != given.of:
-        return False
-    if gold.brackets and given.brackets and gold.brackets != given.brackets:
+    if any(one and two and one != two for one, two in ((gold.of, given.of), (gold.brackets, given.brackets))):
         return False
     named = {part.name for part in gold.parts if isinstance(part, Quantity)}
     if (
-        given.brackets[:1] in ("(", "[") and not gold.brackets and len(named) == 1 and named != {""}
+        given.brackets[:1] in ("(", "[") and not gold.brackets and len(named - {""}) == 1
     ):  # "x = 3 or x = 5" is no (3, 5)
         return False
     verdicts = [same(*pair, tolerance) for pair in zip(gold.parts, given.parts, strict=True)]

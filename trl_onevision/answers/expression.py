@@ -111,7 +111,7 @@ class Parser:
         self.at = 0
         self.depth = 0
         self.unit_at = unit_at
-        self.unit: Any = None
+        self.unit: Any = ((), "", "")
 
     def parse(self) -> Tree:
         tree = self.sum()
@@ -168,10 +168,10 @@ class Parser:
 
     def _unit_here(self, token: Token, first: bool, tree: Tree) -> bool:
         rest = self.text[token.start : self.tokens[-1].end]
-        self.unit = self.unit_at(rest, token, first, tree, self.tokens[self.at - 1])
-        if self.unit is not None:
-            self.at = len(self.tokens)
-        return self.unit is not None
+        found = self.unit_at(rest, token, first, tree, self.tokens[self.at - 1])
+        if found is not None:
+            self.unit, self.at = found, len(self.tokens)
+        return found is not None
 
     def starts_factor(self, token: Token) -> bool:
         """Whether a factor starts here, joined by no sign to the one before it; an escaped dollar is money."""

@@ -128,12 +128,10 @@ def spoken(words: list[str]) -> Fraction | None:
     words = [word for index, word in enumerate(words) if word not in ("a", "an") or index == len(words) - 1]
     if not words or "" in words:
         return None
-    if words[0] in ("minus", "negative"):
+    factor = {"minus": Fraction(-1), "negative": Fraction(-1), "half": Fraction(1, 2)}.get(words[0])
+    if factor and len(words) > 1:  # half a million
         value = spoken(words[1:])
-        return None if value is None else -value
-    if words[0] == "half" and len(words) > 1:  # half a million
-        value = spoken(words[1:])
-        return None if value is None else value / 2
+        return None if value is None else value * factor
     part = _PARTS.get(words[-1]) or _PARTS.get(words[-1].removesuffix("s"))
     if part and "and" in words[1:-1]:  # two and a half
         at = len(words) - 1 - words[::-1].index("and")

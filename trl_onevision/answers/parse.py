@@ -8,17 +8,7 @@ from functools import lru_cache, partial
 from typing import NamedTuple
 
 from trl_onevision.answers import expression
-from trl_onevision.answers.expression import (
-    Parser,
-    Token,
-    Tree,
-    Undefined,
-    Unknown,
-    Unreadable,
-    names,
-    symbols,
-    tokenize,
-)
+from trl_onevision.answers.expression import Parser, Token, Tree, Undefined, Unknown, Unreadable, symbols
 from trl_onevision.answers.markup import plain
 from trl_onevision.answers.numerals import CJK, with_figures
 from trl_onevision.answers.sentence import NAME, affirmed, cores
@@ -77,21 +67,9 @@ _SIGN_COMMANDS = {"le": "≤", "leq": "≤", "leqslant": "≤", "ge": "≥", "ge
 _SIGN_COMMANDS |= {"ne": "≠", "neq": "≠", "approx": "≈", "equiv": "=", "simeq": "≈", "sim": "≈", "doteq": "≈"}
 (DEGREE,), (RADIAN,) = read_unit("°"), read_unit("rad")
 _JOINTS = ("or", "and", "或", "和", "与", "或者", "及", "以及")
-_HENCE = (
-    "so",
-    "then",
-    "thus",
-    "hence",
-    "therefore",
-    "Rightarrow",
-    "implies",
-    "⇒",
-    "→",
-    "∴",
-    "所以",
-    "因此",
-    "故",
-    "得",
+_HENCE = re.compile(
+    r"=>|[→∴]|\\(?:Rightarrow|implies|therefore)(?![a-z])|\b(?:so|then|thus|hence|therefore)\b|所以|因此|[故得]",
+    re.IGNORECASE,
 )
 _MEMBER = re.compile(r"\A[A-Za-z]\s?(?:∈|\\in(?![A-Za-z]))")  # "x ∈ (0, 1)" is the interval
 _MONEY = re.compile(r"^(-?\s?)((?:US\s?)?\\\$|[€£¥₹₩₽]|USD|EUR|GBP|RMB|CNY)\s?(?=[-\d.(])")
@@ -108,7 +86,6 @@ _AND_OF_UNITS = re.compile(
     r"(\d\s?([^\W\d_]{1,20}))(?:,|\sand|,\sand)\s(\d{1,9}(?:\.\d{1,9})?\s?([^\W\d_]{1,20}))(?![\w/^])"
 )
 _ROOT = re.compile(r"(?:(?:the\s)?square\s)?root\s(?:of\s)?(?=[\d(])|根号", re.IGNORECASE)
-_WORDS = re.compile(r"[A-Za-z]+(?:['’-][A-Za-z]+)*")
 _NO_TAIL = re.compile(r"[和与及上下多少超余几至到的成折分比左か前]")
 _COUNTER_WORDS = "个 個 只 条 本 名 位 张 つ 個 개 项 unit item one piece total altogether answer"
 _COUNTERS = frozenset(_COUNTER_WORDS.split())
@@ -163,16 +140,17 @@ _NO_PROSE = frozenset([*expression.FUNCTIONS, *_NO_PROSE_WORDS.split()])
 
 
 def _value(text: str, number: bool) -> Value:
-    text = expression.mixed(_MEMBER.sub("", text).replace(">=", "≥").replace("<=", "≤").replace("=>", "⇒"))
+    text = _HENCE.sub("⇒", _MEMBER.sub("", text).replace(">=", "≥").replace("<=", "≤"))
+    text = expression.mixed(text)
     money = _MONEY.match(text)
     if money:
         text = f"{money[1]}{text[money.end() :]} {money[2].replace('US', '', money[2] != 'USD')}"
     text = _AND_OF_UNITS.sub(_joined_units, text)
-    tokens = tokenize(text, groups=not _brackets_of(text), decimal_comma=number)
-    parts = _split(tokens, (",", ";", *_JOINTS, *_HENCE))
+    tokens = expression.tokenize(text, groups=not _brackets_of(text), decimal_comma=number)
+    parts = _split(tokens, (",", ";", "⇒", *_JOINTS))
     if len(parts) > 1:
         value = _derived([_related(text, part, number) for part in parts if part])
-        if isinstance(value, Sequence) and any(token.text in _HENCE for token in tokens):
+        if isinstance(value, Sequence) and "⇒" in text:
             raise Unreadable("values that follow from none")
         return value
     parts = _split(tokens, ("cup", "∪"))
@@ -211,12 +189,8 @@ def _brackets_of(text: str) -> str:
     text = text.replace("\\{", "{").replace("\\}", "}")
     if len(text) < 2 or text[0] not in "([{" or text[-1] not in ")]}":
         return ""
-    depth = 0
-    for index, one in enumerate(text):
-        depth += (one in "([{") - (one in ")]}")
-        if depth == 0 and index < len(text) - 1:
-            return ""
-    return text[0] + text[-1]
+    depths = itertools.accumulate((one in "([{") - (one in ")]}") for one in text[:-1])
+    return text[0] + text[-1] if all(depths) else ""
 
 
 def _split(tokens: list[Token], separators: tuple[str, ...]) -> list[list[Token]]:
@@ -273,24 +247,22 @@ def _chain(text: str, sides: list[list[Token]], number: bool) -> Value:
     """The end of a chain of equations: of "A = πr² = 78.5" its exact value; an equation in variables is a relation."""
     name = _name(text, sides[0])
     values = [_signed(text, side, number) for side in (sides if name is None else sides[1:])]
-    last = values[-1]
     quantities = [value for value in values if isinstance(value, Quantity)]
-    if not isinstance(last, Quantity) or len(quantities) < len(values):
+    if len(quantities) < len(values):
         if len(values) > 1:
             raise Unreadable("a chain")
-        return last
+        return values[0]
+    *others, last = quantities
+    if not others or (name and any(symbols(value.tree) for value in quantities)):
+        return last._replace(name=name or "")
     if any(symbols(value.tree) for value in quantities):
-        if name or len(values) == 1:
-            return last._replace(name=name or "")
-        if len(quantities) > 2:
+        if len(others) > 1:
             raise Unknown("a chain of equations")
-        return Relation("=", quantities[0].tree, quantities[1].tree)
+        return Relation("=", others[0].tree, last.tree)
     _check_equal(quantities)
-    chosen = next((value for value in reversed(quantities) if value.step is None), quantities[-1])
-    unit = next(
-        (value for value in reversed(quantities) if (value.units or value.word) and not value.is_percent), chosen
-    )
-    chosen, unit, _ = aligned(chosen, unit)
+    chosen = next((value for value in reversed(quantities) if value.step is None), last)
+    measured = [value for value in quantities if (value.units or value.word) and not value.is_percent]
+    chosen, unit, _ = aligned(chosen, [chosen, *measured][-1])
     return Quantity(chosen.tree, chosen.units or unit.units, chosen.word or unit.word, name or "")
 
 
@@ -303,22 +275,14 @@ def _name(text: str, tokens: list[Token]) -> str | None:
         value = _plain_value(text, tokens, False)
     except (Unreadable, Unknown, Undefined):
         value = None
-    if (
-        NAME.fullmatch(first)
-        and (first.isupper() or is_asserted(first))
-        and not (isinstance(value, Quantity) and _is_term(value))
-    ):
+    # An operation on symbols is no name: "ab" may be a line, "2x" and "x + y" are terms.
+    head, *operands = value.tree if isinstance(value, Quantity) else ("sym",)
+    is_term = head not in ("sym", "*") or any(one[0] == "num" for one in operands if isinstance(one, tuple))
+    if NAME.fullmatch(first) and (first.isupper() or is_asserted(first)) and not is_term:
         return re.sub(r"\s", "", first)
-    if value is None or (isinstance(value, Quantity) and value.tree[0] == "sym" and symbols(value.tree)):
+    if value is None or (head == "sym" and isinstance(value, Quantity) and symbols(value.tree)):
         raise Unreadable(first)
     return None
-
-
-def _is_term(value: Quantity) -> bool:
-    """Whether it is an operation on symbols, and so no name: "ab" may be a line, "2x" and "x + y" are terms."""
-    return value.tree[0] not in ("sym", "*") or any(
-        part[0] == "num" for part in value.tree[1:] if isinstance(part, tuple)
-    )
 
 
 def _check_equal(values: list[Quantity]) -> None:
@@ -358,7 +322,7 @@ def _factors(gold: Quantity, given: Quantity) -> list[Fraction]:
 
 def _in_degrees(angle: Quantity, other: Quantity) -> Quantity:
     plain = not angle.units and not angle.word
-    if DEGREE not in other.units or "pi" not in names(angle.tree) or not (plain or RADIAN in angle.units):
+    if DEGREE not in other.units or "pi" not in expression.names(angle.tree) or not (plain or RADIAN in angle.units):
         return angle
     return Quantity(("/", ("*", angle.tree, _integer(180)), ("sym", "pi")), other.units)
 
@@ -394,8 +358,7 @@ def _plain_value(text: str, tokens: list[Token], number: bool) -> Value:
 
     parser = Parser(text, list(tokens), partial(_unit_at, number=number))
     tree = parser.parse()
-    found: tuple[tuple[Unit, ...], str, str] = parser.unit or ((), "", "")
-    units, word, more = found
+    units, word, more = parser.unit
     if more:  # 2 h 30 min
         rest = _value(more, True)
         if not isinstance(rest, Quantity) or not rest.units or rest.units[0].dimension != units[0].dimension:
@@ -432,9 +395,8 @@ def _unit_at(
             by = previous.kind == "number" and "/" in rest
             if not (upright or measured or by):
                 return None
-        if symbols(tree) and not (token.spaced or is_word):
-            return None
-        return (units, "", "") if not symbols(tree) or len(token.text) > 1 else None
+        is_unit = not symbols(tree) or (len(token.text) > 1 and (token.spaced or is_word))
+        return (units, "", "") if is_unit else None
     word = noun(rest) if is_word and not symbols(tree) else None
     return None if word is None else ((), word, "")
 
@@ -450,11 +412,8 @@ def noun(text: str) -> str | None:
         return None if _NO_TAIL.search(text) or not is_asserted(text) else "" if text in _COUNTERS else text
     if not re.fullmatch(r"[A-Za-z'’\-\s]+", text):
         return None
-    words = [word.lower() for word in _WORDS.findall(text)]
+    words = text.lower().split()
     if not 1 <= len(words) <= MOST_WORDS or _NO_NOUN.intersection(words) or not is_asserted(text):
         return None
-    return " ".join(word for word in map(_singular, words) if word not in _COUNTERS)
-
-
-def _singular(word: str) -> str:
-    return word if word.endswith("ss") or len(word) < 4 else re.sub(r"(?<=[a-z])s$", "", word)
+    singular = (re.sub(r"(?<=..[a-rt-z])s$", "", word) for word in words)
+    return " ".join(word for word in singular if word not in _COUNTERS)

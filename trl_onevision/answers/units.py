@@ -57,7 +57,6 @@ _TOKEN = re.compile(
 )
 _LATEX = {r"\$": "$", r"\Omega": "Ω", r"\mu": "μ", r"\cdot": "·", r"\times": "·", "*": "·", "×": "·", "-": "·"}
 _POWER_WORDS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3, "squared": 2, "cubed": 3}
-_CJK = str.maketrans({"每": " per "})
 LONGEST = 80
 
 _known: dict[str, Unit] = {base: Unit(Fraction(1), ((base, 1),)) for base in _BASES.split()}
@@ -74,15 +73,11 @@ def read_unit(text: str) -> tuple[Unit, ...]:
     """
     if len(text) > LONGEST:
         return ()
-    text = text.replace("per cent", "%").replace("平方", " square ").replace("立方", " cubic ").translate(_CJK)
+    text = text.replace("per cent", "%").replace("平方", " square ").replace("立方", " cubic ").replace("每", " per ")
     if _TOKEN.sub("", text).strip():
         return ()
-    found, rest = _product(_tokens(text))
+    found, rest = _product([_LATEX.get(token, token) for token in _TOKEN.findall(text)])
     return found if not rest else ()
-
-
-def _tokens(text: str) -> list[str]:
-    return [_LATEX.get(token, token) for token in _TOKEN.findall(text)]
 
 
 def _product(tokens: list[str]) -> tuple[tuple[Unit, ...], list[str]]:
@@ -93,7 +88,7 @@ def _product(tokens: list[str]) -> tuple[tuple[Unit, ...], list[str]]:
         follows, rest = _factor(tokens[1:] if tokens[0] in ("·", "/", "per", "a") else tokens)
         if not follows:
             return (), tokens
-        found, tokens = _products(found, [one**sign for one in follows]), rest
+        found, tokens = tuple(one * two**sign for one, two in itertools.product(found[:2], follows[:2])), rest
     return found, tokens
 
 
@@ -102,7 +97,7 @@ def _factor(tokens: list[str]) -> tuple[tuple[Unit, ...], list[str]]:
         return (), tokens
     head, *rest = tokens
     power = 1
-    if head.lower() in ("square", "sq", "cubic", "cu") and rest:
+    if head.lower() in _POWER_WORDS and rest:
         found, rest = _factor(rest)
         return tuple(one ** _POWER_WORDS[head.lower()] for one in found), rest
     if head == "(":
@@ -118,10 +113,6 @@ def _factor(tokens: list[str]) -> tuple[tuple[Unit, ...], list[str]]:
     elif rest and re.search(r"\d", rest[0]):
         power = int(re.sub(r"[^\d-]", "", rest.pop(0)))
     return tuple(one**power for one in found), rest
-
-
-def _products(left: tuple[Unit, ...], right: list[Unit]) -> tuple[Unit, ...]:
-    return tuple(one * other for one, other in itertools.product(left[:2], right[:2]))
 
 
 @lru_cache(maxsize=1024)
@@ -163,7 +154,7 @@ def _define() -> None:
         if meaning:
             factor = re.match(r"(\d[\d.]*(?:e-?\d+)?(?:/\d+(?=[^\W\d_]|\$))?)?(/?)(.*)", meaning)
             assert factor is not None
-            (unit, *_), _ = _product(_tokens(factor[3]))
+            (unit, *_), _ = _product(_TOKEN.findall(factor[3]))
             _known[name] = Unit(Fraction(factor[1] or 1), ()) * (unit**-1 if factor[2] else unit)
         if entry in prefixed.split():
             for prefix in "kMGT" if name in ("bit", "byte", "B", "t", "bar") else _PREFIXES:
