@@ -1,7 +1,7 @@
 """Whether two values are equal: exactly, to the digits that the gold states, or to a tolerance."""
 
+import contextlib
 import zlib
-from collections.abc import Sequence as Items
 from decimal import Decimal
 from fractions import Fraction
 
@@ -86,15 +86,9 @@ def _same_quantity(gold: Quantity, given: Quantity, tolerance: float | None) -> 
     return True if True in verdicts else None if None in verdicts else False
 
 
-def _scaled(tree: Tree, factor: Fraction) -> Tree:
-    if factor == 1:
-        return tree
-    top, bottom = (("num", Decimal(part), None) for part in (factor.numerator, factor.denominator))
-    return ("/", ("*", tree, top), bottom)
-
-
 def _same_expression(gold: Quantity, given: Quantity, factor: Fraction, tolerance: float | None) -> bool | None:
-    scaled = _scaled(given.tree, factor)
+    top, bottom = (("num", Decimal(part), None) for part in (factor.numerator, factor.denominator))
+    scaled = given.tree if factor == 1 else ("/", ("*", given.tree, top), bottom)
     if symbols(gold.tree) or symbols(scaled):
         return _same_trees(gold.tree, scaled)
     try:
@@ -157,23 +151,15 @@ def _same_sequence(gold: Sequence, given: Sequence, tolerance: float | None) -> 
     if any(one and two and one != two for one, two in ((gold.of, given.of), (gold.brackets, given.brackets))):
         return False
     named = {part.name for part in gold.parts if isinstance(part, Quantity)}
-    if (
-        given.brackets[:1] in ("(", "[") and not gold.brackets and len(named - {""}) == 1
-    ):  # "x = 3 or x = 5" is no (3, 5)
-        return False
+    if given.brackets[:1] in ("(", "[") and not gold.brackets and len(named - {""}) == 1:
+        return False  # "x = 3 or x = 5" is no (3, 5)
     verdicts = [same(*pair, tolerance) for pair in zip(gold.parts, given.parts, strict=True)]
     if all(verdicts):
         return True
     if ordered or len(verdicts) > 8:
         return False if False in verdicts else None
-    return _matched(gold.parts, given.parts, tolerance)
-
-
-def _matched(gold: Items[Value], given: Items[Value], tolerance: float | None) -> bool | None:
-    """Whether each of the gold's values is one of the others, in any order."""
-    left = list(given)
-    unclear = False
-    for wanted in gold:
+    left, unclear = list(given.parts), False
+    for wanted in gold.parts:  # each has to be one of the others, in any order
         verdicts = [same(wanted, one, tolerance) for one in left]
         unclear |= None in verdicts
         if True not in verdicts:
@@ -197,11 +183,8 @@ def _proportional(gold: Tree, given: Tree) -> bool | None:
     free = sorted(symbols(gold) | symbols(given))
     ratios = []
     for point in range(POINTS):
-        values = {name: _at(name, point) for name in free}
-        try:
-            ratios.append(evaluate(("/", gold, given), DIGITS, values))
-        except Undefined:
-            continue
+        with contextlib.suppress(Undefined):
+            ratios.append(evaluate(("/", gold, given), DIGITS, {name: _at(name, point) for name in free}))
     if len(ratios) < 2:
         return None
     return all(abs(ratio / ratios[0] - 1) < Decimal("1e-30") for ratio in ratios) or None
@@ -213,15 +196,10 @@ def item_key(part: str) -> object:
     >>> item_key("3 cm") == item_key("30 mm"), item_key("Red.") == item_key("red"), item_key("3") == item_key("4")
     (True, True, False)
     """
-    try:
+    with contextlib.suppress(Unknown, Undefined):
         value = parse.read(part, True)
-    except Unknown:
-        value = None
-    if isinstance(value, Quantity) and not symbols(value.tree):
-        try:
-            number = evaluate(value.tree, DIGITS)
-        except Undefined:
-            return normalize(part)
-        size, dimension = (value.units[0].size, value.units[0].dimension) if value.units else (Fraction(1), ())
-        return (number * size.numerator / size.denominator).normalize(), dimension, value.word
+        if isinstance(value, Quantity) and not symbols(value.tree):
+            size, dimension = value.units[0] if value.units else (Fraction(1), ())
+            number = evaluate(value.tree, DIGITS) * size.numerator / size.denominator
+            return number.normalize(), dimension, value.word
     return normalize(part)

@@ -93,9 +93,9 @@ _MARKS = ".,;:!?"
 _NO_ANSWER = frozenset(["or", "and", "is", "was", "isn't", "are", "seems", "would"])
 _NEGATION = re.compile(r"not|never|cannot|\w+n['’]t|nicht|pas|не")
 _NO_NEGATION = ("only", "just", "merely")  # "not only true" is true
-_CHINESE_NO = re.compile(rf"(?![^\s]*(?:[知确清定必]|不.*不))[不没无未][{CJK}]{{1,3}}")
 _PLAINLY_NOT = re.compile(
     r"(?:definitely|certainly|absolutely|(?:it|they|he|she|there)\s(?:is|are|does|do|was))?\s?(?:not|n['’]t)(?:\sat\sall)?"
+    rf"|(?!\S*(?:[知确清定必]|不.*不))[不没无未][{CJK}]{{1,3}}"
 )
 # "Yes, it is not", "No, it is": the short sentence turns the word before it.
 _TURNED = re.compile(
@@ -126,9 +126,7 @@ def yes_or_no(text: str) -> bool | None:
     folded = normalize(text)
     tokens = _TOKEN.findall(folded)
     words = [token for token in tokens if token not in _MARKS]
-    if (len(words) == 1 and _CHINESE_NO.fullmatch(words[0]) and words[0] not in _TRUTH) or _PLAINLY_NOT.fullmatch(
-        folded
-    ):
+    if _PLAINLY_NOT.fullmatch(folded) and folded not in _TRUTH:
         return False
     if is_asked(text) or text.lstrip().startswith("{"):  # a question, or several fields of JSON
         return None
@@ -165,7 +163,7 @@ def _said(tokens: Sequence[str]) -> list[bool | None]:
 
 
 def is_yes_or_no(gold: str) -> bool:
-    """Tell whether a gold is a yes or a no and nothing more.
+    """Whether a gold is a yes or a no and nothing more.
 
     >>> is_yes_or_no("Yes."), is_yes_or_no("Yes, on Mondays")
     (True, False)
@@ -280,12 +278,16 @@ _SINCE = re.compile(r"\b(?:before|after|until|till|by|since|from|past|starting|i
 _THEN = re.compile(r"\s*(?:\b(?:on|onwards?|later|earlier|ago|fast|slow|early|late)\b|[之以]?[前后後])", re.IGNORECASE)
 
 
-def _is_all(text: str, start: int, end: int) -> bool:
-    """Whether what stands around a part of a text is a few words that change nothing."""
-    rest = f"{text[:start]} {text[end:]}"
-    if _SINCE.search(text[:start]) or _THEN.match(text, end):
-        return False
-    return not re.search(r"\d", rest) and len(rest.split()) <= MOST_WORDS and is_asserted(rest)
+def _found(patterns: Sequence[re.Pattern[str]], text: str) -> re.Match[str] | None:
+    """The first of the patterns that is in a text, around which a few words may stand that change nothing."""
+    for found in filter(None, (pattern.search(text) for pattern in patterns)):
+        before, behind = text[: found.start()], text[found.end() :]
+        rest = f"{before} {behind}"
+        if re.search(r"\d", rest) or _SINCE.search(before) or _THEN.match(behind):
+            continue
+        if len(rest.split()) <= MOST_WORDS and is_asserted(rest):
+            return found
+    return None
 
 
 def read_dates(text: str) -> set[date]:
@@ -296,15 +298,9 @@ def read_dates(text: str) -> set[date]:
     >>> sorted(day.isoformat() for day in read_dates("3/5/2024")), read_dates("not 2024-03-05")
     (['2024-03-05', '2024-05-03'], set())
     """
-    text = with_figures(plain(text[:LONGEST]))
-    for pattern in _DATES:
-        match = pattern.search(text)
-        if match and _is_all(text, *match.span()):
-            return _readings(match)
-    return set()
-
-
-def _readings(match: re.Match[str]) -> set[date]:
+    match = _found(_DATES, with_figures(plain(text[:LONGEST])))
+    if match is None:
+        return set()
     parts = match.groupdict()
     year, day = int(parts["year"]), int(parts["day"])
     month = _NAMES.split("|").index(parts["name"].lower()) + 1 if "name" in parts else int(parts["month"])
@@ -344,11 +340,8 @@ def read_time(text: str) -> tuple[int, bool] | None:
     text = re.sub(r"点(\d)分", r"点0\1分", re.sub(r"点\s|(?<=\d)[时時]", "点", text))
     for words, half in _HALF_DAYS:
         text = re.sub(rf"(?:{words})\s?(\S+)|(\S+)\s(?:{words})", lambda m, half=half: f"{m[1] or m[2]} {half}", text)  # type: ignore[misc]
-    for pattern in _CLOCKS:
-        match = pattern.search(text)
-        if match and _is_all(text, *match.span()):
-            return _clock(**match.groupdict())
-    return None
+    match = _found(_CLOCKS, text)
+    return _clock(**match.groupdict()) if match else None
 
 
 def _clock(
