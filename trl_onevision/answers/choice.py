@@ -12,8 +12,8 @@ from trl_onevision.answers.compare import same
 from trl_onevision.answers.expression import Unknown
 from trl_onevision.answers.markup import normalize, plain
 from trl_onevision.answers.numerals import CJK
-from trl_onevision.answers.sentence import ANSWER_ABROAD, IS_ABROAD, affirmed
-from trl_onevision.answers.stance import is_asked, is_asserted, is_denied, is_guessed, is_hedged
+from trl_onevision.answers.sentence import ANSWER_ABROAD, IS_ABROAD, affirmed, without_relative
+from trl_onevision.answers.stance import commits, is_asked, is_asserted, is_denied, is_guessed, is_hedged
 from trl_onevision.answers.words import accepted, exact, is_yes_or_no, items, yes_or_no
 
 LETTERS = string.ascii_uppercase[:10]  # of labels where the options are not known
@@ -33,7 +33,7 @@ _LEAD = re.compile(
 )
 _LABEL = re.compile(
     r"(?P<open>[(\[{'*_【]{0,4})(?<![A-Za-z0-9_^'’\\])(?P<letter>[A-Z]|[a-z](?!\())"
-    r"(?P<close>['*_]{0,4}(?:[)\]}】]|[.:](?!\d))['*_.:]{0,4}|['*_]{0,4})(?![A-Za-z0-9_^#]|['’][A-Za-z])"
+    r"(?P<close>['*_]{0,4}(?:[)\]}】]|[.:](?!\d))['*_.:]{0,4}|['*_]{0,4})(?:(?<=[A-Z][)\]}】])(?=[A-Za-z]{2})|(?![A-Za-z0-9_^#]|['’][A-Za-z]))"
 )
 _DRESS = r"[\s$=\\.,:;()\[\]{}'\"*_|\-]{0,4}"  # around a label alone; a cross and a sign of negation are none
 _ALL_LABELS = re.compile(rf"{_DRESS}([A-Z](?:\s?[A-Z]){{0,9}})(?:\s?[!✓✔✅☑])?{_DRESS}")
@@ -44,7 +44,7 @@ _AFFIRMED = re.compile(
 )
 # Where the reasons for a pick begin, in which other options may be named
 _REASON = re.compile(
-    r"\b(?:because|given)\b|[因由]|(?:^|[,;.:(\n—–-])\s?(?:since|as(?!\swell)|so|where|which|thus|hence|therefore)\b",
+    r"\b(?:because|given)\b|[因由]|(?:^|[,;.:(\n—–-])\s?(?:since|as(?!\swell)|so|where|which(?!\s(?:is|was)\s(?:wrong|incorrect|false|not))|thus|hence|therefore)\b",
     re.IGNORECASE,
 )
 _CLAUSE = re.compile(r"[,;!\n]|\.(?!\d)|\bbut\b|但", re.IGNORECASE)
@@ -55,13 +55,17 @@ _AND_MORE = re.compile(r"\s?(?:(?:and|plus)\b|[&+和与])", re.IGNORECASE)
 _NOT_ANOTHER = re.compile(
     r"(?:,\s|\s\()not\s[^,]*\Z|\bnot\s(?!(?:only|sure|certain|clear)\b)[^,.]{1,30},?\s(?=but\s)", re.IGNORECASE
 )
+_BECAUSE = re.compile(r"\b(?:because|since)\b.*")
 _SHADES = ("dark", "light", "pale", "deep", "less", "half", "semi", "non", "pseudo")  # dark red is another colour
 _BETWEEN, _BETWEEN_OPEN = re.compile(r"[\s,*_'\"–—-]*"), re.compile(r"[\s,(*_'\"]*(?:is\s)?")
 _WORD_END = r"(?!(?<=[a-z0-9])[a-z0-9])"
 _FORMULA = re.compile(r"\s{0,4}(?:[-=]?>|[=→<~^*≠≤≥≈]|-\s?[A-Za-z0-9(](?![A-Za-z]))")
-_OUTRIGHT = re.compile(r"\b(?:no|wrong|incorrect|false)\b", re.IGNORECASE)
+_OUTRIGHT = re.compile(r"\A\W*no\b|\b(?:wrong|incorrect|false|not\s(?:right|correct))\b", re.IGNORECASE)
 _LONE = re.compile(r"\s*\W?[A-Za-z]\W?\s*")
-_BRACKETED = re.compile(r"[(\[【]\s?([A-Z])\s?[)\]】]|\b(?:[Oo]ption|[Cc]hoice|选项?)\s?([A-Z])\b")
+_BRACKETED = re.compile(
+    r"[(\[【]\s?([A-Z])\s?[)\]】]|\b(?:[Oo]ption|[Cc]hoice|选项?)\s?([A-Z])\b"
+    r"|\b(?:is|are|be|letter)\s(?:letter\s)?['\"]?([A-Z])['\"]?\W*\Z"
+)
 
 Options = dict[str, str]  # label -> what it says, "" where that is not known
 Picks = frozenset[str]
@@ -128,7 +132,9 @@ def _equal(text: str, options: Options) -> list[str]:
     if len(lone) == 1 and lone in options:
         return []
     equal = [label for label, option in options.items() if option and exact(option, text)]
-    return equal or [label for label, option in options.items() if option and _equal_values(option, text)]
+    equal = equal or [label for label, option in options.items() if option and _equal_values(option, text)]
+    # Of 1.2 and 5(√5 - 2) the second is 5√5 - 10; the first is what it rounds to
+    return equal if len(equal) < 2 else [one for one in equal if _equal_values(text, options[one])] or equal
 
 
 def _is_another(text: str, label: str, options: Options) -> bool:
@@ -229,11 +235,11 @@ def _own_end(text: str, label: re.Match[str], options: Options) -> int:
     own = options[label["letter"].upper()]
     if not own:
         return label.end()
-    said = plain(own).rstrip(". ").casefold()
+    said = r"\s*".join(map(re.escape, re.findall(r"\w+|[^\w\s]", plain(own).rstrip(". ").casefold())))
     for between in (_BETWEEN, _BETWEEN_OPEN):
         start = between.match(text, label.end()).end()  # type: ignore[union-attr]
-        if re.match(re.escape(said) + _WORD_END, text[start:].casefold()):
-            return start + len(said)
+        if found := re.match(said + _WORD_END, text[start:].casefold()):
+            return start + found.end()
         if _equal_values(own, text[start:]):
             return len(text)
     return label.end()
@@ -241,7 +247,8 @@ def _own_end(text: str, label: re.Match[str], options: Options) -> int:
 
 def _equal_values(option: str, text: str) -> bool | None:
     try:
-        wanted, given = parse.read(option), parse.read(text)
+        length = parse.LENGTH.fullmatch(option) is not None
+        wanted, given = parse.read(option, length), parse.read(text, length)
     except Unknown:
         return None
     if wanted is None or given is None:
@@ -257,7 +264,8 @@ def _listed(text: str, options: Options) -> Picks:
 
 def _named(text: str, options: Options) -> Picks:
     """Pick the label that a sentence names in brackets or as an option, if it names one."""
-    found = {one or other for one, other in _BRACKETED.findall(text)} & options.keys()
+    text = without_relative(text)
+    found = {"".join(label) for label in _BRACKETED.findall(text)} & options.keys()
     if len(found) != 1 or not is_asserted(text) or _is_another(_BRACKETED.sub("", text), min(found), options):
         return NONE
     return frozenset(found)
@@ -284,9 +292,13 @@ def _by_words(text: str, options: Options) -> Picks:
     maximal = [
         label for label, words in present.items() if not any(words != one and words in one for one in present.values())
     ]
-    if len(maximal) != 1 or is_asked(text) or not is_asserted(padded.replace(f" {present[maximal[0]]} ", " ")):
+    if len(maximal) != 1 or is_asked(text):
         return NONE
-    return frozenset(maximal)
+    words = present[maximal[0]]
+    rest = without_relative(_BECAUSE.sub(" ", padded.replace(f" {words} ", " | ")))
+    before, _, behind = rest.partition(" | ")
+    near = " ".join([*before.split()[-3:], *behind.split()[:2]])  # a bound elsewhere is one on something else
+    return frozenset(maximal) if commits(rest) and is_asserted(near) else NONE
 
 
 def _is_value(option: str) -> bool:
@@ -307,12 +319,14 @@ def gold_choices(gold: str, choices: Sequence[Any] | None = None) -> list[Picks]
     >>> gold_choices("18", ["9", "12", "18", "18"]) == [{"C"}, {"D"}], gold_choices("答案：B") == [{"B"}]
     (True, True)
 
-    Of an option's text that stands there twice either label counts.
+    Of an option's text that stands there twice either label counts; a small letter is an option's text where one is.
     """
-    parts = [gold.upper()] if _LONE.fullmatch(gold) else accepted(gold) or [gold]
-    options = zip(string.ascii_uppercase, map(normalize, _options(choices or ())), strict=False)
-    twins = [label for label, option in options if option and option == normalize(gold)]
-    if len(twins) > 1 and not _LONE.fullmatch(gold):
+    lone = _LONE.fullmatch(gold)
+    parts = [gold.upper()] if lone else accepted(gold) or [gold]
+    fold = str.strip if lone else normalize
+    options = zip(string.ascii_uppercase, map(fold, _options(choices or ())), strict=False)
+    twins = [label for label, option in options if option and option == fold(gold)]
+    if twins and (gold.islower() if lone else len(twins) > 1):
         return [frozenset(label) for label in twins]
     picks = [read_choices(part, choices) for part in parts]
     return [frozenset().union(*picks)] if all(picks) else []

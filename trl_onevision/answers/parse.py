@@ -92,6 +92,9 @@ _COUNTERS = frozenset(_COUNTER_WORDS.split())
 MOST_WORDS = 6
 
 
+LENGTH = re.compile(r"[\d.,+\-√{}()\s]{0,30}\d[\d.,√{})\s]{0,30}m")  # in geometry: of other letters nobody knows
+
+
 @lru_cache(maxsize=8192)
 def read(text: str, number: bool = False) -> Value | None:
     r"""Read a text as one value; `None` where it states none as a whole, `Unknown` raised where it needs more algebra.

@@ -80,6 +80,14 @@ _TAIL = re.compile(
 )
 # Words, or marks that a sentence is made of: a formula has none, and is read as it is.
 _SAYS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2}|[^\x00-\x7f:]|[.?!,;](?:\s|\Z)|\s\(|'")
+_RELATIVE = re.compile(
+    r"\s(?:that|which|who|with(?:out)?)\s[^.;:?!]{1,120}?,?(?=\s(?:is|are|was|were)\s)", re.IGNORECASE
+)
+_JUDGES = re.compile(
+    r"\b(?:I|we|you|not\san?|right|correct|true|wrong|false|incorrect|answers?|options?|fits?|match\w*|exclu\w+|reject\w*"
+    r"|eliminat\w+|rule[ds]?|say|claim)\b",
+    re.IGNORECASE,
+)
 # "There are 3 bars with values below 40": a bound on what is counted, and none on the number
 _COUNTED = re.compile(
     r"(?:[^,\d]{1,40},\s)?there\s(?:are|is|were|was)\s((?:(?:only|exactly|a\stotal\sof)\s)?\w+(?:\s[a-z-]+){1,5}?)"
@@ -115,6 +123,15 @@ def affirmed(text: str) -> str:
     return rest if denied and is_asserted(rest) and not _values(denied[0]) & _values(rest) else text
 
 
+def without_relative(text: str) -> str:
+    """Return a text without the clause that only says which one is meant: what it denies is not the answer.
+
+    >>> without_relative("The animal that cannot swim is C"), without_relative("The one that is not right is C")
+    ('The animal is C', 'The one that is not right is C')
+    """
+    return _RELATIVE.sub(lambda clause: clause[0] if _JUDGES.search(clause[0]) else "", text)
+
+
 def _values(text: str) -> set[str]:
     return set(re.findall(r"\d[\d.]*|\b[A-J]\b", text))
 
@@ -142,6 +159,7 @@ def _cores(text: str) -> Iterator[str]:
     text = _ABOUT.sub(r" ≈ \1", text)
     if (counted := _COUNTED.fullmatch(text)) and not (is_denied(counted["which"]) or is_hedged(counted["which"])):
         yield counted[1]
+    text = text if is_asserted(text) else without_relative(text)
     if not is_asserted(text):
         yield text.rstrip(" ,;").removesuffix(".")
         return

@@ -79,7 +79,16 @@ def is_asserted(text: str) -> bool:
     >>> is_asserted("It is 12."), is_asserted("It is not 12."), is_asserted("12 or 13"), is_asserted("不选C")
     (True, False, False, False)
     """
-    return not (is_asked(text) or is_denied(text) or is_hedged(text) or is_guessed(text) or _BOUND.search(text))
+    return commits(text) and not _BOUND.search(text)
+
+
+def commits(text: str) -> bool:
+    """Whether a text neither denies nor hedges nor asks nor guesses; it may set a bound.
+
+    >>> commits("more than 12"), commits("perhaps 12")
+    (True, False)
+    """
+    return not (is_asked(text) or is_denied(text) or is_hedged(text) or is_guessed(text))
 
 
 def is_asked(text: str) -> bool:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -29,7 +28,6 @@ _TEXT_MEASURES: dict[str, Callable[[str, str], float]] = {
     "anls": words.anls,
     "wer": words.word_accuracy,
 }
-_METRES = re.compile(r"[\d.,]{1,12}m")  # a length in datasets of geometry; of other letters nobody knows
 LONGEST_ANSWER = 10_000  # characters; what is longer, and over four times the gold, states no answer
 MRA_THRESHOLDS = [Decimal(percent) / 100 for percent in range(50, 100, 5)]
 DECAY_ERRORS = (0.05, 0.20)
@@ -163,7 +161,7 @@ class AccuracyReward(NamedReward):
             return 1.0
         if words.formula(gold) is not None:
             return words.exact(gold, answer)
-        number = number or _METRES.fullmatch(bare) is not None
+        number = number or parse.LENGTH.fullmatch(bare) is not None
         wanted, given = _read(gold, number), _read(answer, number)
         if wanted is None or given is None:
             return words.exact(gold, answer) if wanted is None else 0.0
