@@ -331,6 +331,7 @@ def test_a_gold_of_shares_becomes_seconds(tmp_path):
         ("[[1, 2], [3, 9]]", [[1, 2], [3, 9]]),
         ('{"start_time": 1, "end_time": 2}', [[1, 2]]),
         ('[{"start": 1, "end": 2}, [3, 4]]', [[1, 2], [3, 4]]),
+        ('["0:01 to 0:02", {"span": ["3s", "4.5 seconds"]}]', [[1, 2], [3, 4.5]]),
         ("[]", []),
     ],
 )
@@ -339,7 +340,7 @@ def test_spans_of_any_form_are_one_form(gold, spans):
 
 
 @pytest.mark.parametrize(
-    "gold", ["[1]", "[1, 2, 3]", '"1 to 2"', '{"start": 1}', "[2, 1]", "[1, 1]", "[-1, 2]", "[8, 9]", "[NaN, 2]", "3"]
+    "gold", ["[1]", "[1, 2, 3]", '"at 2"', '{"start": 1}', "[2, 1]", "[1, 1]", "[-1, 2]", "[8, 9]", "[NaN, 2]", "3"]
 )
 def test_what_is_no_span_of_the_clip_is_named(gold):
     with pytest.raises(RowError, match=r"column 'solution': (not a span|empty span|span outside the video)"):

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from trl_onevision.answers.json_text import MAX_ITEMS, MAX_VALUES, collect
 from trl_onevision.rewards.boxes import (
     DetectionReward,
     IoUReward,
@@ -28,8 +29,6 @@ from trl_onevision.rewards.boxes import (
     match,
     to_xyxy,
 )
-from trl_onevision.rewards.json_text import MAX_ITEMS, MAX_VALUES, collect
-from trl_onevision.rewards.places import BOXES, Place
 
 ONE = "[[10, 20, 30, 40]]"
 CAT_AND_DOG = json.dumps(
@@ -42,166 +41,10 @@ def score(answer, gold=ONE, reward=iou_reward, **columns):
     return value
 
 
-def corners(text):
-    return [box.numbers for box in BOXES.read(text)]
-
-
-# Reading
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ('{"bbox_2d": [10, 20, 30, 40]}', [(10, 20, 30, 40)]),
-        ('```json\n[{"bbox_2d": [10, 20, 30, 40], "label": "cat"}]\n```', [(10, 20, 30, 40)]),
-        ("Sure:\n```\n[[10, 20, 30, 40]]\n```\nDone.", [(10, 20, 30, 40)]),
-        ("```json\n[[1, 1, 2, 2]]\n``` no, rather ```json\n[[10, 20, 30, 40]]\n```", [(10, 20, 30, 40)]),
-        ('{"objects": {"cats": [[10, 20, 30, 40], [1, 2, 3, 4]]}}', [(10, 20, 30, 40), (1, 2, 3, 4)]),
-        ('{"x1": 10, "y1": 20, "x2": 30, "y2": 40}', [(10, 20, 30, 40)]),
-        ("[[10, 20], [30, 40]]", [(10, 20, 30, 40)]),
-        ("{'bbox_2d': [10, 20, 30, 40], 'label': 'cat'}", [(10, 20, 30, 40)]),
-        ('{"bbox_2d": [1, 2, 3, 4]}\n{"bbox_2d": [5, 6, 7, 8]}', [(1, 2, 3, 4), (5, 6, 7, 8)]),
-        ('[{"bbox_2d": [1, 2, 3, 4]}, {"bbox_2d": [5, 6,', [(1, 2, 3, 4)]),
-        ("[{'bbox_2d': [1, 2, 3, 4]},]", [(1, 2, 3, 4)]),
-        ('{"bbox_2d": [1, 2, 3, 4], "label": "a dog that', [(1, 2, 3, 4)]),
-        ('```json\n[{"bbox_2d": [1, 2, 3, 4]}', [(1, 2, 3, 4)]),
-        ('{"bbox_2d": "[1, 2, 3, 4]"}', [(1, 2, 3, 4)]),
-        ("The box is [ 10 , 20 , 30 , 40 ].", [(10, 20, 30, 40)]),
-        ("[10.5, -20, .5, 4e1]", [(10.5, -20, 0.5, 40)]),
-        ("(10,20),(30,40)", [(10, 20, 30, 40)]),
-        ("<|box_start|>(10,20),(30,40)<|box_end|>", [(10, 20, 30, 40)]),
-        ("<box>[[10, 20, 30, 40]]</box>", [(10, 20, 30, 40)]),
-        ("(10, 20, 30, 40) and [1 2 3 4]", [(10, 20, 30, 40), (1, 2, 3, 4)]),
-        ("<box>10 20 30 40</box>", [(10, 20, 30, 40)]),
-        ("<bbox>10,20,30,40</bbox>", [(10, 20, 30, 40)]),
-        (
-            "<box>(10,20),(30,40)</box><box>[[1, 2, 3, 4], [5, 6, 7, 8]]</box>",
-            [(10, 20, 30, 40), (1, 2, 3, 4), (5, 6, 7, 8)],
-        ),
-        ("<box x1='10' y1=\"20\" x2=30 y2='40'/>", [(10, 20, 30, 40)]),
-        ("x1=10, y1=20, x2=30, y2=40", [(10, 20, 30, 40)]),
-        ("x_min: 10, y_min: 20, x_max: 30, y_max: 40", [(10, 20, 30, 40)]),
-        ('{"xmin": 10, "ymin": 20, "xmax": 30, "ymax": 40}', [(10, 20, 30, 40)]),
-        ('{"left": 10, "top": 20, "right": 30, "bottom": 40}', [(10, 20, 30, 40)]),
-        ("10, 20, 30, 40", [(10, 20, 30, 40)]),
-        (" 10 20 30 40\n", [(10, 20, 30, 40)]),
-        ("the numbers 10, 20, 30, 40", []),
-        ("10, 20, 30, 40, 50", []),
-        ("（10，20），（30，40）", [(10, 20, 30, 40)]),
-        ("From (10, 20) to (30, 40)", [(10, 20, 30, 40)]),
-        ("top-left (10, 20), bottom-right (30, 40)", [(10, 20, 30, 40)]),
-        ("top left: (10, 20) and the bottom right corner at (30, 40)", [(10, 20, 30, 40)]),
-        ("(10, 20) and (30, 40)", []),
-        ("<|box_start|>(10,20)<|box_end|>", []),
-        ("<box>10 20 30 40", []),
-        ("<box>ten</box>", []),
-        ("<box>10 20 30 40 50</box>", []),
-        ("<box y1='20' x1='10' y2='40' x2='30'/>", [(10, 20, 30, 40)]),
-        ("<box x1='10' y1='20' x2='30'/>", []),
-        ("(10, 20), (30, 40), (50, 60)", []),
-        ("[[10, 20], [30, 40], [50, 60]]", []),
-        ("(10, 20), (30, 40), (1, 2), (3, 4)", [(10, 20, 30, 40), (1, 2, 3, 4)]),
-        ("[1, 2, 3, 4, 5]", []),
-        ("[1, 2, 3]", []),
-        ("[true, 2, 3, 4]", []),
-        ("[１０, ２０, ３０, ４０]", []),
-        ("no box here", []),
-        ("", []),
-    ],
-)
-def test_reads_boxes(text, expected):
-    assert corners(text) == expected
-
-
-LABELLED = [
-    '{"label": "pit", "bbox_2d": [[1, 2, 3, 4], [5, 6, 7, 8]]}',
-    '{"pit": [[1, 2, 3, 4], [5, 6, 7, 8]]}',
-    "{'pit': [[1, 2, 3, 4], [5, 6, 7, 8]]}",
-    '{"pit": [{"bbox_2d": [1, 2, 3, 4]}, {"bbox_2d": [5, 6, 7, 8]}]}',
-    '{"objects": [{"name": "pit", "instances": [[1, 2, 3, 4], {"box": [5, 6, 7, 8]}]}]}',
-    '{"bboxes": [[1, 2, 3, 4], [5, 6, 7, 8]], "labels": ["pit", "pit"]}',
-    "<ref>pit</ref><box>(1,2),(3,4)</box><box>(5,6),(7,8)</box>",
-    "<ref>pit</ref><box>[[1, 2, 3, 4], [5, 6, 7, 8]]</box>",
-    "<|object_ref_start|>pit<|object_ref_end|><|box_start|>(1,2),(3,4)<|box_end|><|box_start|>(5,6),(7,8)<|box_end|>",
-    "pit<loc_1><loc_2><loc_3><loc_4><loc_5><loc_6><loc_7><loc_8>",
-    "<loc0001><loc0002><loc0003><loc0004> pit ; <loc0005><loc0006><loc0007><loc0008> pit",
-]
-
-
-@pytest.mark.parametrize("text", LABELLED)
-def test_every_box_has_the_label_that_stands_over_it(text):
-    assert BOXES.read(text) == [Place((1, 2, 3, 4), label="pit"), Place((5, 6, 7, 8), label="pit")]
-
-
-def test_a_label_of_its_own_goes_before_the_one_over_it():
-    text = '{"animals": {"cat": [1, 2, 3, 4], "dogs": [{"bbox": [5, 6, 7, 8], "label": "dog"}]}}'
-    assert [box.label for box in BOXES.read(text)] == ["cat", "dog"]
-    text = '{"boxes": [[1, 2, 3, 4], [5, 6, 7, 8]], "labels": ["cat", "dog", "cow"]}'
-    assert {box.label for box in BOXES.read(text)} == {None}, "which of the three are these?"
-
-
 def test_a_gold_object_may_hold_several_boxes_and_scores_itself():
     gold = '[{"label": "pit", "bbox_2d": [[0, 0, 9, 9], [20, 20, 30, 30]]}, {"label": "rim", "bbox_2d": [1, 1, 2, 2]}]'
     assert score(gold, gold, IoUReward(labels=True)) == score(gold, gold, detection_reward) == 1
     assert score(gold.replace("pit", "rim"), gold, IoUReward(labels=True)) == pytest.approx(1 / 3)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("It is not at [10, 20, 30, 40].", []),
-        ("It isn't the box [10, 20, 30, 40]", []),
-        ("The cat cannot be found at (10, 20), (30, 40)", []),
-        ('It is not {"bbox_2d": [10, 20, 30, 40]}', []),
-        ("Not this one: ```json\n[10, 20, 30, 40]\n```", []),
-        ("not <box>10 20 30 40</box>", []),
-        ("[10, 20, 30, 40] is wrong", []),
-        ("The wrong box is [10, 20, 30, 40]", []),
-        ("My first answer, [1, 2, 3, 4], was wrong: [10, 20, 30, 40]", [(1, 2, 3, 4), (10, 20, 30, 40)]),
-        ("[1, 2, 3, 4] was wrong: [10, 20, 30, 40]", [(10, 20, 30, 40)]),
-        ("I cannot find the object: [0, 0, 0, 0]", []),
-        ("[10, 20, 30, 40] is not the dog", []),
-        ("不是[10, 20, 30, 40]", []),
-        ("[10, 20, 30, 40]是错的", []),
-        ("It is not [1, 2, 3, 4] but [10, 20, 30, 40].", [(10, 20, 30, 40)]),
-        ("[10, 20, 30, 40], not [1, 2, 3, 4]", [(10, 20, 30, 40)]),
-        ("[10, 20, 30, 40] instead of [1, 2, 3, 4]", [(10, 20, 30, 40)]),
-        ('not {"bbox_2d": [1, 2, 3, 4]} but {"bbox_2d": [10, 20, 30, 40]}', [(10, 20, 30, 40)]),
-        ("不是[1, 2, 3, 4]，是[10, 20, 30, 40]", [(10, 20, 30, 40)]),
-        ("[10, 20, 30, 40] or [1, 2, 3, 4]", []),
-        ("either [10, 20, 30, 40] or maybe [1, 2, 3, 4]", []),
-        ("[10, 20, 30, 40]或者[1, 2, 3, 4]", []),
-        ('{"bbox_2d": [10, 20, 30, 40]} or {"bbox_2d": [1, 2, 3, 4]}', []),
-        ("<box>10 20 30 40</box> or <box>1 2 3 4</box>", []),
-        ("I am not sure, but [10, 20, 30, 40]", [(10, 20, 30, 40)]),
-        ("There is no cat. The dog: [10, 20, 30, 40]", [(10, 20, 30, 40)]),
-        ("The dog that is not red is at [10, 20, 30, 40]", [(10, 20, 30, 40)]),
-        ('{"bbox_2d": [10, 20, 30, 40], "label": "not a cat"}', [(10, 20, 30, 40)]),
-        ("[10, 20, 30, 40] and [1, 2, 3, 4]", [(10, 20, 30, 40), (1, 2, 3, 4)]),
-    ],
-)
-def test_what_the_text_denies_or_leaves_open_is_no_answer(text, expected):
-    assert corners(text) == expected
-
-
-def test_reads_labels_and_scores():
-    assert BOXES.read('[{"bbox": [1, 2, 3, 4], "category": "cat", "confidence": 0.5}]') == [
-        Place((1, 2, 3, 4), label="cat", score=0.5)
-    ]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        '[{"bbox_2d": [1, 2, 3, 4], "label": "cat"}, {"bbox_2d": [5, 6, 7, 8], "lab',
-        '```json\n[{"bbox_2d": [1, 2, 3, 4], "label": "cat"}]',
-        '{"objects": [{"bbox_2d": [1, 2, 3, 4], "label": "cat"}]}',
-        "[{'bbox_2d': [1, 2, 3, 4], 'label': 'cat'}]",
-        'As [one] can see: {"bbox_2d": [1, 2, 3, 4], "label": "cat"}',
-    ],
-)
-def test_odd_json_keeps_its_labels(text):
-    assert BOXES.read(text) == [Place((1, 2, 3, 4), label="cat")]
 
 
 # IoU

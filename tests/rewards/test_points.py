@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from trl_onevision.rewards.places import POINTS
 from trl_onevision.rewards.points import PointReward, point_reward
 
 BOX = '[{"bbox_2d": [0, 0, 10, 10], "label": "button"}]'
@@ -17,46 +16,6 @@ BOX = '[{"bbox_2d": [0, 0, 10, 10], "label": "button"}]'
 def score(answer, gold=BOX, reward=point_reward, **columns):
     (value,) = reward([[{"role": "assistant", "content": answer}]], solution=[gold], task=["points"], **columns)
     return value
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ('{"point_2d": [10, 20]}', [(10, 20)]),
-        ('```json\n[{"point": [10, 20]}, {"point": [1.5, -2]}]\n```', [(10, 20), (1.5, -2)]),
-        ('{"x": 10, "y": 20}', [(10, 20)]),
-        ("[[10, 20], [30, 40]]", [(10, 20), (30, 40)]),
-        ("Click (10, 20).", [(10, 20)]),
-        ("[10 20]", [(10, 20)]),
-        ('<points x1="10" y1="20" alt="ear">ear</points>', [(10, 20)]),
-        ('<points x1="10" y1="20" x2="30.5" y2="40" alt="ears">ears</points>', [(10, 20), (30.5, 40)]),
-        ("<point x='10' y='20'>ear</point>", [(10, 20)]),
-        ("<point>10 20</point>", [(10, 20)]),
-        ("<point>(10, 20)</point><point>[30, 40]</point>", [(10, 20), (30, 40)]),
-        ("<|point_start|>(10,20)<|point_end|>", [(10, 20)]),
-        ("click(start_box='<|box_start|>(10,20)<|box_end|>')", [(10, 20)]),
-        ("x=10, y=20", [(10, 20)]),
-        ("10, 20", [(10, 20)]),
-        ("（10，20）", [(10, 20)]),
-        ("about 10, 20", []),
-        ("(x: 10, y: 20)", [(10, 20)]),
-        ('{"point_2d": [[10, 20], [30, 40]], "label": "ear"}', [(10, 20), (30, 40)]),
-        ('{"ear": [[10, 20], [30, 40]]}', [(10, 20), (30, 40)]),
-        ("not at (1, 2) but at (10, 20)", [(10, 20)]),
-        ("(10, 20) is wrong", []),
-        ("(10, 20) or (30, 40)", []),
-        ('<point x="1" y="2"/> or <point x="3" y="4"/>', []),
-        ('[{"point_2d": [10, 20]}, {"point_2d": [3', [(10, 20)]),
-        ("[1, 2, 3, 4]", []),
-        ("<point>10 20 30</point>", []),
-        ('<points x1="10" y1="20" x2="30"/>', []),
-        ('<point y="20" x="10"/>', [(10, 20)]),
-        ('<points x1="10" x2="30" y1="20" y2="40"/>', [(10, 20), (30, 40)]),
-        ("ten, twenty", []),
-    ],
-)
-def test_reads_points(text, expected):
-    assert [point.numbers for point in POINTS.read(text)] == expected
 
 
 def test_a_point_in_a_box_pays_all_or_nothing():

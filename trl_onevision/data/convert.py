@@ -9,10 +9,11 @@ from math import prod
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from trl_onevision.answers.places import BOXES, POINTS
 from trl_onevision.data.adapters import Adapter
 from trl_onevision.data.images import PixelGrid, StoredImage, store_image
 from trl_onevision.data.prompts import find_prompt
-from trl_onevision.data.rows import BOX_KEYS, Raw, Row, row_id
+from trl_onevision.data.rows import Raw, Row, row_id
 from trl_onevision.data.schema import (
     PLACE_TASKS,
     Purpose,
@@ -31,11 +32,8 @@ from trl_onevision.data.videos import Sampling, StoredVideo, Video, store_video,
 BoxFrame = Literal["pixel", "norm1000", "norm1"]
 BoxFormat = Literal["xyxy", "xywh"]
 
-_POINT_KEYS = ("point_2d", "point", "points_2d", "points", "coordinate", "coordinates", "coordinate2", "position")
-_PLACE_KEYS = (*BOX_KEYS, *_POINT_KEYS, "polygon", "segmentation", "mask")
-_AXIS_OF_KEY = dict.fromkeys(("x", "x1", "x2", "xmin", "xmax", "x_min", "x_max", "left", "right"), 0) | dict.fromkeys(
-    ("y", "y1", "y2", "ymin", "ymax", "y_min", "y_max", "top", "bottom"), 1
-)
+_PLACE_KEYS = (*BOXES.keys, *POINTS.keys, "coordinate2", "polygon", "segmentation", "mask")
+_AXIS_OF_KEY = {key: at % 2 for sides in (*BOXES.sides, *POINTS.sides) for at, key in enumerate(sides)}
 
 
 @dataclass(frozen=True)
@@ -204,7 +202,7 @@ def _with_corners(gold: Any) -> Any:
     """A gold whose boxes, `[x, y, width, height]`, have two corners."""
     if isinstance(gold, dict):
         return {
-            key: _xyxy(value) if key in BOX_KEYS else _with_corners(value) if _holds_objects(value) else value
+            key: _xyxy(value) if key in BOXES.keys else _with_corners(value) if _holds_objects(value) else value
             for key, value in gold.items()
         }
     if not isinstance(gold, list):

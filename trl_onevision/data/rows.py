@@ -11,13 +11,13 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
+from trl_onevision.answers.places import BOXES
 from trl_onevision.data.prompts import PROMPTS, Prompt, user_messages
 from trl_onevision.data.questions import classify, read_choices
 from trl_onevision.data.schema import Purpose, RowError, Task, read, require, shown
 from trl_onevision.data.solutions import closing_answer, tagged_completion
 
 Row = dict[str, Any]
-BOX_KEYS = ("bbox_2d", "bbox", "box_2d", "box", "bboxes", "boxes")
 MOST_WORDS = 6  # a longer closing is a sentence: exact comparison would never pay
 
 
@@ -145,7 +145,7 @@ def labelled_boxes(value: Any, label: str) -> list[dict[str, Any]]:
 
 def _labelled(box: Mapping[str, Any], label: str) -> dict[str, Any]:
     """An object whose box has the contract's name, and which has a label."""
-    named = next((key for key in BOX_KEYS if key in box), None)
+    named = next((key for key in BOXES.keys if key in box), None)
     return {"label": label} | {"bbox_2d" if key == named else key: value for key, value in box.items()}
 
 

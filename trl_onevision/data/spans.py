@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping
 from typing import Any, Literal
 
-from trl_onevision.data.schema import RowError, is_number, read_json, require
+from trl_onevision.answers.spans import SPANS
+from trl_onevision.data.schema import RowError, read_json, require
 
 SpanFrame = Literal["second", "norm1000", "norm1"]
 
 LONGEST = 10**9  # seconds; no clip is thirty years long
-_ENDS = (("start", "end"), ("start_time", "end_time"))
 
 
 def in_seconds(solution: str, duration: float, frame: SpanFrame = "second") -> str:
@@ -23,14 +23,14 @@ def in_seconds(solution: str, duration: float, frame: SpanFrame = "second") -> s
     Traceback (most recent call last):
     trl_onevision.data.schema.RowError: column 'solution': span outside the video; found 30.0 to 34.0 s of 8.0 s, ...
 
-    A raw gold is a pair of numbers, an object with `start` and `end`, or a list of either. `frame` is its own:
-    seconds, thousandths of the clip, or shares of it. A span may end after the clip, as annotations do, but not begin
-    there. `[]` says that there is nothing to find.
+    A raw gold is one span or a list of them, in any form that `span_reward` reads. `frame` is its own: seconds,
+    thousandths of the clip, or shares of it. A span may end after the clip, as annotations do, but not begin there.
+    `[]` says that there is nothing to find.
     """
     scale = {"second": 1.0, "norm1000": duration / 1000, "norm1": duration}[frame]
     gold, spans = read_json(solution), []
-    items = gold if isinstance(gold, list) and not any(map(is_number, gold)) else [gold]
-    for start, end in map(_span, items):
+    items = gold if isinstance(gold, list) and not SPANS.of(gold) else [gold]
+    for start, end in itertools.chain(*map(_spans, items)):
         start, end = round(start * scale, 3), round(end * scale, 3)
         if not 0 <= start < min(end, duration):
             problem = "span outside the video" if start < end else "empty span"
@@ -40,11 +40,8 @@ def in_seconds(solution: str, duration: float, frame: SpanFrame = "second") -> s
     return json.dumps(spans)
 
 
-def _span(item: Any) -> tuple[float, float]:
-    pair = item
-    if isinstance(item, Mapping):
-        pair = next(([item[start], item[end]] for start, end in _ENDS if start in item and end in item), None)
-    fine = isinstance(pair, list) and len(pair) == 2 and all(is_number(end) and abs(end) < LONGEST for end in pair)
-    expected = '[start, end], {"start": …, "end": …}, or a list of such, in numbers'
-    require(fine, "solution", "not a span", item, expected)
-    return float(pair[0]), float(pair[1])
+def _spans(item: Any) -> list[tuple[float, ...]]:
+    found = [span.numbers for span in SPANS.of(item)]
+    fine = found and all(abs(end) < LONGEST for ends in found for end in ends)
+    require(fine, "solution", "not a span", item, '[start, end], {"start": …, "end": …}, or a list of such')
+    return found

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from trl_onevision.answers.extract import answer_block
-from trl_onevision.rewards.places import BOXES
+from trl_onevision.answers.places import BOXES
 
 REWARDS = {"accuracy_reward": "accuracy", "iou_reward": "IoU", "format_reward": "format"}
 SMOOTHED = 10

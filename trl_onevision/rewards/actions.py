@@ -6,10 +6,10 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
+from trl_onevision.answers.json_text import LABEL_KEYS, collect, first_text, normalized, number, numbers, read_json
+from trl_onevision.answers.places import BOXES, POINTS, Place
 from trl_onevision.rewards.frames import FloatArray
-from trl_onevision.rewards.grounding import GroundingReward, gold_items
-from trl_onevision.rewards.json_text import LABEL_KEYS, collect, first_text, normalized, number, numbers, read_json
-from trl_onevision.rewards.places import BOXES, POINTS, Place, as_array
+from trl_onevision.rewards.grounding import GroundingReward, as_array, gold_items
 from trl_onevision.rewards.points import point_credit, read_places
 from trl_onevision.rewards.rows import Positive, Unscorable
 

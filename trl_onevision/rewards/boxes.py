@@ -6,9 +6,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from trl_onevision.answers.places import BOXES, Place
 from trl_onevision.rewards.frames import FloatArray
-from trl_onevision.rewards.grounding import GroundingReward, gold_items, label_mask, match, matched_share
-from trl_onevision.rewards.places import BOXES, Place, as_array
+from trl_onevision.rewards.grounding import GroundingReward, as_array, gold_items, label_mask, match, matched_share
 from trl_onevision.rewards.rows import Positive, Share, Unscorable
 
 BoxFormat = Literal["xyxy", "xywh", "cxcywh", "yxyx"]

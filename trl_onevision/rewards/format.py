@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from trl_onevision.answers.extract import answer_block, boxed, boxes, full_text, split
-from trl_onevision.rewards.json_text import unfenced
+from trl_onevision.answers.json_text import unfenced
 from trl_onevision.rewards.rows import NamedReward
 from trl_onevision.rewards.steps import shows, structure
 

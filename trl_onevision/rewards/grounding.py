@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from trl_onevision.answers.extract import answer_block
+from trl_onevision.answers.json_text import Item, collect, fenced, normalized, read_json
+from trl_onevision.answers.places import Place
 from trl_onevision.rewards.frames import FloatArray, Frame, frame_scale, row_size
-from trl_onevision.rewards.json_text import Item, collect, fenced, normalized, read_json
-from trl_onevision.rewards.places import Place
 from trl_onevision.rewards.rows import LogMetric, NamedReward, Unscorable, score_rows
 
 _NOTHING = re.compile(
@@ -120,7 +120,7 @@ def gold_value(gold: Any) -> Any:
 def gold_items(gold: Any, read: Callable[[Any, str | None], list[Item]], expected: str) -> list[Item]:
     """Every item of a gold, each of which must read: one that is skipped would be a wrong gold.
 
-    >>> from trl_onevision.rewards.spans import SPANS
+    >>> from trl_onevision.answers.spans import SPANS
     >>> [span.numbers for span in gold_items([[1, 2], {"start": 3, "end": 4}], SPANS.of, "spans")]
     [(1.0, 2.0), (3.0, 4.0)]
     """
@@ -145,6 +145,16 @@ def says_none(text: str) -> bool:
         leaves = collect(value, lambda node, _: [] if isinstance(node, list | dict | None) else [node])
         return all(isinstance(leaf, str) and _NOTHING.fullmatch(leaf.strip(" .。!")) for leaf in leaves)
     return bool(_NOTHING.fullmatch(text[slice(*fenced(text))].strip(" \n.。!")))
+
+
+def as_array(places: Sequence[Place]) -> FloatArray:
+    """The numbers of each place as a row of an array; a point among boxes is a box without an extent: (n, 4).
+
+    >>> as_array([Place((1, 2, 3, 4)), Place((5, 6))])
+    array([[1., 2., 3., 4.],
+           [5., 6., 5., 6.]])
+    """
+    return np.array([(place.numbers * 2)[:4] for place in places], dtype=np.float64).reshape(-1, 4)
 
 
 def match(similarity: FloatArray) -> FloatArray:

@@ -13,8 +13,8 @@ from string import Template
 from typing import Any
 
 from trl_onevision.answers.extract import answer_block, answer_text, full_text
+from trl_onevision.answers.json_text import normalized, number, read_json
 from trl_onevision.chat import BudgetSpent, Chat, NoReply, Reply, Request
-from trl_onevision.rewards.json_text import normalized, number, read_json
 from trl_onevision.rewards.rows import (
     LogMetric,
     NamedReward,

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from trl_onevision.answers.json_text import number
 from trl_onevision.rewards.accuracy import AccuracyReward
-from trl_onevision.rewards.json_text import number
 from trl_onevision.rewards.rows import NamedReward, Reward, Unscorable, score_rows
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from trl_onevision.answers.json_text import collect, held, numbers, read_json
 from trl_onevision.rewards.frames import FloatArray, frame_scale, row_size
 from trl_onevision.rewards.grounding import GroundingReward, gold_items, matched_share
-from trl_onevision.rewards.json_text import collect, held, numbers, read_json
 from trl_onevision.rewards.rows import Share, Unscorable
 
 # Rasterising costs the length of the outline, so an answer gets this many corners for all its polygons, each clamped

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trl_onevision.answers.extract import answer_block
-from trl_onevision.rewards.json_text import unfenced
+from trl_onevision.answers.json_text import unfenced
 from trl_onevision.rewards.rows import NamedReward, Unscorable, score_rows
 
 MOST = 1000

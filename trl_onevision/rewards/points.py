@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trl_onevision.answers.json_text import numbers
+from trl_onevision.answers.places import BOXES, POINTS, Place
 from trl_onevision.rewards.boxes import is_proper
 from trl_onevision.rewards.frames import FloatArray
-from trl_onevision.rewards.grounding import GroundingReward, gold_items, label_mask, matched_share
-from trl_onevision.rewards.json_text import numbers
-from trl_onevision.rewards.places import BOXES, POINTS, Place, as_array
+from trl_onevision.rewards.grounding import GroundingReward, as_array, gold_items, label_mask, matched_share
 from trl_onevision.rewards.rows import Positive, Unscorable
 
 

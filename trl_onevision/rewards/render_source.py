@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 from xml.etree import ElementTree
 
-from trl_onevision.rewards.json_text import fenced, number
+from trl_onevision.answers.json_text import fenced, number
 
 Language = Literal["svg", "vega-lite"]
 

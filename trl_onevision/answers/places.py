@@ -10,11 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from trl_onevision.answers.json_text import LABEL_KEYS, collect, first_text, held, number, numbers, read_json
 from trl_onevision.answers.stance import MAX_ITEMS, stated
-from trl_onevision.rewards.frames import FloatArray
-from trl_onevision.rewards.json_text import LABEL_KEYS, collect, first_text, held, number, numbers, read_json
 
 # Twenty digits hold every coordinate; without the bound, a million digits would go through `float`.
 NUMBER = r"[-+]?(?:[0-9]{1,20}+(?:\.[0-9]{0,20}+)?|\.[0-9]{1,20}+)(?:[eE][-+]?[0-9]{1,4}+)?"
@@ -117,16 +114,6 @@ def _labels(value: dict, count: int) -> list[str | None] | None:
         if isinstance(texts, list) and len(texts) == count and all(isinstance(text, str) for text in texts):
             return texts
     return None
-
-
-def as_array(places: Sequence[Place]) -> FloatArray:
-    """The numbers of each place as a row of an array; a point among boxes is a box without an extent: (n, 4).
-
-    >>> as_array([Place((1, 2, 3, 4)), Place((5, 6))])
-    array([[1., 2., 3., 4.],
-           [5., 6., 5., 6.]])
-    """
-    return np.array([(place.numbers * 2)[:4] for place in places], dtype=np.float64).reshape(-1, 4)
 
 
 def _in_turn(numbers: Sequence[str], count: int) -> list[Numbers]:
