@@ -26,7 +26,7 @@ _SAID = r"would|will|do|think|believe|guess|choose|pick|select|go|say|answer"
 _LEAD = re.compile(
     rf"(?:(?:so|thus|therefore|hence|then|my|our|the|this|final|correct|best|right|most|likely|probably"
     rf"|definitely|clearly|surely|certainly|obviously"
-    rf"|we|(?:i|we)['’](?:ll|d)|i(?=\s(?:{_SAID})\b)|{_SAID}|with|answers?|options?|choices?|letter|label|is|are|be"
+    rf"|we|(?:i|we)['’](?:ll|d)|i(?=\s(?:{_SAID})\b)|{_SAID}|with|answers?|options?|choices?|letter|label|solution|is|are|be"
     rf"|(?:it|that)['’]s|it|that|to|which|one|both|should|must|la|die)\b|{ANSWER_ABROAD}|{IS_ABROAD}"
     rf"|[故所以因此应该本题正确答案选择项为是我认:,#\s])+",
     re.IGNORECASE,
@@ -112,7 +112,7 @@ def _read(text: str, choices: tuple[str, ...]) -> Picks:
     bare = _bare(text)
     picked = _same(text, options) or _labelled(bare, options)
     if picked is None:
-        picked = _same(bare, options) or _listed(bare, options) or _named(text, options) or _by_words(text, options)
+        picked = _listed(bare, options) or _named(text, options) or _by_words(text, options)
     return picked
 
 
@@ -204,8 +204,7 @@ def _goes_on(
         return False
     said, capital, follows = text[start : found.start()], found["letter"].isupper(), text[found.end() :]
     mark = found["close"].strip("'*_")
-    marked = mark[:1] in ")]}】" if not follows.strip() else mark
-    if mark and marked and (capital or before["letter"].islower()):
+    if mark and (follows.strip() or mark[0] in ")]}】") and (capital or before["letter"].islower()):
         return True
     alone = not follows.strip(" '\"*_)]") or _CLAUSE.match(follows) or _JOINT.match(follows)
     listed = alone and _JOINT.fullmatch(said)

@@ -173,21 +173,17 @@ def _same_relation(gold: Relation, given: Relation) -> bool | None:
         if sign == gold.sign and _same_trees(gold.left, left) and _same_trees(gold.right, right):
             return True
     if gold.sign == given.sign == "=":
-        return _proportional(("+", gold.left, ("-", gold.right)), ("+", given.left, ("-", given.right)))
+        ratio = [("+", one.left, ("-", one.right)) for one in (gold, given)]
+        free = sorted(symbols(ratio[0]) | symbols(ratio[1]))
+        ratios = []
+        for point in range(POINTS):
+            with contextlib.suppress(Undefined):
+                ratios.append(evaluate(("/", *ratio), DIGITS, {name: _at(name, point) for name in free}))
+        alike = len(ratios) > 1 and all(abs(one / ratios[0] - 1) < Decimal("1e-30") for one in ratios)
+        return alike or None
     if gold.right[0] == given.right[0] == "num" and gold.left == given.left:
         return False
     return None
-
-
-def _proportional(gold: Tree, given: Tree) -> bool | None:
-    free = sorted(symbols(gold) | symbols(given))
-    ratios = []
-    for point in range(POINTS):
-        with contextlib.suppress(Undefined):
-            ratios.append(evaluate(("/", gold, given), DIGITS, {name: _at(name, point) for name in free}))
-    if len(ratios) < 2:
-        return None
-    return all(abs(ratio / ratios[0] - 1) < Decimal("1e-30") for ratio in ratios) or None
 
 
 def item_key(part: str) -> object:

@@ -6,6 +6,7 @@ inside a circular function, and 1 elsewhere.
 """
 
 import decimal
+import math
 import operator
 import re
 from collections.abc import Callable
@@ -434,10 +435,7 @@ def _power(base: Decimal, exponent: Decimal) -> Decimal:
 def _factorial(value: Decimal) -> Decimal:
     if value != value.to_integral_value() or not 0 <= value <= LARGEST_FACTORIAL:
         raise Undefined("factorial")
-    product = ONE
-    for factor in range(2, int(value) + 1):
-        product *= factor
-    return product
+    return +Decimal(math.factorial(int(value)))
 
 
 def _sine(x: Decimal) -> Decimal:

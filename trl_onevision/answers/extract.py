@@ -26,10 +26,6 @@ _ANSWER_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE | re.ASCII)
 _BOX_TOKEN = re.compile(r"\\(?:boxed|fbox)\s{0,4}\{|\\.|[{}]", re.DOTALL)
 
 _ANSWERS = f"answer|答案|最终答案|正确答案|回答|{ANSWER_ABROAD}"
-_LINE = (
-    r"^(?!\n)[ \t>*#_-]{{0,16}}+(?:\\[(\[]\s{{0,4}})?(?:\\text(?:bf)?\s?\{{)?(?:the\s{{1,4}})?"
-    r"(?:final\s{{1,4}}|correct\s{{1,4}}){{0,2}}(?:{words})[\s*_]{{0,4}}(?:is|are|是|为)?[\s*_]{{0,4}}"
-)
 _NAMED = (
     r"(?:answer|option|choice)s?(?:\s{1,4}(?:option|letter|choice))?"
     r"(?:\s{1,4}(?:to|for)\s{1,4}[^.,;:!?\n]{1,60}?)?"
@@ -42,8 +38,8 @@ _NO_ANSWER = (
 # "Answer: 5", "**Final answer:** 5" at the start of a line; "so the answer is 5", "the correct option is (B)", "故选B"
 # anywhere; "I choose B", "Answer is B" where a sentence begins, "It's B" where a line does; "#### 5"; a heading alone.
 _STATED = re.compile(
-    _LINE.format(words=_ANSWERS)
-    + r"[:：][*_]{0,4}"
+    r"^(?!\n)[ \t>*#_-]{0,16}+(?:\\[(\[]\s{0,4})?(?:\\text(?:bf)?\s?\{)?(?:the\s{1,4})?"
+    rf"(?:(?:final|correct)\s{{1,4}}){{0,2}}(?:{_ANSWERS})[\s*_]{{0,4}}(?:is|are|是|为)?[\s*_]{{0,4}}[:：][*_]{{0,4}}"
     + rf"|\b(?:the|my|our|final|correct|right)\s{{1,4}}(?:(?:final|correct|right)\s{{1,4}}){{0,2}}{_NAMED}"
     + rf"\s{{1,4}}(?:is|are|(?:would|should|must)\s{{1,4}}be)\b{_NO_ANSWER}\s{{0,4}}[:：]?[*_]{{0,4}}"
     + r"|\banswer[*_]{0,4}\s?[:：][*_]{0,4}"
@@ -56,8 +52,6 @@ _STATED = re.compile(
     + r"(?:answer|option)[*_ \t]{0,8}\n\s{0,40}(?:[-*•][ \t])?",
     re.IGNORECASE | re.MULTILINE,
 )
-# "Solution: 5" may state the answer, but what begins there is more often the way to it.
-_SOLUTION = re.compile(_LINE.format(words="solution") + r"[:：][*_]{0,4}", re.IGNORECASE | re.MULTILINE)
 _REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
 # The last sentence of an answer block, where it draws the conclusion.
 _CONCLUSION = re.compile(r"(?:therefore|thus|hence|so)\b,?\s{0,4}|(?:因此|所以)[,，]?", re.IGNORECASE)
@@ -96,7 +90,6 @@ _DENIED_OPINION = re.compile(
     r"|\b(?:doubt|(?:false|wrong|untrue)\sthat|some|people|others|maybe|perhaps|possibly)\b",
     re.IGNORECASE,
 )
-_NEXT_SENTENCE = re.compile(r"[^\w\n]{0,6}[^.!?。\n]{0,40}")
 CLAUSE = 80
 LONGEST_LINE = 200  # characters of a line that is itself an answer
 MOST_STATEMENTS = 12  # the last ones are what may be read
@@ -204,8 +197,6 @@ def _announced(content: str) -> list[str]:
     found = [statement.text for statement in statements(content if block is None else block)]
     if block is not None:
         found += [block, *_conclusion(block)]
-    elif not found:
-        found = [_stated(content, match.end()).text for match in _last(_SOLUTION, content, 1)]
     found = [unwrapped(_END_OF_TURN.sub("", text).strip()) for text in found]
     return [text for text in found if text]
 
@@ -251,7 +242,7 @@ def statements(text: str) -> list[Statement]:
     >>> [statement.text for statement in statements(r"First \boxed{5}. After checking, the final answer is 6.")]
     ['6', '5']
     """
-    found = [_stated(text, match.end(), match.start()) for match in _last(_STATED, text, MOST_STATEMENTS)]
+    found = [_stated(text, match.end(), match.start()) for match in deque(_STATED.finditer(text), MOST_STATEMENTS)]
     found += [Statement(text[begin:end], start, begin, end) for start, begin, end in boxes(text)[-MOST_STATEMENTS:]]
     meant = [statement for statement in found if _is_meant(text, statement)]
     return sorted(meant, key=lambda statement: statement.begin, reverse=True)
@@ -262,7 +253,9 @@ def _is_meant(text: str, statement: Statement) -> bool:
     is_box = text.startswith(("\\boxed", "\\fbox"), statement.start)
     behind = statement.end + is_box
     before = _CLAUSE_END.split(text[max(0, statement.start - CLAUSE) : statement.start])[-1]
-    if AFTERTHOUGHT.match(text, behind) or is_guessed(_NEXT_SENTENCE.match(text, behind)[0]):  # type: ignore[index]
+    if AFTERTHOUGHT.match(text, behind) or is_guessed(
+        _CLAUSE_END.split(text[behind : behind + CLAUSE].lstrip(" .,;)}$("))[0]
+    ):
         return False
     if not is_box:
         return not (is_denied(before) or is_hedged(before))
@@ -276,11 +269,7 @@ def _is_meant(text: str, statement: Statement) -> bool:
     return is_asserted(before)
 
 
-def _last(pattern: re.Pattern[str], text: str, most: int) -> deque[re.Match[str]]:
-    return deque(pattern.finditer(text), maxlen=most)
-
-
-def _stated(text: str, begin: int, start: int = 0) -> Statement:
+def _stated(text: str, begin: int, start: int) -> Statement:
     """The answer that begins somewhere: a formula of its own, or the line up to the end of the sentence."""
     begin += len(text[begin : begin + 200]) - len(text[begin : begin + 200].lstrip())
     for opening, closing in (("$$", "$$"), ("\\[", "\\]"), ("```", "```")):

@@ -304,23 +304,17 @@ def aligned(gold: Quantity, given: Quantity) -> tuple[Quantity, Quantity, list[F
     and is no other. π/3 beside degrees is an angle in radians; any other number without a unit is one of degrees.
     """
     gold, given = _in_degrees(gold, given), _in_degrees(given, gold)
-    return gold, given, _factors(gold, given)
-
-
-def _factors(gold: Quantity, given: Quantity) -> list[Fraction]:
+    wanted, said = set(gold.word.split()), set(given.word.split())
+    factors = [Fraction(1)] if wanted <= said or said <= wanted else []
     if gold.is_percent != given.is_percent:
-        other = given if gold.is_percent else gold
-        hundred = Fraction(100) if gold.is_percent else Fraction(1, 100)
-        return [] if other.units or other.word else [Fraction(1), hundred]
-    if gold.units and given.units:
+        bare = not (given.units or given.word) if gold.is_percent else not (gold.units or gold.word)
+        factors = [Fraction(1), Fraction(100) if gold.is_percent else Fraction(1, 100)] if bare else []
+    elif gold.units and given.units:
         pairs = itertools.product(gold.units, given.units)
-        return list(dict.fromkeys(two.size / one.size for one, two in pairs if one.dimension == two.dimension))
-    if (gold.units and given.word) or (gold.word and given.units):
-        return []
-    if gold.word and given.word:
-        wanted, said = set(gold.word.split()), set(given.word.split())
-        return [Fraction(1)] if wanted <= said or said <= wanted else []
-    return [Fraction(1)]
+        factors = list(dict.fromkeys(two.size / one.size for one, two in pairs if one.dimension == two.dimension))
+    elif (gold.units and given.word) or (gold.word and given.units):
+        factors = []
+    return gold, given, factors
 
 
 def _in_degrees(angle: Quantity, other: Quantity) -> Quantity:

@@ -168,8 +168,6 @@ def _cores(text: str) -> Iterator[str]:
     if _IF.match(bare):
         return
     yield from _without_tail(bare)
-    twice = re.match(r"(\w+)\s?[:,;-]\s(?=[A-Za-z])(?=.*\b\1\b)", bare, re.IGNORECASE)  # "FIVE: I count five"
-    bare = bare[twice.end() :] if twice else bare
     for copula in itertools.islice(_COPULA.finditer(bare), MOST_LEADS):
         end = copula.end()
         if not _OPERATION.search(bare, 0, end) and (

@@ -16,6 +16,8 @@ from trl_onevision.answers.words import accepted, formula, is_yes_or_no, listed,
 
 _LONE_LETTERS = re.compile(rf"[(\[]?[{LETTERS}][)\].]?(?:\s?[,，]\s?[{LETTERS}])*")
 _MATHEMATICS = re.compile(r"\d|\\[a-zA-Z]|[=^<>+√π∞αβθ]|^[a-zA-Z]!?$|(?<![a-zA-Z])[a-z]\s?[-*/]\s?[a-z](?![a-zA-Z])")
+# A value, and no sentence about one, such as "Route 66"
+_BARE = re.compile(r"[-+(\[{|\\∠△√π\d.$€£¥₹°½αβθ]|[A-Za-zα-ω]{1,2}(?![A-Za-z])|(?:sin|cos|tan|ln|log|sqrt|pi)")
 _ABBREVIATIONS = ("n/a", "y/n", "w/o", "b/w")
 _ASKS_FOR_LETTER = re.compile(
     r"option.{0,3}s? letter|letter of the|choices|options\s*:|correct option|选项", re.IGNORECASE
@@ -49,9 +51,9 @@ def read_list_golds(solution: Any) -> list[str]:
 
 
 def _unwrapped(solution: Any) -> str:
-    if isinstance(solution, bool) or not isinstance(solution, str | int | float):
+    if isinstance(solution, bool) or not isinstance(solution, str | int | float) or solution in (math.inf, -math.inf):
         return ""
-    if isinstance(solution, float) and not math.isfinite(solution):  # a table's missing value
+    if solution != solution:  # a table's missing value
         return ""
     gold = str(solution)
     for inside in (tagged, boxed):
@@ -91,21 +93,13 @@ def task_of(gold: str, question: str | None = None, choices: Sequence[Any] | Non
         value = parse.read(gold)
     except Unknown:
         return "math"
-    if value is None or not _is_bare(bare):
+    if value is None or not _BARE.match(bare):
         return "text"
     if isinstance(value, Quantity) and not value.name:
         is_sum = value.units and value.tree[0] == "+" and not symbols(value.tree)  # 2 h 30 min
         if value.is_numeral or is_sum:
             return "number"
     return "math" if _MATHEMATICS.search(bare) else "text"
-
-
-def _is_bare(text: str) -> bool:
-    """Whether a text is a value and no sentence about one, such as "Route 66"."""
-    return (
-        re.match(r"[-+(\[{|\\∠△√π\d.$€£¥₹°½αβθ]|[A-Za-zα-ω]{1,2}(?![A-Za-z])|(?:sin|cos|tan|ln|log|sqrt|pi)", text)
-        is not None
-    )
 
 
 def is_boxes(gold: str) -> bool:
