@@ -15,6 +15,7 @@ from PIL import Image
 from rich.console import Console
 
 from trl_onevision import rewards
+from trl_onevision.answers.places import BOXES
 from trl_onevision.data.adapters import adapter_for, find, names
 from trl_onevision.data.columns import ColumnsAdapter
 from trl_onevision.data.convert import Conversion, convert_row
@@ -252,6 +253,13 @@ def test_a_box_under_another_name_is_a_box(name):
     assert place({name: [40, 20, 120, 60], "label": "ear"}, "boxes") == (
         '[{"label": "ear", "bbox_2d": [19.6, 8.4, 58.8, 25.2]}]'
     )
+
+
+@pytest.mark.parametrize("name", ["label", "category", "class", "name"])
+def test_a_box_keeps_its_label_under_any_name_that_rewards_read(name):
+    """COCO's `category` stood beside a label "object", which went before it."""
+    gold = place({"bbox": [40, 20, 120, 60], name: "ear"}, "boxes")
+    assert [box.label for box in BOXES.of(json.loads(gold)[0])] == ["ear"]
 
 
 @pytest.mark.parametrize("task", ["boxes", "points", "masks", "action", "span"])

@@ -11,6 +11,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
+from trl_onevision.answers.json_text import LABEL_KEYS, first_text
 from trl_onevision.answers.places import BOXES
 from trl_onevision.data.prompts import PROMPTS, Prompt, user_messages
 from trl_onevision.data.questions import classify, read_choices
@@ -140,12 +141,13 @@ def labelled_boxes(value: Any, label: str) -> list[dict[str, Any]]:
     boxes = value if isinstance(value, list) else [value]
     if len(boxes) == 4 and all(isinstance(number, int | float) for number in boxes):
         boxes = [boxes]
-    return [_labelled(box, label) if isinstance(box, Mapping) else {"bbox_2d": box, "label": label} for box in boxes]
+    return [_labelled(box, label) if isinstance(box, dict) else {"bbox_2d": box, "label": label} for box in boxes]
 
 
-def _labelled(box: Mapping[str, Any], label: str) -> dict[str, Any]:
+def _labelled(box: dict[str, Any], label: str) -> dict[str, Any]:
     """An object whose box has the contract's name, and which has a label."""
     named = next((key for key in BOXES.keys if key in box), None)
+    label = first_text(box, LABEL_KEYS) or label
     return {"label": label} | {"bbox_2d" if key == named else key: value for key, value in box.items()}
 
 
