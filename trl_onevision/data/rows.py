@@ -11,7 +11,6 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
-from trl_onevision.answers.json_text import LABEL_KEYS, first_text
 from trl_onevision.answers.places import BOXES
 from trl_onevision.data.prompts import PROMPTS, Prompt, user_messages
 from trl_onevision.data.questions import classify, read_choices
@@ -128,27 +127,26 @@ def conversation_turns(raw: Raw) -> tuple[str, str]:
 
 
 def labelled_boxes(value: Any, label: str) -> list[dict[str, Any]]:
-    """A box or boxes in any of the raw forms, as `[{"bbox_2d": …, "label": …}]`.
+    """A box or boxes in any of the forms that `iou_reward` reads, as `[{"bbox_2d": …, "label": …}]`.
 
     >>> labelled_boxes("<answer>[[1, 2, 3, 4]]</answer>", "cat"), labelled_boxes({"bbox": [1, 2, 3, 4]}, "cat")
-    ([{'bbox_2d': [1, 2, 3, 4], 'label': 'cat'}], [{'label': 'cat', 'bbox_2d': [1, 2, 3, 4]}])
+    ([{'bbox_2d': [1, 2, 3, 4], 'label': 'cat'}], [{'bbox_2d': [1, 2, 3, 4], 'label': 'cat'}])
     """
     if isinstance(value, str):
         try:
             value = json.loads(re.sub(r"</?answer>|```(?:json)?", "", value))
         except json.JSONDecodeError as error:
             raise RowError("solution", "not boxes", found=shown(value), expected="[x1, y1, x2, y2]") from error
-    boxes = value if isinstance(value, list) else [value]
-    if len(boxes) == 4 and all(isinstance(number, int | float) for number in boxes):
-        boxes = [boxes]
-    return [_labelled(box, label) if isinstance(box, dict) else {"bbox_2d": box, "label": label} for box in boxes]
+    boxes = []
+    for item in value if isinstance(value, list) and not BOXES.of(value) else [value]:
+        read = BOXES.of(item)
+        require(read, "solution", "not a box", item, '[x1, y1, x2, y2] or {"bbox_2d": [x1, y1, x2, y2], "label": …}')
+        boxes += [{"bbox_2d": list(map(_as_written, box.numbers)), "label": box.label or label} for box in read]
+    return boxes
 
 
-def _labelled(box: dict[str, Any], label: str) -> dict[str, Any]:
-    """An object whose box has the contract's name, and which has a label."""
-    named = next((key for key in BOXES.keys if key in box), None)
-    label = first_text(box, LABEL_KEYS) or label
-    return {"label": label} | {"bbox_2d" if key == named else key: value for key, value in box.items()}
+def _as_written(number: float) -> float:
+    return int(number) if number.is_integer() else number
 
 
 def row_id(*names: object) -> str:
