@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -142,15 +143,15 @@ class Local(Engine):
         self.model = model
 
     def _fill(self, rows: Prompts, tick: Callable[[], Any]) -> dict[int, str]:
-        store, checkpoint = Store(self.chat.cache), None
-        for blind, batch in self._batches(rows):
-            prompts = [prompt for index in batch if (prompt := rows.asked(index, blind)) is not None]
-            if not all(map(self.replies, prompts)):
-                checkpoint = checkpoint or Checkpoint.load(self.model, self.sampling.dtype)
-                self._sample(checkpoint, prompts, store)
-            for _ in batch if blind == self.sampling.blind else ():
-                tick()
-        store.close()
+        checkpoint = None
+        with closing(Store(self.chat.cache)) as store:
+            for blind, batch in self._batches(rows):
+                prompts = [prompt for index in batch if (prompt := rows.asked(index, blind)) is not None]
+                if not all(map(self.replies, prompts)):
+                    checkpoint = checkpoint or Checkpoint.load(self.model, self.sampling.dtype)
+                    self._sample(checkpoint, prompts, store)
+                for _ in batch if blind == self.sampling.blind else ():
+                    tick()
         return {}
 
     def _batches(self, rows: Prompts) -> Iterator[tuple[bool, list[int]]]:

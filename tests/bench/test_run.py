@@ -359,6 +359,16 @@ def test_a_server_that_refuses_the_first_rows_is_asked_no_more(tmp_path, chat_se
     assert len(answered(tmp_path / "run")) == 40
 
 
+def test_answers_that_cannot_be_kept_are_said(tsv, tmp_path, chat_server):
+    folder = tmp_path / "run"
+    arguments = ["--model", "m", "--server", chat_server.url, "--data", tsv, "--output", folder]
+    assert command(*arguments).exit_code == 0
+    (folder / "answers.sqlite").unlink()
+    (folder / "answers.sqlite").mkdir()
+    failed = command(*arguments)
+    assert failed.exit_code == 1 and "answers.sqlite: answers could not be kept there" in failed.output
+
+
 def test_a_dead_server_is_reported_in_one_sentence(tsv, tmp_path, monkeypatch):
     monkeypatch.setattr("openai._base_client.MAX_RETRY_DELAY", 0.0, raising=False)  # seconds, to save them
     arguments = ["--server", "http://127.0.0.1:1/v1", "--data", tsv, "--output", tmp_path / "run", "--limit", "1"]

@@ -116,6 +116,12 @@ def test_a_server_that_goes_down_half_way_loses_nothing_that_it_said(server, dat
     assert len(server.bodies) - before == 4 * 20 - 40
 
 
+def test_answers_that_cannot_be_kept_are_said_for_each_row(server, data, tmp_path):
+    (tmp_path / "out" / REPLIES).mkdir(parents=True)
+    with pytest.raises(SelectError, match="None of 2 rows is kept"):
+        run(server, data(mixed(2)), tmp_path / "out")
+
+
 # A run that is killed
 
 

@@ -110,6 +110,8 @@ def _answers(engine: Engine, questions: Questions, console: Console) -> list[Ans
             f"{questions.name(index)}: {reason}. What was answered is kept; the same command asks for the rest."
         )
     replies = [reply for asked in questions.prompts for reply in engine.replies(asked) or ()]
+    if len(replies) < len(questions):
+        raise BenchError(f"{engine.chat.cache}: answers could not be kept there. Make room, or name another --output.")
     return [Answer.of(row, reply) for row, reply in zip(questions.rows, replies, strict=True)]
 
 

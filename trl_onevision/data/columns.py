@@ -12,7 +12,7 @@ from typing import Any
 
 from trl_onevision.answers.choice import LETTERS
 from trl_onevision.answers.task import is_boxes
-from trl_onevision.answers.words import listed
+from trl_onevision.answers.words import accepted, listed
 from trl_onevision.data.prompts import IMAGE, with_choices
 from trl_onevision.data.questions import bare_choices, read_choices
 from trl_onevision.data.rows import Asked, Raw, Row, labelled_boxes, row_id
@@ -35,12 +35,12 @@ class ColumnsAdapter:
     ('yes', 'text')
 
     Fields: `prompt` (required), `solution` (GRPO), `completion` (SFT), `image` and `video` (one, or a list), `choices`
-    (a list, or an object with the keys A, B, …), `task`, `id`. A solution that is a list holds several accepted
-    answers, or all right options; under the task `list` or `set`, the items of the answer. A `task` column with
-    `boxes` makes the solution a box or a list of boxes; without one the task is read from the gold. A column may be a
-    path into a nested one (`solution=reward_model.ground_truth`), `prompt` may hold messages, and `image` and `video`
-    several columns (`image=image_1+image_2`); `<image>` and `<video>` in the prompt say where each stands. What
-    rewards read besides goes through as it is (`difficulty`, `uncertainty`, `duration`, `visual_facts`).
+    (a list, an object with the keys A, B, …, or lettered text), `task`, `id`. A solution that is a list holds several
+    accepted answers, or all right options; under the task `list` or `set`, the items of the answer. A `task` column
+    with `boxes` makes the solution a box or a list of boxes; without one the task is read from the gold. A column may
+    be a path into a nested one (`solution=reward_model.ground_truth`), `prompt` may hold messages, and `image` and
+    `video` several columns (`image=image_1+image_2`); `<image>` and `<video>` in the prompt say where each stands.
+    What rewards read besides goes through as it is (`difficulty`, `uncertainty`, `duration`, `visual_facts`).
 
     `task` is the task of all rows, where no column says it. With `choice_base` the gold of a row with options is the
     number of one, counted from there: 0 is the first, or 1.
@@ -106,8 +106,8 @@ class ColumnsAdapter:
         task: Any = self._get(example, "task") or self.task
         if self.choice_base is not None and choices:  # an index, before it can be taken for a value
             gold = self._letter(gold, choices)
-        if isinstance(gold, str) and (values := listed(gold)) and not isinstance(values[0], int | float):
-            gold = values if all(isinstance(value, str) for value in values) else gold
+        if isinstance(gold, str):
+            gold = accepted(gold) or gold
         if task is None and not choices and _is_place(gold):
             task = "boxes"
         if task is not None:

@@ -211,6 +211,8 @@ def measured(rows: Rows, engine: Engine, rewards: Rewards, refused: dict[int, st
         for row in chunk:
             if row.index in refused:
                 row.reason = f"no answer: {refused[row.index]}"
+            elif not row.answers:
+                row.reason = f"its answers could not be kept in {engine.chat.cache}"
             elif any(answer.right is None for answer in row.answers):
                 row.reason = "no reward says whether it is right"
         yield from chunk
