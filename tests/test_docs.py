@@ -10,7 +10,7 @@ import typer
 from accelerate.commands.launch import launch_command_parser
 
 from trl_onevision.cli import app
-from trl_onevision.data.adapters import find, names
+from trl_onevision.data.adapters import ADAPTERS
 from trl_onevision.recipes import recipe_folder
 
 CHECKOUT = Path(__file__).parents[1]
@@ -38,7 +38,7 @@ def test_a_command_has_the_arguments_that_it_is_shown_with(file, words):
     _, command, rest = group.resolve_command(typer.Context(group), words[1:])
     given = command.make_context(command.name, rest).params
     if command.name == "prepare":  # a file of one's own, or a dataset whose place is known
-        known = given["dataset"] in names() and find(given["dataset"]).SOURCE
+        known = given["dataset"] in ADAPTERS and ADAPTERS[given["dataset"]].source
         assert known or given["source"], "names no source, and none is known"
 
 

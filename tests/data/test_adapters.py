@@ -15,8 +15,8 @@ from PIL import Image
 from rich.console import Console
 
 from trl_onevision import rewards
-from trl_onevision.data.adapters import adapter_for, find, names
-from trl_onevision.data.columns import ColumnsAdapter
+from trl_onevision.data.adapters import ADAPTERS, adapter_for, find
+from trl_onevision.data.columns import columns_adapter
 from trl_onevision.data.convert import Conversion, convert_row
 from trl_onevision.data.images import PixelGrid
 from trl_onevision.data.prepare import prepare
@@ -27,7 +27,7 @@ from trl_onevision.data.sources import open_source
 from trl_onevision.rewards.accuracy import _TASKS
 
 FIXTURES = Path(__file__).parent / "fixtures"
-SERVED = [(name, purpose) for name in names() for purpose in find(name).PROMPT]
+SERVED = [(name, purpose) for name in ADAPTERS for purpose in find(name).prompts]
 
 # task and gold of every fixture row, written by hand
 GOLDS = {
@@ -88,12 +88,14 @@ def converted(name: str, purpose: str) -> list[dict]:
     return [convert_row(raw.example, find(name), conversion) for raw in open_source(str(fixture(name))).rows()]
 
 
-@pytest.mark.parametrize("name", names())
-def test_an_adapter_defines_what_the_protocol_asks_for(name):
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_an_adapter_has_its_name_and_known_prompts(name):
     adapter = find(name)
-    assert name == adapter.NAME
-    assert adapter.PROMPT and set(adapter.PROMPT) <= {"sft", "grpo"} and set(adapter.PROMPT.values()) <= set(PROMPTS)
-    assert all(value is None or isinstance(value, str) for value in (adapter.SOURCE, adapter.LICENSE))
+    assert name == adapter.name
+    assert (
+        adapter.prompts and set(adapter.prompts) <= {"sft", "grpo"} and set(adapter.prompts.values()) <= set(PROMPTS)
+    )
+    assert all(value is None or isinstance(value, str) for value in (adapter.source, adapter.license))
 
 
 @pytest.mark.parametrize(("name", "purpose"), SERVED)
@@ -218,7 +220,7 @@ def test_every_kind_of_place_follows_its_image(task, gold, moved):
 
 def place(gold, task, grid=PixelGrid(28, 3136, 20_000), **options):  # noqa: B008 -- it is frozen
     """The gold of a row whose picture, 400x200, is stored as 196x84: x by 0.49, y by 0.42."""
-    adapter = ColumnsAdapter.parse("prompt=q,solution=a,task=t,image=i")
+    adapter = columns_adapter("prompt=q,solution=a,task=t,image=i")
     example = {"q": "Where?", "a": gold, "t": task, "i": Image.new("RGB", (400, 200))}
     return convert_row(example, adapter, Conversion(grid=grid, **options))["solution"]
 
@@ -270,7 +272,7 @@ def test_a_place_that_is_missing_is_no_gold(task, gold):
 
 
 def test_a_run_length_code_stays_readable_where_nothing_moves():
-    adapter = ColumnsAdapter.parse("prompt=q,solution=a,task=t,image=i")
+    adapter = columns_adapter("prompt=q,solution=a,task=t,image=i")
     picture = Image.new("RGB", (56, 56))
     for counts, stored in (([0, 56 * 56], [0, 56 * 56]), (b"P1", "P1")):
         gold = {"size": [56, 56], "counts": counts}
@@ -280,7 +282,7 @@ def test_a_run_length_code_stays_readable_where_nothing_moves():
 
 def test_the_model_sees_the_options_of_another_column():
     def asked(question, choices, purpose="grpo"):
-        adapter = ColumnsAdapter.parse("prompt=q,solution=a,completion=s,choices=c")
+        adapter = columns_adapter("prompt=q,solution=a,completion=s,choices=c")
         example = {"q": question, "a": "A", "s": "<think>So.</think>", "c": choices}
         row = convert_row(example, adapter, Conversion(purpose, prompt="plain"))
         return row["prompt"][0]["content"][0]["text"], row.get("choices")
@@ -300,11 +302,11 @@ def test_the_model_sees_the_options_of_another_column():
 
 def test_a_field_is_mapped_once():
     with pytest.raises(ValueError, match="a field twice"):
-        ColumnsAdapter.parse("prompt=q,image=i1,image=i2")
+        columns_adapter("prompt=q,image=i1,image=i2")
 
 
 def test_a_task_that_is_given_needs_no_options():
-    adapter = ColumnsAdapter.parse("prompt=q,solution=a,task=t")
+    adapter = columns_adapter("prompt=q,solution=a,task=t")
     example = {"q": "How far is it?\n(A) by road\n(B) by rail", "a": "12", "t": "number"}
     row = convert_row(example, adapter)
     assert (row["solution"], row["task"], row["choices"]) == ("12", "number", None)
@@ -341,7 +343,7 @@ def test_every_task_of_a_reward_is_a_task_of_the_contract():
 )
 def test_golds_of_any_column_are_read_and_paid(raw, solution, task, answer):
     fields = {"a": "solution", "c": "choices", "t": "task"}
-    adapter = ColumnsAdapter.parse(",".join(["prompt=q", *(f"{fields[name]}={name}" for name in raw)]))
+    adapter = columns_adapter(",".join(["prompt=q", *(f"{fields[name]}={name}" for name in raw)]))
     row = convert_row({"q": "Which?", **raw}, adapter)
     assert (row["solution"], row["task"]) == (solution, task)
     columns = {name: [row[name]] for name in ("solution", "task", "choices")}
@@ -350,13 +352,13 @@ def test_golds_of_any_column_are_read_and_paid(raw, solution, task, answer):
 
 @pytest.mark.parametrize("gold", [None, "", " ", [], ["red", None], float("nan"), {"x": 1}, [["red"]]])
 def test_what_is_no_gold_is_said(gold):
-    adapter = ColumnsAdapter.parse("prompt=q,solution=a")
+    adapter = columns_adapter("prompt=q,solution=a")
     with pytest.raises(RowError, match="column 'solution': no gold answer"):
         convert_row({"q": "Which?", "a": gold}, adapter)
 
 
 def test_a_run_length_code_cannot_follow():
-    adapter = ColumnsAdapter.parse("prompt=q,solution=a,task=t,image=i,id=n")
+    adapter = columns_adapter("prompt=q,solution=a,task=t,image=i,id=n")
     gold = [{"segmentation": {"size": [56, 84], "counts": [0, 84 * 56]}}]
     example = {"q": "Where?", "a": gold, "t": "masks", "i": Image.new("RGB", (84, 56)), "n": "m-1"}
     assert "counts" in convert_row(example, adapter)["solution"]
@@ -393,7 +395,7 @@ def test_a_generator_whose_questions_have_many_right_answers_is_refused():
 )
 def test_raw_schemas_are_recognised(columns, name):
     adapter = adapter_for(columns)
-    assert (adapter.NAME if adapter else None) == name
+    assert (adapter.name if adapter else None) == name
 
 
 ODD = st.recursive(
@@ -466,7 +468,7 @@ def test_numbers_and_lists_of_a_table_are_its_cells(tmp_path):
 
 
 def test_columns_with_a_task_and_for_sft():
-    adapter = ColumnsAdapter.parse("prompt=q,solution=a,task=t,image=i,completion=c")
+    adapter = columns_adapter("prompt=q,solution=a,task=t,image=i,completion=c")
     picture = Image.new("RGB", (56, 56))
     boxes = convert_row({"q": "Find it.", "a": [1, 2, 30, 40], "t": "boxes", "i": [picture]}, adapter)
     assert boxes["task"] == "boxes" and "bbox_2d" in boxes["solution"]
@@ -481,7 +483,7 @@ def test_columns_with_a_task_and_for_sft():
 
 
 def named(columns, example, **options):
-    return ColumnsAdapter.parse(columns, **options).to_row(Raw(example))
+    return columns_adapter(columns, **options).to_row(Raw(example))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trl_onevision.data.columns import ColumnsAdapter
+from trl_onevision.data.columns import columns_adapter
 from trl_onevision.data.questions import classify, read_choices
 from trl_onevision.data.rows import Raw
 from trl_onevision.data.schema import RowError
@@ -224,7 +224,7 @@ def test_a_turn_without_reasoning_is_nothing_to_learn_from():
 
 
 def grpo(columns, example):
-    adapter = ColumnsAdapter.parse(columns)
+    adapter = columns_adapter(columns)
     return adapter.to_row(Raw(example))
 
 

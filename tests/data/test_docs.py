@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from trl_onevision.data.adapters import find, names
+from trl_onevision.data.adapters import ADAPTERS
 from trl_onevision.data.prompts import PROMPTS
 from trl_onevision.data.schema import CONTRACT
 
@@ -22,11 +22,11 @@ def contract_table() -> str:
 
 def adapters_table() -> str:
     rows = []
-    for adapter in map(find, names()):
-        columns = ", ".join(f"`{column}`" for column in sorted(adapter.COLUMNS)) or "by name"
-        prompts = ", ".join(f"{purpose} (`{prompt}`)" for purpose, prompt in adapter.PROMPT.items())
-        source, licence = adapter.SOURCE or "files", adapter.LICENSE or "not known"
-        rows.append((f"`{adapter.NAME}`", source, licence, columns, prompts))
+    for adapter in ADAPTERS.values():
+        columns = ", ".join(f"`{column}`" for column in sorted(adapter.columns)) or "by name"
+        prompts = ", ".join(f"{purpose} (`{prompt}`)" for purpose, prompt in adapter.prompts.items())
+        source, licence = adapter.source or "files", adapter.license or "not known"
+        rows.append((f"`{adapter.name}`", source, licence, columns, prompts))
     return table(("name", "source", "licence", "recognised by", "for (prompt)"), rows)
 
 

@@ -24,7 +24,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 import clips
 
 from trl_onevision.data import videos
-from trl_onevision.data.columns import ColumnsAdapter
+from trl_onevision.data.columns import columns_adapter
 from trl_onevision.data.convert import Conversion, convert_row
 from trl_onevision.data.images import PixelGrid
 from trl_onevision.data.prepare import prepare
@@ -293,7 +293,7 @@ def test_a_clip_that_rows_share_is_decoded_once_and_a_changed_one_anew(tmp_path,
 
 
 def shown(raw, columns="prompt=q,solution=a,image=i,video=v", **options):
-    row = convert_row(raw, ColumnsAdapter.parse(columns), Conversion(prompt="plain", grid=SMALL, **options))
+    row = convert_row(raw, columns_adapter(columns), Conversion(prompt="plain", grid=SMALL, **options))
     return row, [block.get("text") or "image" for block in row["prompt"][0]["content"]]
 
 
@@ -320,7 +320,7 @@ def test_a_gold_of_shares_becomes_seconds(tmp_path):
     video = clips.write(tmp_path / "a.mp4", [n / 5 for n in range(20)])
     raw = {"q": "When?", "a": [0.25, 0.5], "v": str(video), "d": 4.0}
     columns = "prompt=q,solution=a,video=v,duration=d"
-    row = convert_row(raw, ColumnsAdapter.parse(columns, task="span"), Conversion(grid=SMALL, span_frame="norm1"))
+    row = convert_row(raw, columns_adapter(columns, task="span"), Conversion(grid=SMALL, span_frame="norm1"))
     assert json.loads(row["solution"]) == [{"start": 1.0, "end": 2.0}] and row["duration"] == 4.0
 
 

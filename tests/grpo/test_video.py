@@ -22,7 +22,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 import clips
 
 from trl_onevision.data import Conversion, PixelGrid, Sampling, convert_row, videos, write_dataset
-from trl_onevision.data.columns import ColumnsAdapter
+from trl_onevision.data.columns import columns_adapter
 from trl_onevision.grpo.ask import AskPolicy
 from trl_onevision.rewards.temporal import TemporalReward, with_shuffled_frames
 
@@ -34,7 +34,7 @@ GIVEN = tiny.completions([5, 9, 3, 16, 7, 7, 12, 1])
 def clip_rows(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Two rows of sixteen frames, as `prepare` writes them, and how often a clip was opened for them."""
     folder, opened = tmp_path_factory.mktemp("clips"), list[str]()
-    adapter = ColumnsAdapter.parse("prompt=q,video=v,solution=a", task="span")
+    adapter = columns_adapter("prompt=q,video=v,solution=a", task="span")
     conversion = Conversion(prompt="plain", grid=PixelGrid(28, 784, 3136), sampling=Sampling(4, FRAMES))
     real, rows = videos._frames, []
     with pytest.MonkeyPatch.context() as patch:

@@ -13,6 +13,7 @@ from typing import Any
 from trl_onevision.answers.choice import LETTERS
 from trl_onevision.answers.task import is_boxes
 from trl_onevision.answers.words import accepted, listed
+from trl_onevision.data.adapters import Adapter
 from trl_onevision.data.prompts import IMAGE, with_choices
 from trl_onevision.data.questions import bare_choices, read_choices
 from trl_onevision.data.rows import Asked, Raw, Row, labelled_boxes, row_id
@@ -25,14 +26,18 @@ _MARK = re.compile(f"{IMAGE}|{VIDEO}")
 FIELDS = ("prompt", "solution", "image", "video", "completion", "choices", "task", "id", *NUMBERS, "visual_facts")
 
 
-@dataclass(frozen=True)
-class ColumnsAdapter:
-    """An adapter made of a mapping from the contract to raw columns.
+def columns_adapter(
+    text: str, name: str = "columns", task: str | None = None, choice_base: int | None = None
+) -> Adapter:
+    """The adapter of any table, from `prompt=question,solution=label,image=picture`.
 
-    >>> adapter = ColumnsAdapter.parse("prompt=question,solution=label")
+    >>> adapter = columns_adapter("prompt=question,solution=label")
     >>> row = adapter.to_row(Raw({"question": "Is it red?", "label": "yes"}))
     >>> row["solution"], row["task"]
     ('yes', 'text')
+    >>> columns_adapter("question=prompt")
+    Traceback (most recent call last):
+    ValueError: --columns 'question=prompt': unknown field 'question'; expected one of prompt, solution, ...
 
     Fields: `prompt` (required), `solution` (GRPO), `completion` (SFT), `image` and `video` (one, or a list), `choices`
     (a list, an object with the keys A, B, …, or lettered text), `task`, `id`. A solution that is a list holds several
@@ -45,47 +50,34 @@ class ColumnsAdapter:
     `task` is the task of all rows, where no column says it. With `choice_base` the gold of a row with options is the
     number of one, counted from there: 0 is the first, or 1.
     """
+    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+    columns = {field.strip(): column.strip() for field, _, column in pairs}
+    for field, column in columns.items():
+        if field not in FIELDS or not column:
+            problem = f"unknown field {field!r}" if field not in FIELDS else f"no column for {field!r}"
+            raise ValueError(
+                f"--columns {text!r}: {problem}; expected one of {', '.join(FIELDS)}, as in "
+                "prompt=question,solution=label,image=picture"
+            )
+    if len(columns) < len(pairs):
+        raise ValueError(f"--columns {text!r}: a field twice; expected each once (several images are a list)")
+    if "prompt" not in columns:
+        raise ValueError(f"--columns {text!r}: no prompt; expected prompt=NAME_OF_THE_QUESTION_COLUMN")
+    if task is not None and (task not in TASKS or "task" in columns):
+        expected = "no task= in --columns beside it" if task in TASKS else f"one of {', '.join(TASKS)}"
+        raise ValueError(f"--task {task}: expected {expected}")
+    served: dict[str, tuple[Purpose, str]] = {"completion": ("sft", "plain"), "solution": ("grpo", "think-answer")}
+    prompts = dict(purpose for field, purpose in served.items() if field in columns)
+    return Adapter(name, _Columns(columns, task, choice_base).to_row, prompts)
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Reads the fields of the contract from the raw columns that a mapping names."""
 
     columns: Mapping[str, str]
-    task: str | None = None
-    choice_base: int | None = None
-    NAME: str = "columns"
-    SOURCE: str | None = None
-    LICENSE: str | None = None
-    COLUMNS: frozenset[str] = frozenset()
-
-    @classmethod
-    def parse(
-        cls, text: str, name: str = "columns", task: str | None = None, choice_base: int | None = None
-    ) -> ColumnsAdapter:
-        """From `prompt=question,solution=label,image=picture`.
-
-        >>> ColumnsAdapter.parse("question=prompt")
-        Traceback (most recent call last):
-        ValueError: --columns 'question=prompt': unknown field 'question'; expected one of prompt, solution, ...
-        """
-        pairs = [part.partition("=") for part in text.split(",") if part.strip()]
-        columns = {field.strip(): column.strip() for field, _, column in pairs}
-        for field, column in columns.items():
-            if field not in FIELDS or not column:
-                problem = f"unknown field {field!r}" if field not in FIELDS else f"no column for {field!r}"
-                raise ValueError(
-                    f"--columns {text!r}: {problem}; expected one of {', '.join(FIELDS)}, as in "
-                    "prompt=question,solution=label,image=picture"
-                )
-        if len(columns) < len(pairs):
-            raise ValueError(f"--columns {text!r}: a field twice; expected each once (several images are a list)")
-        if "prompt" not in columns:
-            raise ValueError(f"--columns {text!r}: no prompt; expected prompt=NAME_OF_THE_QUESTION_COLUMN")
-        if task is not None and (task not in TASKS or "task" in columns):
-            expected = "no task= in --columns beside it" if task in TASKS else f"one of {', '.join(TASKS)}"
-            raise ValueError(f"--task {task}: expected {expected}")
-        return cls(columns, task, choice_base, NAME=name)
-
-    @property
-    def PROMPT(self) -> dict[Purpose, str]:
-        served: dict[str, tuple[Purpose, str]] = {"completion": ("sft", "plain"), "solution": ("grpo", "think-answer")}
-        return dict(purpose for field, purpose in served.items() if field in self.columns)
+    task: str | None
+    choice_base: int | None
 
     def to_row(self, raw: Raw) -> Row:
         """A raw row as a row of the contract."""

@@ -73,10 +73,10 @@ class Conversion:
         Traceback (most recent call last):
         ValueError: dataset 'clevr' holds nothing to learn by sft; expected --for grpo
         """
-        if self.purpose not in adapter.PROMPT:
-            served = " or ".join(f"--for {purpose}" for purpose in adapter.PROMPT) or "columns for a solution"
-            raise ValueError(f"dataset {adapter.NAME!r} holds nothing to learn by {self.purpose}; expected {served}")
-        return self.prompt or adapter.PROMPT[self.purpose]
+        if self.purpose not in adapter.prompts:
+            served = " or ".join(f"--for {purpose}" for purpose in adapter.prompts) or "columns for a solution"
+            raise ValueError(f"dataset {adapter.name!r} holds nothing to learn by {self.purpose}; expected {served}")
+        return self.prompt or adapter.prompts[self.purpose]
 
 
 def convert_row(example: Mapping[str, Any], adapter: Adapter, conversion: Conversion | None = None) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def convert_row(example: Mapping[str, Any], adapter: Adapter, conversion: Conver
     prompt = find_prompt(conversion.prompt_name(adapter))
     with naming(row_id(example.get("id"))):
         try:
-            return _converted(Raw(example, conversion.purpose, prompt, adapter.NAME), adapter, conversion)
+            return _converted(Raw(example, conversion.purpose, prompt, adapter.name), adapter, conversion)
         except (RowError, ImportError):
             raise
         except Exception as error:  # raw rows hold anything: one that no check foresaw must not end the run

@@ -24,8 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 from trl_onevision.console import fail, progress
-from trl_onevision.data.adapters import Adapter, find, names
-from trl_onevision.data.columns import ColumnsAdapter
+from trl_onevision.data.adapters import ADAPTERS, Adapter, find
+from trl_onevision.data.columns import columns_adapter
 from trl_onevision.data.convert import BoxFormat, BoxFrame, Conversion, convert_row
 from trl_onevision.data.images import PixelGrid
 from trl_onevision.data.prompts import PROMPTS
@@ -121,8 +121,8 @@ def prepare(
     output = output_folder(output, split)
     if columns is None and (task is not None or choice_base is not None):
         raise ValueError("--task and --choice-base go with --columns: the adapter of a dataset knows both.")
-    adapter = ColumnsAdapter.parse(columns, dataset, task, choice_base) if columns else find(dataset)
-    if (home := source or adapter.SOURCE) is None:
+    adapter = columns_adapter(columns, dataset, task, choice_base) if columns else find(dataset)
+    if (home := source or adapter.source) is None:
         raise SourceError(f"dataset {dataset!r}: has no home on the hub; expected --source with a file, folder or id")
     opened = open_source(home, split=split, config=config)
     conversion = replace(conversion, image_root=conversion.image_root or opened.root)
@@ -138,7 +138,7 @@ def prepare(
         "split": opened.split,
         "config": opened.config,
         "files": opened.stamps(),
-        "license": adapter.LICENSE,
+        "license": adapter.license,
         "limit": limit,
     }
     if resume and (record := _record(output, description, "a finished run")):
@@ -346,7 +346,7 @@ def stop_signals() -> Iterator[threading.Event]:
 
 
 def prepare_command(
-    dataset: Annotated[str, typer.Argument(help=f"One of {', '.join(names())}; any name with --columns.")],
+    dataset: Annotated[str, typer.Argument(help=f"One of {', '.join(ADAPTERS)}; any name with --columns.")],
     output: Annotated[Path, typer.Option(help="The folder to write; new or empty.")],
     purpose: Annotated[Purpose, typer.Option("--for", help="The stage that the rows are for.")],
     source: Annotated[

@@ -26,7 +26,7 @@ from rich.table import Table
 from trl_onevision.chat import BudgetSpent
 from trl_onevision.console import progress
 from trl_onevision.data.adapters import Adapter, adapter_for
-from trl_onevision.data.columns import ColumnsAdapter
+from trl_onevision.data.columns import columns_adapter
 from trl_onevision.data.convert import Conversion, convert_row
 from trl_onevision.data.prepare import Interrupted, stop_signals
 from trl_onevision.data.schema import RowError
@@ -161,10 +161,10 @@ class Reader:
                     expected="--columns prompt=…,solution=…,image=…, --question, or the raw rows of a known dataset",
                 )
             return adapter, "grpo"
-        chosen = ColumnsAdapter.parse(columns, name="formalize")
-        if "solution" in chosen.columns:
+        chosen = columns_adapter(columns, "formalize")
+        if "grpo" in chosen.prompts:
             return chosen, "grpo"
-        return ColumnsAdapter({**chosen.columns, "completion": _NO_COMPLETION}, NAME="formalize"), "sft"
+        return columns_adapter(f"{columns},completion={_NO_COMPLETION}", "formalize"), "sft"
 
 
 _QUESTION, _NO_COMPLETION = "formalize question", "formalize completion"

@@ -48,11 +48,11 @@ def adapt(dataset: Any) -> Any:
     logger.warning(
         "Columns %s are raw rows of %s: adapting them. Once for all runs: trl-onevision prepare %s",
         ", ".join(dataset.column_names),
-        adapter.NAME,
-        adapter.NAME,
+        adapter.name,
+        adapter.name,
     )
     columns: dict[str, Any] = {"remove_columns": dataset.column_names, "features": features("grpo")}
-    convert = partial(_convert, name=adapter.NAME)
+    convert = partial(_convert, name=adapter.name)
     # Encoded: adapters take files as they are, and one that is on the grid already is kept byte for byte
     encoded = keep_encoded(dataset)
     if isinstance(encoded, Dataset):
@@ -61,8 +61,8 @@ def adapt(dataset: Any) -> Any:
         adapted = encoded.map(convert, batched=True, batch_size=BATCH, **columns)
     if isinstance(adapted, Dataset) and len(dataset) and not len(adapted):
         raise ValueError(
-            f"None of {len(dataset):,} raw rows could be used as rows of {adapter.NAME}. `trl-onevision prepare "
-            f"{adapter.NAME}` says why for each row; rows of another dataset need `prepare --columns`."
+            f"None of {len(dataset):,} raw rows could be used as rows of {adapter.name}. `trl-onevision prepare "
+            f"{adapter.name}` says why for each row; rows of another dataset need `prepare --columns`."
         )
     return adapted
 
