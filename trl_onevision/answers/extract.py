@@ -77,6 +77,8 @@ _GOES_ON = re.compile(
     r"|at\s(?:least|most)|etc|and\s(?:so\s(?:on|forth)|others|more))\b|[吗嗎]|等)",
     re.IGNORECASE,
 )
+# "\boxed{1} or \boxed{2}", "x = \boxed{1}, y = \boxed{2}" are one list.
+_JOINT = re.compile(r"\}[ $]*(,|;|/|&|\band\b|\bor\b|[和或与、])?[ $]*(?:\\?[a-zA-Z]\w{0,3}\s?=\s?)?")
 # What is said of a box right behind it: "is the wrong answer", "doesn't fit", "✗"; not what else its sentence tells.
 _JUDGED = re.compile(
     r"[^\w\n,.;]{0,6}(?:(?:is|are|was|were|would|could|can|must|may|might|seems?|looks?)\s(?:\S+\s){0,2})?\S*"
@@ -243,7 +245,15 @@ def statements(text: str) -> list[Statement]:
     ['6', '5']
     """
     found = [_stated(text, match.end(), match.start()) for match in deque(_STATED.finditer(text), MOST_STATEMENTS)]
-    found += [Statement(text[begin:end], start, begin, end) for start, begin, end in boxes(text)[-MOST_STATEMENTS:]]
+    for start, begin, end in boxes(text)[-MOST_STATEMENTS:]:
+        before = found[-1] if found else None
+        if before and before.end < start and (joint := _JOINT.fullmatch(text, before.end, start)):
+            said = (
+                before.text if before.text == text[begin:end] else f"{before.text}{joint[1] or ','} {text[begin:end]}"
+            )
+            found[-1] = Statement(said, before.start, begin, end)
+        else:
+            found.append(Statement(text[begin:end], start, begin, end))
     meant = [statement for statement in found if _is_meant(text, statement)]
     return sorted(meant, key=lambda statement: statement.begin, reverse=True)
 

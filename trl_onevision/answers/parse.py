@@ -79,14 +79,15 @@ _NO_NOUN_WORDS = (
     "since would should from least most greater smaller then that which who as through until before after into "
     "divided multiplied modulo mod squared cubed factorial percent half thirds hundredths thousandths hundred "
     "thousand million billion trillion mln mn bn dozen point ish something past out kilo mille tens "
-    "minimum maximum zero tops max ago hence shy short off"
+    "minimum maximum zero tops max ago hence shy short off "
+    "lakh lakhs crore crores score gross dozens halved doubled tripled fold nan null undefined"
 )
 _NO_NOUN = frozenset(_NO_NOUN_WORDS.split())
 _AND_OF_UNITS = re.compile(
     r"(\d\s?([^\W\d_]{1,20}))(?:,|\sand|,\sand)\s(\d{1,9}(?:\.\d{1,9})?\s?([^\W\d_]{1,20}))(?![\w/^])"
 )
 _ROOT = re.compile(r"(?:(?:the\s)?square\s)?root\s(?:of\s)?(?=[\d(])|根号", re.IGNORECASE)
-_NO_TAIL = re.compile(r"[和与及上下多少超余几至到的成折分比左か前]")
+_NO_TAIL = re.compile(r"[和与及上下多少超余几至到的成折分比左か前出]")
 _COUNTER_WORDS = "个 個 只 条 本 名 位 张 つ 個 개 项 unit item one piece total altogether answer"
 _COUNTERS = frozenset(_COUNTER_WORDS.split())
 MOST_WORDS = 6

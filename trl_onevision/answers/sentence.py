@@ -58,7 +58,7 @@ NAME = re.compile(r"(?:[\\∠△Δ]?\s?[A-Za-zα-ωΔ'_{}()△∠,\s]|\\[a-z]+|\
 _COPULA = re.compile(
     r"\b(?:is|are|was|were|be|equals|equal\sto|has|have|had|got|gets?|gives?|makes?|counts?|counted|bought|sold|ate|found|saw|made|took|used|spent"
     r"|paid|earned|see|needs?|totals?|of"
-    rf"|yields?|takes?|lasts?|for|as|about|approximately|around|roughly|exactly|only|just|approx\.?|answers?|results?|{IS_ABROAD})\b\s*:?\s*"
+    rf"|yields?|takes?|lasts?|for|as|about|approximately|around|roughly|exactly|precisely|only|just|approx\.?|answers?|results?|{IS_ABROAD})\b\s*:?\s*"
     r"|['’]s\s+|\b(?:in|year)\s(?=[12]\d{3}\Z)|(?:应该)?[是为有得]|等于|大?约|一共|总共|共|[:≈]|\\approx\b"
 )
 _LEAD = re.compile(rf"[A-Za-z{CJK}'’,\s\-:*_]*(?:\b[A-Za-z]+\s\d{{1,3}}\s[A-Za-z{CJK}'’,\s\-:]*)?")
@@ -71,7 +71,7 @@ _OPERATION = re.compile(
 _CLOSING = re.compile(
     r"\s*(?:,\sI\s(?:think|believe|am\ssure)|\b(?:is|was)\s(?:the|my|our)?\s?(?:final\s|correct\s|right\s)?(?:answer|result|solution|value|total)s?"
     r"|\b(?:long|wide|tall|high|deep|thick|away|apart|old|each|altogether|in\s(?:total|all|length|area|size))"
-    rf"|\s\((?=[^()]*(?:[a-z]{{3}}|[{CJK}]))[^()\d]{{2,80}}\)|[.,;]|(?<=[a-z]{{2}})!|です|입니다)\s*$"
+    rf"|\s\((?=[^()]*(?:[a-z]{{3}}|[{CJK}]))[^()\d]{{2,80}}\)|\s?[✓✔✅☑]|[.,;]|(?<=[a-z]{{2}})!|です|입니다)\s*$"
 )
 # "left after …", "in the picture", "as it is the mode": words that add no number.
 _TAIL = re.compile(

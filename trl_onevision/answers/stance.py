@@ -11,8 +11,8 @@ _WRONG = r"wrong|incorrect|false"
 _DENIED = re.compile(
     rf"\b(?:{_NOT}|{_WRONG}|no|neither|none|nobody|untrue|excluded?|eliminat\w+|unlike|without|impossible|unlikely|invalid"
     r"|instead|reject\w*|refut\w+|doubt\w*|hardly|barely|scarcely|(?:anything|everything|all|nothing|any)\sbut|far\sfrom"
-    r"|rul\w+\sout|(?:is|are|was|were)\s(?:absent|missing)|fails?|mistake\w*|the\s(?:trap|worst|least\slikely)|isnt|cant)\b"
-    r"|\w+n['’]t\b|[不非没沒未错錯误誤除别別否無无疑✗✘❌✖¬]|[以之]外|有问题|では?な|ない|아니|\b(?:niet|nicht|kein\w*)\b",
+    r"|rul\w+\sout|(?:is|are|was|were)\s(?:absent|missing)|fails?|mistake\w*|the\s(?:trap|worst|least\s\w+)|red\sherring|decoy|distractor|opposite\sof|the\sopposite(?=\W*\Z)|isnt|cant)\b"
+    r"|\w+n['’]t\b|[不非没沒未错錯误誤除别別否無无疑👎✗✘❌✖¬]|[以之]外|有问题|では?(?:な|あり)|ない|아[니닙]|干扰项|反面|相反|\b(?:niet|nicht|kein\w*)\b",
     re.IGNORECASE,
 )
 
@@ -36,14 +36,16 @@ _HEDGED = re.compile(
 # What owns up to a guess; "I guess it is A" is no more than "I think".
 _GUESSED = re.compile(
     r"\b(?:guess(?:ing|ed|work)|an?\s(?:\w+\s)?guess|guess(?=\W*\Z)|(?:no|any)\sidea|(?:low|little|no)\sconfidence|tentative\w*"
-    r"|unverified|unless|hopefully|hope\sso|just\skidding|if\si(?:['’]m|\sam)|not\s(?:\w+\s){0,2}(?:sure|certain|confident)"
-    r"|quote\sme)\b|n['’]t\s(?:\w+\s){0,2}(?:sure|certain|know)\b|猜(?!是)|蒙的|不确定|不太?[确肯]定|没把握|说不[定准]|吧\W*\Z",
+    r"|unverified|unless|hopefully|hope\sso|just\skidding|coin\s(?:flip|toss)|flip\w*\sa\scoin|50/50|(?:sort|kind)\sof(?=\W*\Z)|in\sa\sway|tbd"
+    r"|I\ssuppose|subject\sto\schange|to\sbe\s(?:confirmed|verified|determined|checked)|(?:please|pls)\s(?:verify|check)|fingers\scrossed|last\sresort|fallback"
+    r"|if\sany|inter\salia|(?:do\snot|don['’]t)\strust|if\si(?:['’]m|\sam)|not\s(?:\w+\s){0,2}(?:sure|certain|confident)"
+    r"|quote\sme)\b|n['’]t\s(?:\w+\s){0,2}(?:sure|certain|know)\b|猜(?!是)|蒙的|不确定|不太?[确肯]定|没把握|说不[定准]|吧\W*\Z|待定|🤷|🤔|\((?:default|placeholder|example)\)|\A\W*(?:suppose|assum\w+|imagine|let)\b",
     re.IGNORECASE,
 )
 # What says that the value is another: a bound, or "nearly".
 _BOUND = re.compile(
     rf"\b(?:(?:more|less|fewer|greater|larger|smaller|higher|lower|bigger)\sthan|up\sto|over|under|beyond|{_SHOWN}(?:above|below)"
-    r"|at\s(?:least|most|minimum|maximum|the\s(?:la|earlie)test)|exceeds?|upwards?|nearly|almost|close\sto|exclusive"
+    r"|at\s(?:least|most|best|worst|minimum|maximum|the\s(?:la|earlie)test)|exceeds?|upwards?|nearly|almost|close\sto|(?:short|shy)\sof|as\s(?:many|few|much|little)\sas|exclusive"
     r"|too\s(?:many|few|much|late|early))\b|大于|小于|超过|不少于|以上|以下|至少|至多|(?:左右|上下)\W*\Z|几乎|接近|将近",
     re.IGNORECASE,
 )

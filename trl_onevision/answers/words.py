@@ -107,7 +107,7 @@ _CONDITION = re.compile(
     r"[^,.;:!?]*\b(?:if|unless|when|depend\w*)\b|\w+,\s(?:but\s)?(?:only\s)?(?:if|unless|it\sdepends)\b"
 )
 _SET_ASIDE = re.compile(
-    r"hardly|barely|scarcely|doubt|except|thing\sbut\b|\bbut\s(?:yes|no|not)\b|\ball\sbut\b|\b(?:half|almost|nearly|mostly)\s(?:true|right|correct)|other\sthan|rather\sthan|instead|far\sfrom|unlike|without|neither|nobody|[除又但✗✘❌✖]|有误|以外|并非|[,;]\s?(?:or|maybe|perhaps|possibly)\b",
+    r"hardly|barely|scarcely|doubt|except|(?:sort|kind)\sof|kinda|in\stheory|hypothetical|opposite|\d\s?%|也不|thing\sbut\b|\bbut\s(?:yes|no|not)\b|\ball\sbut\b|\b(?:half|almost|nearly|mostly)\s(?:true|right|correct)|other\sthan|rather\sthan|instead|far\sfrom|unlike|without|neither|nobody|[除又但✗✘❌✖]|有误|以外|并非|[,;]\s?(?:or|maybe|perhaps|possibly)\b",
     re.IGNORECASE,
 )
 
