@@ -34,10 +34,10 @@ def undone() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ([], ("auto", "trl", True, None)),
+        ([], ("auto", "auto", True, None)),
         (["--share_prompt", "true", "--loss", "liger"], ("true", "liger", True, None)),
-        (["--share_prompt", "False", "--skip_zero_advantages", "false"], ("false", "trl", False, None)),
-        (["--freeze", "vision"], ("auto", "trl", True, "vision")),
+        (["--share_prompt", "False", "--skip_zero_advantages", "false"], ("false", "auto", False, None)),
+        (["--freeze", "vision"], ("auto", "auto", True, "vision")),
     ],
 )
 def test_the_options_are_read_from_a_command_line_too(given: list[str], expected: tuple[Any, ...]) -> None:
@@ -74,7 +74,7 @@ def test_activation_is_idempotent_undoable_and_says_so_once(
         activate()
     assert [record.getMessage() for record in caplog.records] == [
         "TRL_ONEVISION is set: GRPOTrainer is OneVisionGRPOTrainer, with "
-        "share_prompt='true', loss='trl', skip_zero_advantages=True, resample=0."
+        "share_prompt='true', loss='auto', skip_zero_advantages=True, resample=0."
     ]
     assert isinstance(build(GRPOTrainer, tmp_path), OneVisionGRPOTrainer)
 
@@ -105,7 +105,7 @@ def build(kind: type, folder: Path) -> Any:
     [
         ("{share_promt: true}", "Unknown option 'share_promt' .* share_prompt, loss, skip_zero_advantages"),
         ("{share_prompt: maybe}", "share_prompt must be true or false or 'auto', not 'maybe'"),
-        ("{loss: tril}", "loss must be 'trl' or 'liger', not 'tril'"),
+        ("{loss: tril}", "loss must be 'auto', 'trl' or 'liger', not 'tril'"),
         ("{skip_zero_advantages: 2}", "skip_zero_advantages must be true or false"),
         ("[share_prompt]", "must be a mapping"),
     ],

@@ -195,7 +195,7 @@ def test_a_class_of_ones_own_is_made_once_a_trainer(make: Callable[..., Any]) ->
         ({"advantage": "odsw"}, "neither one of odsw-easy"),
         ({"advantage": "no_such_module.shape"}, "cannot be imported"),
         ({"advantage": "ema"}, "set scale_rewards: none"),
-        ({"advantage": "steps", "loss": "liger"}, "loss: liger does not take"),
+        ({"advantage": "steps", "loss": "liger"}, "loss: liger cannot honour advantage: steps"),
     ],
 )
 def test_what_cannot_hold_is_refused_before_anything_is_loaded(options: dict[str, Any], message: str) -> None:

@@ -210,7 +210,7 @@ def unshared(inputs: dict[str, Any]) -> dict[str, Any]:
         ({"terms": {"papo": {"gama": 1}}}, "papo has no 'gama'; it has gamma, mask"),
         ({"terms": {"papo": {"mask": 60}}}, "mask is a share of patches"),
         ({"terms": {"papo": {"eta_masked": 0.1}}}, "needs detach: false"),
-        ({"terms": "papo", "loss": "liger"}, "papo cannot hold with loss: liger"),
+        ({"terms": "papo", "loss": "liger"}, "loss: liger cannot honour terms: papo"),
         ({"terms": "dads"}, "needs a beta"),
     ],
 )

@@ -31,7 +31,8 @@ def features_and_gradients(model: Any, images: dict[str, Any]) -> list[torch.Ten
     (features * weights).sum().backward()
     trained = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     assert trained
-    return [features.detach(), *(gradient.float() for gradient in trained.values())]
+    # Copies, since moving a model moves its gradients
+    return [features.detach().cpu(), *(gradient.float().cpu().clone() for gradient in trained.values())]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -44,6 +45,31 @@ def test_a_tower_in_fp32_is_what_it_was(family: str) -> None:
     assert model.get_decoder().config._attn_implementation == "sdpa"
     for ours, theirs in zip(features_and_gradients(model, images), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_kernel_is_handed_each_image_and_window(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel runs on CUDA alone; its definition, sequence by sequence, runs everywhere."""
+
+    def definition(
+        query_LHD: torch.Tensor, key_LHD: torch.Tensor, value_LHD: torch.Tensor, *lengths: Any, scale: float
+    ) -> torch.Tensor:
+        begins_q, begins_k, longest_q, longest_k = lengths
+        assert begins_q.dtype == begins_k.dtype == torch.int32
+        assert longest_q == longest_k == begins_q.diff().max()
+        outputs = []
+        for first, last in zip(begins_q.tolist(), begins_q.tolist()[1:], strict=False):
+            query, key, value = (states[first:last].transpose(0, 1) for states in (query_LHD, key_LHD, value_LHD))
+            outputs.append(((query @ key.transpose(1, 2) * scale).softmax(-1) @ value).transpose(0, 1))
+        return torch.cat(outputs)
+
+    model, images = tower_inputs(family)
+    expected = features_and_gradients(model, images)
+    monkeypatch.setattr(tower_attention, "_has_kernel", lambda *states: True)
+    monkeypatch.setattr(tower_attention, "varlen_attn", definition)
+    tower_attention.enable(model)
+    for ours, theirs in zip(features_and_gradients(model, images), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_a_tower_that_was_set_to_something_else_stays_so() -> None:
@@ -76,7 +102,7 @@ def test_on_cuda_it_is_no_further_from_fp32_than_window_by_window(
 
     def error(found: list[torch.Tensor]) -> torch.Tensor:
         return torch.stack(
-            [((a.cpu() - b).norm() / b.norm().clamp(min=1e-6)) for a, b in zip(found, truth, strict=True)]
+            [(a - b).norm() / b.norm().clamp(min=1e-6) for a, b in zip(found, truth, strict=True)]
         ).mean()
 
     assert 0 < error(ours) < 1.1 * error(by_window)

@@ -27,7 +27,8 @@ class Options:
         share_prompt: `"auto"` scores a group as one sequence where that is cheaper than TRL's G copies, `"true"` (or
             `True`) wherever the model allows it, `"false"` never. In any case a distinct prompt is preprocessed and
             prefilled once.
-        loss: `"trl"` keeps TRL's chunked head and loss; `"liger"` computes head and loss with Liger's kernels.
+        loss: `"trl"` keeps TRL's chunked head and loss, `"liger"` computes head and loss in one with Liger's kernel,
+            `"auto"` does so on a GPU, unless another option needs TRL's.
         skip_zero_advantages: Leave completions whose advantage is exactly zero out of the policy pass, where their
             gradient is exactly zero. The `entropy` metric is then the mean over the completions that were scored.
         freeze: `"vision"` keeps the vision tower and its projector as they are, `"language"` the language model.
@@ -58,7 +59,7 @@ class Options:
     share_prompt: str = field(
         default="auto", metadata={"help": "Score a group as one sequence: 'auto' (where it pays), true or false."}
     )
-    loss: str = field(default="trl", metadata={"help": "Who computes head and loss: 'trl' or 'liger'."})
+    loss: str = field(default="auto", metadata={"help": "Who computes head and loss: 'trl', 'liger' or 'auto'."})
     skip_zero_advantages: bool = field(
         default=True, metadata={"help": "Leave completions with an advantage of exactly zero out of the policy pass."}
     )
@@ -84,8 +85,8 @@ class Options:
         given, self.share_prompt = self.share_prompt, str(self.share_prompt).lower()
         if self.share_prompt not in ("auto", "true", "false"):
             raise ValueError(f"share_prompt must be true or false or 'auto', not {given!r}.")
-        if self.loss not in ("trl", "liger"):
-            raise ValueError(f"loss must be 'trl' or 'liger', not {self.loss!r}.")
+        if self.loss not in ("auto", "trl", "liger"):
+            raise ValueError(f"loss must be 'auto', 'trl' or 'liger', not {self.loss!r}.")
         if not isinstance(self.skip_zero_advantages, bool):
             self.skip_zero_advantages = _as_bool("skip_zero_advantages", self.skip_zero_advantages)
         if self.freeze not in (None, *PARTS):
@@ -135,7 +136,7 @@ class Options:
             # Imported here: reading options is all that most of its callers do
             from trl_onevision.grpo.loss import head
 
-            head.check(head.refused_options(args) + [head.MASKED_WITHIN] * bool(self.environment))
+            head.check(self.refused_by_fused_loss(args))
         if self.share_prompt == "true" and args.cache_implementation is not None:
             raise ValueError(
                 f"share_prompt: true expands a dynamic cache, which cannot hold with cache_implementation: "
@@ -148,7 +149,7 @@ class Options:
             )
         if self.resample and self.environment:
             raise ValueError("resample cannot hold with an environment, which has a state. Drop one of the two.")
-        terms.check(terms.read(self.terms), self.loss, args)
+        terms.check(terms.read(self.terms), args)
         if "ema" in self.advantages and args.scale_rewards not in ("none", False):
             raise ValueError(
                 f"advantage: ema divides by a deviation of its own, so TRL's has to be off: set scale_rewards: none, "
@@ -156,8 +157,17 @@ class Options:
             )
         if "ema" in self.advantages and args.multi_objective_aggregation != "sum_then_normalize":
             raise ValueError("advantage: ema needs multi_objective_aggregation: sum_then_normalize.")
-        if "steps" in self.advantages and self.loss == "liger":
-            raise ValueError("advantage: steps gives each token its own advantage, which loss: liger does not take.")
+
+    def refused_by_fused_loss(self, args: GRPOConfig) -> list[str]:
+        """What in these options and in TRL's needs TRL's own loss."""
+        from trl_onevision.grpo.loss import head
+
+        found = head.refused_options(args)
+        if names := terms.read(self.terms):
+            found.append(f"terms: {', '.join(names)}, which are added to the loss outside of the head")
+        if "steps" in self.advantages:
+            found.append("advantage: steps, which gives each token its own")
+        return found + [head.MASKED_WITHIN] * bool(self.environment)
 
     def check_correct(self, rewards: list[str]) -> None:
         """Raise where `correct` names none of a run's rewards, or says nothing where something needs it."""
@@ -184,7 +194,7 @@ class OneVisionGRPOConfig(Options, GRPOConfig):
     ```python
     >>> config = OneVisionGRPOConfig(output_dir="runs/clevr", share_prompt=True, bf16=False, report_to="none")
     >>> config.share_prompt, config.loss, config.num_generations
-    ('true', 'trl', 8)
+    ('true', 'auto', 8)
 
     ```
     """

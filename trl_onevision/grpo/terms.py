@@ -129,12 +129,8 @@ def _value(where: str, default: Any, given: Any) -> Any:
     return number
 
 
-def check(names: Mapping[str, Any], loss: str, args: GRPOConfig) -> None:
+def check(names: Mapping[str, Any], args: GRPOConfig) -> None:
     """Raise where a term conflicts with another option."""
-    if names and loss == "liger":
-        raise ValueError(
-            f"terms: {', '.join(names)} cannot hold with loss: liger, whose loss is computed in the head."
-        )
     if "dads" in names and args.beta == 0.0:
         raise ValueError("terms: dads weighs the KL to the reference: it needs a beta.")
 

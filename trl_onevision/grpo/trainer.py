@@ -26,7 +26,7 @@ from trl_onevision.grpo.families import Sharing, has_dropout, sharing
 from trl_onevision.grpo.freeze import freeze
 from trl_onevision.grpo.groups import Groups, gather_groups
 from trl_onevision.grpo.guards import refuse_too_few, refuse_unseen, refuse_unseen_rows
-from trl_onevision.grpo.loss.head import LigerLoss
+from trl_onevision.grpo.loss.head import fused_loss
 from trl_onevision.grpo.options import Options
 from trl_onevision.grpo.placeholders import Placeholders
 from trl_onevision.grpo.ranks import TowerPasses, images_in, on_any_rank
@@ -125,7 +125,7 @@ class OneVisionGRPOTrainer(GRPOTrainer):
         if self.args.use_liger_kernel:
             layer_kernels.check(self._base_model(self.model).config.model_type)
         self._placeholders = self._guard_images()
-        self._liger_loss = LigerLoss(self, self._base_model(self.model)) if self.options.loss == "liger" else None
+        self._liger_loss = fused_loss(self, self._base_model(self.model))
         self.options.check_correct(self.reward_func_names)
         self._groups: Groups | None = None
         self._breakdown = Breakdown(self.train_dataset)

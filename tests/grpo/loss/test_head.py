@@ -12,7 +12,7 @@ from problems import CASES, distance
 from trl import GRPOTrainer
 
 from trl_onevision.grpo.loss import reference
-from trl_onevision.grpo.loss.head import LigerLoss, loss_options, refused_options
+from trl_onevision.grpo.loss.head import LigerLoss, fused_loss, loss_options
 from trl_onevision.grpo.loss.reference import TokenBatch, sequence_weights
 from trl_onevision.grpo.options import OneVisionGRPOConfig
 from trl_onevision.grpo.trainer import OneVisionGRPOTrainer
@@ -242,6 +242,8 @@ def test_adapters_train_and_the_frozen_head_does_not(make):
         ({"off_policy_mask_threshold": 0.5}, "off_policy_mask_threshold=0.5"),
         ({"fp16": True}, "fp16=True"),
         ({"router_aux_loss_coef": 0.01}, "router_aux_loss_coef=0.01"),
+        ({"terms": "papo"}, "terms: papo"),
+        ({"advantage": "steps"}, "advantage: steps"),
     ],
 )
 def test_an_option_that_cannot_be_honoured_is_refused_by_name(tmp_path, args, name):
@@ -249,7 +251,9 @@ def test_an_option_that_cannot_be_honoured_is_refused_by_name(tmp_path, args, na
     with pytest.raises(ValueError, match=r"loss: liger cannot honour .*set loss: trl") as error:
         OneVisionGRPOConfig(loss="liger", **settings)
     assert name in str(error.value)
-    assert refused_options(OneVisionGRPOConfig(loss="trl", **settings))
+    for loss in ("trl", "auto"):
+        config = OneVisionGRPOConfig(loss=loss, **settings)
+        assert config.refused_by_fused_loss(config)
 
 
 @pytest.mark.parametrize(
@@ -266,6 +270,28 @@ def test_a_model_that_cannot_be_honoured_is_refused_by_name(make, name, value, s
 
     with pytest.raises(ValueError, match=rf"loss: liger cannot honour {says} \({name}={value}\)"):
         make(OneVisionGRPOTrainer, config=OneVisionGRPOConfig, options={"loss": "liger"}, prepare=prepare)
+
+
+@pytest.mark.parametrize(
+    ("options", "device", "says"),
+    [
+        ({}, "cpu", None),
+        ({}, "cuda", ""),
+        ({"loss": "trl"}, "cuda", None),
+        ({"entropy_coef": 0.01}, "cuda", "entropy_coef=0.01"),
+        ({"off_policy_mask_threshold": 0.5}, "cuda", "off_policy_mask_threshold=0.5"),
+    ],
+)
+def test_by_default_a_gpu_has_the_fused_loss_where_nothing_needs_trls(
+    make, monkeypatch, caplog, options, device, says
+):
+    """`says` is why it has not: empty where it has, None where there is nothing to say."""
+    trainer = make(OneVisionGRPOTrainer, config=OneVisionGRPOConfig, options=options)
+    monkeypatch.setattr(type(trainer.accelerator), "device", property(lambda self: torch.device(device)))
+    caplog.clear()
+    assert (fused_loss(trainer, trainer.model) is not None) == (says == "")
+    assert bool(says) == bool(caplog.text)
+    assert not says or f"As in TRL, the head runs over chunks of the vocabulary ({says}" in caplog.text
 
 
 def test_tokens_masked_within_a_completion_are_refused(make):

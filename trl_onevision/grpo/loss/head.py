@@ -8,6 +8,7 @@ for the hooks of DDP, FSDP and ZeRO to see it.
 
 import dataclasses
 import functools
+import logging
 import types
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -21,6 +22,8 @@ from trl.trainer.utils import FusedCausalLMOutput, maybe_gather_lm_head_ctx
 
 from trl_onevision.grpo.loss import kernels, liger
 from trl_onevision.grpo.loss.reference import LossOptions, TokenBatch, sequence_weights
+
+logger = logging.getLogger(__name__)
 
 MASKED_WITHIN = "tools and environments, whose tokens are in a completion and not in its loss"
 # What families call a factor on their logits
@@ -42,7 +45,7 @@ def loss_options(args: GRPOConfig) -> LossOptions:
 
 
 def refused_options(args: GRPOConfig) -> list[str]:
-    """What in `args` the fused loss cannot honour; known before anything is loaded.
+    """What in TRL's options the fused loss cannot honour; known before anything is loaded.
 
     >>> refused_options(GRPOConfig(output_dir="runs", top_entropy_quantile=0.2, bf16=False))
     ['top_entropy_quantile=0.2']
@@ -74,6 +77,27 @@ def refused_features(trainer: GRPOTrainer, model: Any) -> list[str]:
     if trainer.tools or trainer.environment_factories:
         found.append(MASKED_WITHIN)
     return found
+
+
+def fused_loss(trainer: Any, model: Any) -> "LigerLoss | None":
+    """The fused loss of a trainer: where it is asked for and, unless something needs TRL's, on a GPU."""
+    options = trainer.options
+    on_gpu = trainer.accelerator.device.type != "cpu"
+    if options.loss == "trl" or (options.loss == "auto" and not on_gpu):
+        return None
+    refused = options.refused_by_fused_loss(trainer.args) + refused_features(trainer, model)
+    if (mismatch := kernels.mismatch()) is not None:
+        refused.append(f"other kernels than those of constraints.txt: {mismatch}")
+    if options.loss == "liger":
+        check(refused)
+    elif trainer.use_vllm and trainer.vllm_importance_sampling_correction:
+        refused.append("vLLM's correction, whose ratio it needs before its pass, at the price of another pass")
+    elif trainer.rollout_func is not None:
+        refused.append(f"a rollout function, which may have {MASKED_WITHIN}")
+    if refused:
+        logger.warning("As in TRL, the head runs over chunks of the vocabulary (%s).", "; ".join(refused))
+        return None
+    return LigerLoss(trainer, model)
 
 
 def check(refused: Sequence[str]) -> None:
@@ -119,8 +143,6 @@ class LigerLoss:
 
     def __init__(self, trainer: GRPOTrainer, model: Any) -> None:
         self.trainer, self.args = trainer, cast(GRPOConfig, trainer.args)
-        check(refused_options(self.args) + refused_features(trainer, model))
-        kernels.check()
         self.options = loss_options(self.args)
         self.batch: TokenBatch | None = None
         self._add_to(model)

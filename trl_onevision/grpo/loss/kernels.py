@@ -1,6 +1,6 @@
 """The private kernels of Liger and TRL that the fused loss launches, told by the names of their arguments.
 
-A launch with a wrong argument would end a run at its first step, after the rollout; this ends it at its start.
+A launch with a wrong argument would end a run at its first step, after the rollout; this tells at its start.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ BY_POSITION = {
 }
 
 
-def check() -> None:
-    """Raise `RuntimeError` where a kernel takes other arguments than those it is launched with."""
+def mismatch() -> str | None:
+    """The kernel that takes other arguments than those it is launched with, and what they are."""
     if not is_triton_available():
-        return  # Liger's kernel cannot be imported, and torch does its work
+        return None  # Liger's kernel cannot be imported, and torch does its work
     for table, order in ((BY_NAME, sorted), (BY_POSITION, list)):
         for (module, name), expected in table.items():
             found = _arguments(getattr(importlib.import_module(module), name, None))
             if order(found) != order(expected.split()):
                 package = module.split(".")[0].replace("_", "-")
-                raise RuntimeError(
-                    f"loss: liger launches {module}.{name} of {package} {version(package)} with {expected}, but it "
-                    f"takes {' '.join(found) or 'nothing: it is gone'}. Install a version that constraints.txt "
-                    "names, or set loss: trl."
+                return (
+                    f"{module}.{name} of {package} {version(package)} is launched with {expected}, but it takes "
+                    f"{' '.join(found) or 'nothing: it is gone'}"
                 )
+    return None
 
 
 def _arguments(kernel: Any) -> list[str]:

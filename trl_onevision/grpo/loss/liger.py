@@ -71,7 +71,10 @@ class _FusedGRPOLoss(torch.autograd.Function):
     def backward(ctx: Any, grad_loss: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         if ctx.gradients is None:
             raise RuntimeError("the fused GRPO loss holds its gradients for one backward pass, which has been run")
-        # In place: a scaled copy of the head's gradient would be as large as the head
-        gradients = [None if gradient is None else gradient.mul_(grad_loss) for gradient in ctx.gradients]
-        ctx.gradients = None
+        gradients, ctx.gradients = ctx.gradients, None
+        for gradient in gradients:
+            if gradient is not None:
+                # In place, since a scaled copy would be as large as the head; by the kernel for lists, since on CUDA
+                # that for one tensor does not read this factor once but at every element, at a quarter of the speed
+                torch._foreach_mul_([gradient], grad_loss.to(gradient.dtype))
         return (*gradients, None, None, None, None, None)
