@@ -26,7 +26,7 @@ from trl.kernels import ChunkedLogProbFunction
 
 from trl_onevision.grpo.loss import liger, reference
 from trl_onevision.grpo.loss.reference import LossOptions, TokenBatch, sequence_weights, weighted_loss
-from trl_onevision.grpo.loss.tiles import TILE_TOKENS, runs_on_triton
+from trl_onevision.grpo.loss.tiles import runs_on_triton
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Inputs:
     labels_N: torch.Tensor
     batch: TokenBatch
     options: LossOptions
-    tile_tokens: int
+    tile_tokens: int | None
 
     def clear(self) -> None:
         self.hidden_NH.grad = self.weight_VH.grad = None
@@ -168,7 +168,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--sequences", type=int, default=8)
     parser.add_argument("--frozen-head", action="store_true", help="as under LoRA")
-    parser.add_argument("--tile-tokens", type=int, default=TILE_TOKENS)
+    parser.add_argument("--tile-tokens", type=int, help="other tiles than those of the trainer")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default=None, help="default: bfloat16 on CUDA")

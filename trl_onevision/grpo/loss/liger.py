@@ -22,9 +22,9 @@ def grpo_loss(
     batch: TokenBatch,
     options: LossOptions,
     *,
-    tile_tokens: int = tiles.TILE_TOKENS,
+    tile_tokens: int | None = None,
 ) -> LossOutput:
-    """Head projection and GRPO loss, tile by tile of tokens.
+    """Head projection and GRPO loss, tile by tile of tokens: of `tile_tokens`, or as many as are fast.
 
     >>> hidden_NH, weight_VH = torch.zeros(3, 4), torch.zeros(8, 4)
     >>> batch = TokenBatch(torch.tensor([2, 1]), torch.tensor([1.0, -1.0]), torch.tensor([0.5, 0.25]))
@@ -50,7 +50,7 @@ class _FusedGRPOLoss(torch.autograd.Function):
         labels_N: torch.Tensor,
         batch: TokenBatch,
         options: LossOptions,
-        tile_tokens: int,
+        tile_tokens: int | None,
         grad_enabled: bool,
     ) -> tuple[torch.Tensor, ...]:
         device = hidden_NH.device

@@ -18,9 +18,10 @@ from trl.kernels import chunked_logprob
 
 from trl_onevision.grpo.loss.reference import LossOptions, LossOutput, TokenBatch, weighted_loss
 
-# Tokens whose logits are in memory at once: each tile adds to a gradient of the head in fp32, which costs as much as
-# 700 tokens of its GEMM on an H200
-TILE_TOKENS = 2048
+# Tokens whose logits are in memory at once: enough for the GEMMs to be bound by arithmetic and not by reading the head
+TILE_TOKENS = 1024
+# More where each tile adds to a gradient of the head in fp32, which on an H200 costs as much as 700 tokens of its GEMM
+TILE_TOKENS_OF_TRAINED_HEAD = 2048
 
 
 class Gradients(NamedTuple):
@@ -71,7 +72,7 @@ class Problem:
         return off_policy and self.options.loss_type == "vespo"
 
 
-def loss_and_gradients(problem: Problem, tile_tokens: int) -> tuple[LossOutput, Gradients]:
+def loss_and_gradients(problem: Problem, tile_tokens: int | None) -> tuple[LossOutput, Gradients]:
     """The loss with its per-token outputs, and the gradients it gives."""
     tiles = _Tiles(problem, tile_tokens)
     wanted = any(gradient is not None for gradient in tiles.gradients)
@@ -124,11 +125,13 @@ def _loss_and_slope(problem: Problem, logps_N: torch.Tensor) -> tuple[torch.Tens
 class _Tiles:
     """The logits of one tile of tokens at a time, and the gradients that come of them."""
 
-    def __init__(self, problem: Problem, tile_tokens: int) -> None:
+    def __init__(self, problem: Problem, tile_tokens: int | None) -> None:
         self.problem = problem
         tokens, hidden_size = problem.hidden_NH.shape
-        one_gemm = problem.needs_gradient[1] and problem.weight_dtype == problem.dtype
-        size = tile_size(tokens, tile_tokens, hidden_size, problem.dtype, one_gemm=one_gemm)
+        trains_head = problem.needs_gradient[1]
+        one_gemm = trains_head and problem.weight_dtype == problem.dtype
+        most = tile_tokens or (TILE_TOKENS_OF_TRAINED_HEAD if trains_head else TILE_TOKENS)
+        size = tile_size(tokens, most, hidden_size, problem.dtype, one_gemm=one_gemm)
         self.bounds = [(start, min(start + size, tokens)) for start in range(0, tokens, size)]
         self.one_gemm = one_gemm and len(self.bounds) == 1
         self.gradients = problem.zero_gradients(problem.dtype if self.one_gemm else torch.float32)
