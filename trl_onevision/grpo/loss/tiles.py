@@ -18,11 +18,6 @@ from trl.kernels import chunked_logprob
 
 from trl_onevision.grpo.loss.reference import LossOptions, LossOutput, TokenBatch, weighted_loss
 
-# Tokens whose logits are in memory at once: enough for the GEMMs to be bound by arithmetic and not by reading the head
-TILE_TOKENS = 1024
-# More where each tile adds to a gradient of the head in fp32, which on an H200 costs as much as 700 tokens of its GEMM
-TILE_TOKENS_OF_TRAINED_HEAD = 2048
-
 
 class Gradients(NamedTuple):
     """Gradients of the loss; `None` for what needs none."""
@@ -89,6 +84,17 @@ def loss_and_gradients(problem: Problem, tile_tokens: int | None) -> tuple[LossO
     return LossOutput(loss, tiles.logps_N, tiles.entropies_N), tiles.gradients
 
 
+def fast_tile(device: torch.device, trains_head: bool) -> int:
+    """How many tokens' logits are in memory at once, so that arithmetic and not memory bounds the GEMMs.
+
+    Without Triton few will do. Where each tile adds to a gradient of the head in fp32, they are more: on an H200 that
+    costs as much as 700 tokens of a GEMM.
+    """
+    if not runs_on_triton(device):
+        return 128
+    return 2048 if trains_head else 1024
+
+
 def tile_size(tokens: int, tile_tokens: int, hidden_size: int, dtype: torch.dtype, *, one_gemm: bool) -> int:
     """The tokens of a tile: all of them where that takes no more memory.
 
@@ -130,7 +136,7 @@ class _Tiles:
         tokens, hidden_size = problem.hidden_NH.shape
         trains_head = problem.needs_gradient[1]
         one_gemm = trains_head and problem.weight_dtype == problem.dtype
-        most = tile_tokens or (TILE_TOKENS_OF_TRAINED_HEAD if trains_head else TILE_TOKENS)
+        most = tile_tokens or fast_tile(problem.hidden_NH.device, trains_head)
         size = tile_size(tokens, most, hidden_size, problem.dtype, one_gemm=one_gemm)
         self.bounds = [(start, min(start + size, tokens)) for start in range(0, tokens, size)]
         self.one_gemm = one_gemm and len(self.bounds) == 1
