@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -150,6 +151,18 @@ def test_autocast_runs_the_gemms_in_bf16_and_gives_gradients_in_fp32():
     for name, true_gradient in true_gradients.items():
         assert gradients[name].dtype == torch.float32
         assert distance(gradients[name], true_gradient) < 0.05, name
+
+
+def test_what_later_tiles_will_hold_does_not_reach_the_gradients_of_earlier_ones():
+    options = LossOptions(loss_type="grpo")
+    tensors, labels_N, batch = problem(options, (8, 8))
+    tensors["hidden"] = (tensors["hidden"].detach() * 40).requires_grad_()
+    logps_N = reference.grpo_loss(*tensors.values(), labels_N, batch, options).logps_N
+    # A ratio of e^20, and of infinity for as long as log-probabilities are not known
+    unlikely = logps_N < -80
+    assert unlikely[8:].any()
+    batch = replace(batch, old_logps_N=torch.where(unlikely, logps_N - 20, logps_N))
+    assert_same(options, tensors, labels_N, batch, tile_tokens=8)
 
 
 def test_without_gradients_the_loss_is_the_same():
