@@ -26,6 +26,7 @@ _ANSWER_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE | re.ASCII)
 _BOX_TOKEN = re.compile(r"\\(?:boxed|fbox)\s{0,4}\{|\\.|[{}]", re.DOTALL)
 
 _ANSWERS = f"answer|答案|最终答案|正确答案|回答|{ANSWER_ABROAD}"
+_FINAL = r"(?:final|correct|right|best|closest|most\slikely)"
 _NAMED = (
     r"(?:answer|option|choice)s?(?:\s{1,4}(?:option|letter|choice))?"
     r"(?:\s{1,4}(?:to|for)\s{1,4}[^.,;:!?\n]{1,60}?)?"
@@ -40,10 +41,10 @@ _NO_ANSWER = (
 _STATED = re.compile(
     r"^(?!\n)[ \t>*#_-]{0,16}+(?:\\[(\[]\s{0,4})?(?:\\text(?:bf)?\s?\{)?(?:the\s{1,4})?"
     rf"(?:(?:final|correct)\s{{1,4}}){{0,2}}(?:{_ANSWERS})[\s*_]{{0,4}}(?:is|are|是|为)?[\s*_]{{0,4}}[:：][*_]{{0,4}}"
-    + rf"|\b(?:the|my|our|final|correct|right)\s{{1,4}}(?:(?:final|correct|right)\s{{1,4}}){{0,2}}{_NAMED}"
+    + rf"|\b(?:the|my|our|final|correct|right)\s{{1,4}}(?:{_FINAL}\s{{1,4}}){{0,2}}{_NAMED}"
     + rf"\s{{1,4}}(?:is|are|(?:would|should|must)\s{{1,4}}be)\b{_NO_ANSWER}\s{{0,4}}[:：]?[*_]{{0,4}}"
     + r"|\banswer[*_]{0,4}\s?[:：][*_]{0,4}"
-    + r"|(?:答案(?:选项)?(?:应该)?[是为选]|(?:[故应]|所以|因此)选)\s{0,4}[:：]?[*_]{0,4}"
+    + r"|(?:答案(?:选项)?(?:应该)?[是为选]|选项[是为]|(?:[故应]|所以|因此)选)\s{0,4}[:：]?[*_]{0,4}"
     + rf"|(?:{ANSWER_ABROAD})\s?(?:[a-z]{{1,12}}\s)?(?:{IS_ABROAD})\s{{0,4}}"
     + r"|(?:^|(?<=[.!?]\s))(?:so,?\s{1,4})?(?:I(?:['’]d|\swould|\swill)?\s(?:choose|pick|select|go\swith)|answer\sis)"
     + rf"\b{_NO_ANSWER}\s{{1,4}}|^it(?:['’]s|\sis)\b{_NO_ANSWER}\s{{1,4}}"
@@ -63,6 +64,7 @@ _COURTESY = re.compile(
     re.IGNORECASE,
 )
 _LEADS_ON = re.compile(r"(?:\S+\s+){3}|[\]:：}$]\Z")  # a sentence or a formula
+_LABEL_ALONE = re.compile(r"\W{0,4}[A-Z]\W{0,4}")
 _OPTION = re.compile(r"\W{0,4}[A-Z][).:、]")
 _END_OF_TURN = re.compile(r"(?:</s>|<\|[a-z_]{1,20}\|>|<eos>|\s)+\Z")
 _CLAUSE_END = re.compile(r"(?<!e\.g)\.(?!\w)|[,;:!?。，；：！？\n]")
@@ -93,7 +95,7 @@ _DENIED_OPINION = re.compile(
     re.IGNORECASE,
 )
 CLAUSE = 80
-LONGEST_LINE = 200  # characters of a line that is itself an answer
+LONGEST_LINE = 600  # characters of a line that is itself an answer
 MOST_STATEMENTS = 12  # the last ones are what may be read
 
 
@@ -208,14 +210,15 @@ def _last_line(content: str) -> list[str]:
     content = _COURTESY.sub("", _END_OF_TURN.sub("", content)).strip()
     before, _, line = content.rpartition("\n")
     lead = before[-LONGEST_LINE:].strip().rpartition("\n")[2]
-    if lead.endswith((":", "：")) and not is_asserted(lead):  # "The wrong ones are:"
+    if lead.endswith((":", "：")) and not is_asserted(re.split(r"[.!?]\s", lead)[-1]):  # "The wrong ones are:"
         return []
-    alone = not before or (before.endswith("\n") and _LEADS_ON.search(lead) and not _OPTION.match(lead))
+    apart = before.endswith("\n") or _LABEL_ALONE.fullmatch(line)
+    alone = not before or (apart and _LEADS_ON.search(lead) and not _OPTION.match(lead))
     return [unwrapped(line)] * (len(line) <= LONGEST_LINE and bool(alone)) + _conclusion(content)
 
 
 def _conclusion(text: str) -> list[str]:
-    *before, last = re.split(r"(?<=[.!?])\s|\n", text[-300:].strip())
+    *before, last = re.split(r"(?<=[.!?])\s|\n|(?<=。)", text[-300:].strip().rstrip("。"))
     drawn = _CONCLUSION.match(last) or (before and _LEADS_ON.search(before[-1]) and _SUMS_UP.match(last))
     return [last[drawn.end() :]] if drawn else []
 
