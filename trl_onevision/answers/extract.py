@@ -53,6 +53,10 @@ _STATED = re.compile(
     + r"(?:answer|option)[*_ \t]{0,8}\n\s{0,40}(?:[-*•][ \t])?",
     re.IGNORECASE | re.MULTILINE,
 )
+# "Solution: 5" may state the answer, but what begins there is more often the way to it.
+_SOLUTION = re.compile(
+    r"^[ \t>*#_-]{0,16}+solution[\s*_]{0,4}(?:is)?[\s*_]{0,4}[:：][*_]{0,4}", re.IGNORECASE | re.MULTILINE
+)
 _REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
 # The last sentence of an answer block, where it draws the conclusion.
 _CONCLUSION = re.compile(r"(?:therefore|thus|hence|so)\b,?\s{0,4}|(?:因此|所以)[,，]?", re.IGNORECASE)
@@ -178,7 +182,7 @@ def answer_text(completion: Any, *, opened: bool = False) -> str | None:
     >>> answer_text("43, I guess") is None
     True
     """
-    return next(iter(_announced(split(completion, opened=opened).content)), None)
+    return next(iter(_announced(split(completion, opened=opened).content, lists=False)), None)
 
 
 def answers(completion: Any, *, opened: bool = False) -> list[str]:
@@ -196,11 +200,13 @@ def answers(completion: Any, *, opened: bool = False) -> list[str]:
     return _announced(content) or ([] if announces else ["", *_last_line(content)])
 
 
-def _announced(content: str) -> list[str]:
+def _announced(content: str, lists: bool = True) -> list[str]:
     block = tagged(content)
-    found = [statement.text for statement in statements(content if block is None else block)]
+    found = [statement.text for statement in statements(content if block is None else block, lists=lists)]
     if block is not None:
         found += [block, *_conclusion(block)]
+    elif not found:
+        found = [_stated(content, match.end(), 0).text for match in deque(_SOLUTION.finditer(content), 1)]
     found = [unwrapped(_END_OF_TURN.sub("", text).strip()) for text in found]
     return [text for text in found if text]
 
@@ -241,8 +247,8 @@ def unwrapped(text: str) -> str:
     return text
 
 
-def statements(text: str) -> list[Statement]:
-    r"""Return the places where a text states an answer, the last first.
+def statements(text: str, *, lists: bool = True) -> list[Statement]:
+    r"""Return the places where a text states an answer, the last first; with `lists` boxes side by side are one.
 
     >>> [statement.text for statement in statements(r"First \boxed{5}. After checking, the final answer is 6.")]
     ['6', '5']
@@ -250,7 +256,7 @@ def statements(text: str) -> list[Statement]:
     found = [_stated(text, match.end(), match.start()) for match in deque(_STATED.finditer(text), MOST_STATEMENTS)]
     for start, begin, end in boxes(text)[-MOST_STATEMENTS:]:
         before = found[-1] if found else None
-        if before and before.end < start and (joint := _JOINT.fullmatch(text, before.end, start)):
+        if lists and before and before.end < start and (joint := _JOINT.fullmatch(text, before.end, start)):
             said = (
                 before.text if before.text == text[begin:end] else f"{before.text}{joint[1] or ','} {text[begin:end]}"
             )
