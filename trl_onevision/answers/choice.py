@@ -56,7 +56,7 @@ _NOT_ANOTHER = re.compile(
     r"(?:,\s|\s\()not\s[^,]*\Z|\bnot\s(?!(?:only|sure|certain|clear)\b)[^,.]{1,30},?\s(?=but\s)", re.IGNORECASE
 )
 _BECAUSE = re.compile(r"\b(?:because|since)\b.*")
-_SHADES = ("dark", "light", "pale", "deep", "less", "half", "semi", "non", "pseudo")  # dark red is another colour
+_SHADES = ("dark", "light", "pale", "deep", "less", "half", "semi", "non", "near", "new")  # dark red is another colour
 _BETWEEN, _BETWEEN_OPEN = re.compile(r"[\s,*_'\"–—-]*"), re.compile(r"[\s,(*_'\"]*(?:is\s)?")
 _WORD_END = r"(?!(?<=[a-z0-9])[a-z0-9])"
 _FORMULA = re.compile(r"\s{0,4}(?:[-=]?>|[=→<~^*≠≤≥≈]|-\s?[A-Za-z0-9(](?![A-Za-z]))")
@@ -112,8 +112,8 @@ def _read(text: str, choices: tuple[str, ...]) -> Picks:
     bare = _bare(text)
     picked = _same(text, options) or _labelled(bare, options)
     if picked is None:
-        picked = _listed(bare, options) or _named(text, options) or _by_words(text, options)
-    return picked
+        picked = _listed(bare, options) or _named(text, options)
+    return _by_words(text, options) if picked is None else picked
 
 
 def _bare(text: str) -> str:
@@ -261,13 +261,13 @@ def _listed(text: str, options: Options) -> Picks:
     return frozenset().union(*picks) if len(picks) > 1 and all(picks) else NONE
 
 
-def _named(text: str, options: Options) -> Picks:
-    """Pick the label that a sentence names in brackets or as an option, if it names one."""
+def _named(text: str, options: Options) -> Picks | None:
+    """Pick the label that a sentence names in brackets or as an option; `None` where it names none, or several."""
     text = without_relative(text)
     found = {"".join(label) for label in _BRACKETED.findall(text)} & options.keys()
-    if len(found) != 1 or not is_asserted(text) or _is_another(_BRACKETED.sub("", text), min(found), options):
-        return NONE
-    return frozenset(found)
+    if len(found) != 1 or not is_asserted(text):
+        return None
+    return NONE if _is_another(_BRACKETED.sub("", text), min(found), options) else frozenset(found)
 
 
 def _by_words(text: str, options: Options) -> Picks:

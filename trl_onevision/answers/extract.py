@@ -95,7 +95,7 @@ _STATES = re.compile(
 )
 _DENIED_OPINION = re.compile(
     r"(?:n['’]t|not|never|nobody|no\sone|hardly)\s(?:\w+\s){0,3}?(?:think|believe|say|claim|sure|certain|true|the\scase|mean)"
-    r"|\b(?:doubt|(?:false|wrong|untrue)\sthat|some|people|others|maybe|perhaps|possibly)\b",
+    r"|\b(?:doubt|(?:false|wrong|untrue)\sthat|if|suppose|assum\w+|at\sfirst|some|people|others|maybe|perhaps|possibly)\b",
     re.IGNORECASE,
 )
 CLAUSE = 80
@@ -242,7 +242,7 @@ def unwrapped(text: str) -> str:
             return text
         if isinstance(fields, dict) and len(fields) == 1:
             ((name, value),) = fields.items()
-            if isinstance(value, str | int | float) and not is_denied(name):
+            if isinstance(value, str | int | float) and is_asserted(name):
                 return str(value)
     return text
 
@@ -277,7 +277,7 @@ def _is_meant(text: str, statement: Statement) -> bool:
     ):
         return False
     if not is_box:
-        return not (is_denied(before) or is_hedged(before))
+        return not (is_denied(before) or is_hedged(before) or _DENIED_OPINION.search(before))
     if _OPERATOR_BEFORE.search(before) or _GOES_ON.match(text, behind) or not asserts(text, statement.start, behind):
         return False
     judged = _JUDGED.match(text[behind : behind + CLAUSE])

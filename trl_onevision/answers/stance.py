@@ -27,7 +27,7 @@ _SHOWN = _not_behind("figure graph table image picture diagram chart shown given
 _HEDGED = re.compile(
     rf"\b(?:(?:or|ou)(?!\s?=)|oder|или|maybe|perhaps|possibly|might|either|{_APART}between|could|may|unsure|uncertain|unclear"
     r"|alternative\w*|vs|versus|else|otherwise|failing|sometimes|partly|partially|e\.g|for\s(?:example|instance)|such\sas"
-    r"|etc|and\s(?:more|others)|among\sothers|(?:some|any)thing\slike|so\s(?:on|forth)"
+    r"|etc|et\sal|and\s(?:more|others)|among\sothers|(?:some|any)thing\slike|so\s(?:on|forth)"
     r"|(?:some|they|people|others|one\swould)\s(?:say|claim)s?)\b|(?<!\s)-ish\b|\A\s*like\b|,\slike\b|,\ssay\W*\Z"
     r"|\.\.\.|\\[lc]?dots|或者?|还是|也许|可能|要么|(?<!分)之一|[均都]可|大概|似乎|例如|比如|诸如|随便|什么的|之类|等等"
     r"|(?<![相平全])等\W*\Z",
@@ -35,7 +35,7 @@ _HEDGED = re.compile(
 )
 # What owns up to a guess; "I guess it is A" is no more than "I think".
 _GUESSED = re.compile(
-    r"\b(?:guess(?:ing|ed|work)|an?\s(?:\w+\s)?guess|guess(?=\W*\Z)|(?:no|any)\sidea|(?:low|little|no)\sconfidence|tentative\w*"
+    r"\b(?:guess(?:ing|ed|work)|an?\s(?:\w+\s)?guess|guess(?=\W*\Z)|(?:no|any)\sidea|cannot\s(?:say|tell|know|determine)|(?:low|little|no)\sconfidence|tentative\w*"
     r"|unverified|unless|hopefully|hope\sso|just\skidding|coin\s(?:flip|toss)|flip\w*\sa\scoin|50/50|(?:sort|kind)\sof(?=\W*\Z)|in\sa\sway|tbd"
     r"|I\ssuppose|subject\sto\schange|to\sbe\s(?:confirmed|verified|determined|checked)|(?:please|pls)\s(?:verify|check)|fingers\scrossed|last\sresort|fallback"
     r"|if\sany|inter\salia|(?:do\snot|don['’]t)\strust|if\si(?:['’]m|\sam)|not\s(?:\w+\s){0,2}(?:sure|certain|confident)"
@@ -44,7 +44,7 @@ _GUESSED = re.compile(
 )
 # What says that the value is another: a bound, or "nearly".
 _BOUND = re.compile(
-    rf"\b(?:(?:more|less|fewer|greater|larger|smaller|higher|lower|bigger)\sthan|up\sto|over|under|beyond|{_SHOWN}(?:above|below)"
+    rf"\b(?:(?:more|less|fewer|greater|larger|smaller|higher|lower|bigger)\sthan|up\sto|over(?!\stime)|under|beyond|{_SHOWN}(?:above|below)"
     r"|at\s(?:least|most|best|worst|minimum|maximum|the\s(?:la|earlie)test)|exceeds?|upwards?|nearly|almost|close\sto|(?:short|shy)\sof|as\s(?:many|few|much|little)\sas|exclusive"
     r"|too\s(?:many|few|much|late|early))\b|大于|小于|超过|不少于|以上|以下|至少|至多|(?:左右|上下)\W*\Z|几乎|接近|将近",
     re.IGNORECASE,

@@ -42,8 +42,8 @@ cent=1/100$ 分钱=1/100元 USD=$ EUR=€ GBP=£ RMB=元 CNY=元 rad=57.29577951
 _WORDS = """
 m=meter,metre,米,メートル,미터 g=gram,gramme,克,グラム s=second,sec,秒 min=minute,mins,分钟,分鐘 h=hour,hrs,小时,小時
 h=时,時間,시간 d=days,天,日 day=day week=week month=month,个月 yr=year,年 in=inch,inche,英寸 ft=foot,feet,英尺 yd=yard
-mi=mile,英里 nmi=海里 lb=lbs,pound oz=ounce L=liter,litre,升 t=ton,tonne,吨 gal=gallon km=千米,公里 cm=厘米 mm=毫米
-dm=分米 kg=千克,公斤 mL=毫升,cc ha=hectare,公顷 acre=acre °=deg,degree,度 rad=radian,弧度 celsius=°C,℃,摄氏度
+mi=mile,英里 nmi=海里 lb=lbs,pound oz=ounce L=liter,litre,升 t=ton,tonne,吨 gal=gallon km=千米,公里 cm=厘米,公分
+mm=毫米 dm=分米 kg=千克,公斤 mL=毫升,cc ha=hectare,公顷 acre=acre °=deg,degree,度 rad=radian,弧度 celsius=°C,℃,摄氏度
 fahrenheit=°F,℉,华氏度 K=kelvin N=newton,牛,牛顿 J=joule,焦耳,焦 W=watt,瓦,瓦特 V=volt,伏,伏特 A=ampere,amp,安,安培
 Ω=ohm,欧,欧姆 Pa=pascal,帕 C=coulomb,库仑 F=farad H=henry T=tesla Hz=hertz,赫兹 mol=mole,摩尔 cal=calorie,卡路里
 eV=electronvolt atm=atmosphere bar=bar byte=byte bit=bit %=percent,pct $=dollar,buck,美元 €=euro,欧元 £=quid,英镑

@@ -274,8 +274,10 @@ MOST_WORDS = 8  # around a date or a time
 
 
 # "before 3:05", "3:05 fast": another time than the one that is named.
-_SINCE = re.compile(r"\b(?:before|after|until|till|by|since|from|past|starting|in)\s*\Z", re.IGNORECASE)
-_THEN = re.compile(r"\s*(?:\b(?:on|onwards?|later|earlier|ago|fast|slow|early|late)\b|[之以]?[前后後])", re.IGNORECASE)
+_SINCE = re.compile(r"\b(?:before|after|until|till|by|since|from|past|starting|in|eve\sof)\s*\Z", re.IGNORECASE)
+_THEN = re.compile(
+    r"\s*(?:\b(?:on|onwards?|later|earlier|ago|fast|slow|early|late|BC)\b|[之以的]?[前后後次])", re.IGNORECASE
+)
 
 
 def _found(patterns: Sequence[re.Pattern[str]], text: str) -> re.Match[str] | None:
