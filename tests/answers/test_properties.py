@@ -136,3 +136,16 @@ WORST = ["(", "{", "-", "1+", "x", "5 ", "not ", "A, ", r"\frac{", "√", "^2", 
 def test_reading_costs_what_its_length_says(piece, linear):
     linear(lambda body: plain(body), piece * (9_000 // len(piece)))
     linear(lambda body: read_choices(body, ["red", "blue"]), piece * (9_000 // len(piece)))
+
+
+@pytest.mark.parametrize(
+    ("left", "right"), [("\\", "!"), ("\\", "½"), ("#\t", ""), ("1", "\n "), ("\\text{$", "$}"), ("~~", "~")]
+)
+def test_dress_in_layers_is_taken_off_in_time_that_grows_with_it(left, right, linear):
+    """Thousands of layers took a pass over the text each, and a run of white space a try from each of its spaces."""
+
+    def undress(count):
+        plain.cache_clear()
+        plain(left * len(count) + right * len(count) + "x")
+
+    linear(undress, range(9_000 // len(left + right)))

@@ -138,11 +138,13 @@ def test_answer_block_falls_back_to_the_whole_content():
 PIECES = [
     "<think>", "</think>", "<answer>", "</answer>", "<answer></answer>", r"\boxed{", r"\boxed{}", "{", "{}", "\\",
     "answer: ", "Answer", "the answer is ", "the   ", "\n", "\n ", "* ", "# ", "<", "答案", ". A", "$$",
+    " ", "</s>", "<|im_end|>", "\nI hope ",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("piece", PIECES)
 @pytest.mark.parametrize("head", ["", r"\boxed{", "<answer>", "the answer is "])
-def test_a_megabyte_of_the_worst_text_is_read_in_time_that_grows_with_it(head, piece, linear):
+@pytest.mark.parametrize("tail", ["", "x"])
+def test_a_megabyte_of_the_worst_text_is_read_in_time_that_grows_with_it(head, piece, tail, linear):
     for read in (answer_text, answer_block):
-        linear(lambda body, read=read: read(head + body), piece * (1_000_000 // len(piece)))
+        linear(lambda body, read=read: read(head + body + tail), piece * (1_000_000 // len(piece)))

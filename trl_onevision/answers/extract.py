@@ -64,13 +64,15 @@ _SUMS_UP = re.compile(r"(?=(?:there\s(?:is|are|was|were)|the\s[^\d]{1,80}\s(?:is
 # A content that says "<answer>" or "\\boxed" and closes none states nothing.
 _FORM = re.compile(r"</?answer>|\\(?:boxed|fbox)", re.IGNORECASE)
 _COURTESY = re.compile(
-    r"\n\s*(?:I hope (?:this|it)|(?:please )?let me know|(?:is there|do you|would you|can I)[^\n?]{0,100}\?)[^\n]*\Z",
+    r"\n[^\S\n]*+(?:I hope (?:this|it)|(?:please )?let me know|(?:is there|do you|would you|can I)[^\n?]{0,100}\?)"
+    r"[^\n]*\Z",
     re.IGNORECASE,
 )
 _LEADS_ON = re.compile(r"(?:\S+\s+){3}|[\]:：}$]\Z")  # a sentence or a formula
 _LABEL_ALONE = re.compile(r"\W{0,4}[A-Z]\W{0,4}")
 _OPTION = re.compile(r"\W{0,4}[A-Z][).:、]")
-_END_OF_TURN = re.compile(r"(?:</s>|<\|[a-z_]{1,20}\|>|<eos>|\s)+\Z")
+# What is behind an answer is tried from its start alone: a run of white space inside of a text has thousands of ends.
+_END_OF_TURN = re.compile(r"(?<!\s)(?<!</s>)(?<!\|>)(?<!<eos>)(?:</s>|<\|[a-z_]{1,20}\|>|<eos>|\s)++\Z")
 _CLAUSE_END = re.compile(r"(?<!e\.g)\.(?!\w)|[,;:!?。，；：！？\n]")
 # A box is a part of the formula that it stands in: "x + \boxed{3}", "\sqrt{\boxed{3}}", "\boxed{3}^2".
 _OPERATOR_BEFORE = re.compile(

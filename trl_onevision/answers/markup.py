@@ -5,6 +5,7 @@ import unicodedata
 from functools import lru_cache
 
 LONGEST = 10_000  # characters; what is longer is left as it is: it states no short answer
+MOST_LAYERS = 20  # of dress; thousands, as of backslashes before as many marks, would take as many passes
 
 _SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n", strict=True))
 _SUPERSCRIPT = re.compile(f"[{''.join(_SUPERSCRIPTS)}]+")
@@ -59,7 +60,7 @@ _NOISE = (
     (re.compile(r'"([^"\n]*)"'), r"\1"),
 )
 _MAY_DRESS = re.compile(r'[\\`~*_#$&<{"^\u0335-\u0338]')  # each of these has one of them
-_SPACES = re.compile(r"\s+(?=[_^])|(?<=[_^])\s+")
+_SPACES = re.compile(r"(?<!\s)\s+(?=[_^])|(?<=[_^])\s+")  # a run is tried once, not from each of its spaces
 _PAIRS = {"{": "}", "'": "'", '"': '"', "*": "*", "_": "_"}
 
 
@@ -77,7 +78,7 @@ def plain(text: str) -> str:
     """
     if len(text) > LONGEST:
         return text.strip()
-    for _ in range(LONGEST):  # each pass shortens the text or is the last
+    for _ in range(MOST_LAYERS):
         before, text = text, _undressed(text)
         if text == before:
             break
