@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from trl_onevision.cli import app
-from trl_onevision.data.synthesize import names
+from trl_onevision.data.synthesize import TASKS
 from trl_onevision.environments import Synthesize
 
 FOLDER = Path(__file__).parents[1] / "data" / "fixtures" / "images"
@@ -25,7 +25,7 @@ def prepared(output: Path, *options: str) -> list[dict[str, Any]]:
     return list(load_dataset(str(output), split="train", cache_dir=str(output.with_name("cache"))))
 
 
-@pytest.mark.parametrize("task", names())
+@pytest.mark.parametrize("task", TASKS)
 def test_seeds_give_the_rows_that_would_have_been_prepared(task: str, tmp_path: Path) -> None:
     options = ("--task", task, "--number", "2", "--level", "2", "--seed", "3")
     expected = prepared(tmp_path / "drawn", *options)

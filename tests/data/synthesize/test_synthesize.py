@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from trl_onevision.cli import app
 from trl_onevision.data import OutputExists, RowError, validate_row
-from trl_onevision.data.synthesize import chart, find, level_of, make, names
+from trl_onevision.data.synthesize import TASKS, chart, find, level_of, make, objects
 from trl_onevision.data.synthesize.command import synthesize
 from trl_onevision.data.synthesize.pictures import from_folder
 from trl_onevision.data.synthesize.puzzle import NoPuzzle, Puzzle, row
@@ -30,7 +30,7 @@ from trl_onevision.data.synthesize.scene import COLOURS, picture
 from trl_onevision.data.synthesize.sheet import CELL, LINE, draw_sheet
 from trl_onevision.rewards import accuracy_reward, iou_reward, order_reward, render_reward
 
-EACH = [(name, level) for name in names() for level in range(1, len(find(name).LEVELS) + 1)]
+EACH = [(name, level) for name in TASKS for level in range(1, len(find(name).levels) + 1)]
 MADE = [(name, level) for name, level in EACH if (name, level) != ("rotation", 4) and name != "render"]
 levels = pytest.mark.parametrize(("name", "level"), EACH)
 
@@ -227,7 +227,7 @@ def guess(rng: np.random.Generator, name: str, level: int, puzzle: Puzzle) -> st
     if name == "jigsaw":
         return json.dumps((rng.permutation(len(json.loads(puzzle.solution))) + 1).tolist())
     if name == "count":
-        return str(rng.integers(1, find(name).MOST[level - 1] + 1))
+        return str(rng.integers(1, objects.MOST[level - 1] + 1))
     if name == "chart":
         most = chart.MOST[level - 1]
         if puzzle.facts["asked"] == "sum":
@@ -235,7 +235,7 @@ def guess(rng: np.random.Generator, name: str, level: int, puzzle: Puzzle) -> st
         return (
             f"{10 * rng.integers(1, most + 1)}%" if chart.KINDS[level - 1] == "pie" else str(rng.integers(1, most + 1))
         )
-    size = int(rng.choice(find(name).SIZES[level - 1]))
+    size = int(rng.choice(objects.SIZES[level - 1]))
     x, y = rng.integers(0, 336 - size + 1, 2).tolist()
     return json.dumps([{"bbox_2d": [x, y, x + size, y + size]}])
 
@@ -345,8 +345,8 @@ def test_an_answer_of_several_lines_is_green_to_its_end(tmp_path):
 
 def level_table() -> str:
     lines = ["| task | level | | chance |", "| --- | --- | --- | --- |"]
-    for name in names():
-        for level, (description, chance) in enumerate(find(name).LEVELS.items(), start=1):
+    for name in TASKS:
+        for level, (description, chance) in enumerate(find(name).levels.items(), start=1):
             lines.append(f"| {f'`{name}`' if level == 1 else ''} | {level} | {description} | {chance:.3f} |")
     return "\n".join(lines)
 

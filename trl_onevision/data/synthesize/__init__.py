@@ -1,58 +1,45 @@
-"""Tasks made from images, or from nothing: one file a task, each a pure `make(rng, pictures, level) -> Puzzle`.
+"""Tasks made from images, or from nothing: each a pure `make(rng, pictures, level) -> Puzzle`.
 
 The answer is known because the question was made from it. Step-R1-V-Mini names verifiable rewards in the image space
 and data from an environment's feedback and publishes no formula: these tasks are an interpretation, after Jigsaw-R1,
-Visual Jigsaw, Spatial-SSRL and Vision-Zero. A new task is a new file here with the names of `Task`.
+Visual Jigsaw, Spatial-SSRL and Vision-Zero.
 """
 
 from __future__ import annotations
 
-import pkgutil
 import zlib
-from importlib import import_module
-from typing import Any, Protocol, cast
+from typing import Any
 
 import numpy as np
 
 from trl_onevision.data.prompts import Prompt
-from trl_onevision.data.synthesize.puzzle import Pictures, Puzzle, row
+from trl_onevision.data.synthesize import chart, objects, pieces, render
+from trl_onevision.data.synthesize.puzzle import Pictures, Puzzle, Task, row
 
-_PARTS = ("puzzle", "scene", "pictures", "sheet", "command")
-
-
-class Task(Protocol):
-    """What a module of this package defines."""
-
-    @property
-    def LEVELS(self) -> dict[str, float]:
-        """What each level is, from 1 on, each harder than the one before, and the mean reward of answers at random."""
-
-    def make(self, rng: np.random.Generator, pictures: Pictures, level: int) -> Puzzle:
-        """One puzzle; equal random states and pictures give equal puzzles."""
-
-
-def names() -> list[str]:
-    """The names of the tasks.
-
-    >>> names()
-    ['chart', 'count', 'difference', 'jigsaw', 'locate', 'masked-region', 'render', 'rotation']
-    """
-    found = (module.name for module in pkgutil.iter_modules(__path__))
-    return sorted(name.replace("_", "-") for name in found if name not in _PARTS)
+TASKS: dict[str, Task] = {
+    "chart": chart.CHART,
+    "count": objects.COUNT,
+    "difference": objects.DIFFERENCE,
+    "jigsaw": pieces.JIGSAW,
+    "locate": objects.LOCATE,
+    "masked-region": pieces.MASKED_REGION,
+    "render": render.RENDER,
+    "rotation": pieces.ROTATION,
+}
 
 
 def find(name: str) -> Task:
     """A task by its name.
 
-    >>> len(find("jigsaw").LEVELS)
+    >>> len(find("jigsaw").levels)
     5
     >>> find("sudoku")
     Traceback (most recent call last):
     ValueError: --task 'sudoku': unknown; expected one of chart, count, difference, jigsaw, locate, ...
     """
-    if name not in names():
-        raise ValueError(f"--task {name!r}: unknown; expected one of {', '.join(names())}")
-    return cast(Task, import_module(f"{__name__}.{name.replace('-', '_')}"))
+    if name not in TASKS:
+        raise ValueError(f"--task {name!r}: unknown; expected one of {', '.join(TASKS)}")
+    return TASKS[name]
 
 
 def make(name: str, pictures: Pictures, level: int, seed: int, index: int) -> Puzzle:
@@ -82,7 +69,7 @@ def level_of(name: str, level: int) -> tuple[str, float]:
 
     Raises `ValueError` where a task is unknown, or has no such level.
     """
-    levels = list(find(name).LEVELS.items())
+    levels = list(find(name).levels.items())
     if not 1 <= level <= len(levels):
         listed = "; ".join(description for description, _ in levels)
         raise ValueError(f"--level {level}: {name} has levels 1 to {len(levels)}: {listed}")

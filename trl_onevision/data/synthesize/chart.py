@@ -7,8 +7,8 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from trl_onevision.data.schema import Task
-from trl_onevision.data.synthesize.puzzle import NoPuzzle, Pictures, Puzzle
+from trl_onevision.data.schema import Task as RowTask
+from trl_onevision.data.synthesize.puzzle import NoPuzzle, Pictures, Puzzle, Task
 
 KINDS = ("bars", "bars", "line", "pie")
 COUNTS = (3, 5, 6, 4)
@@ -29,13 +29,12 @@ def _chance(count: int, most: int, asked: tuple[str, ...]) -> float:
     return sum(by_question[question] for question in asked) / len(asked)
 
 
-_LEVELS = (
+LEVELS = (
     "bars of 3, values 1 to 10: read or find the largest",
     "bars of 5, values 1 to 20: read, find the largest, or add two",
     "lines over 6 months, values 1 to 20: read, find the largest, or add two",
     "pie of 4, shares of 10 to 70 percent: read or find the largest",
 )
-LEVELS = dict(zip(_LEVELS, map(_chance, COUNTS, MOST, ASKED), strict=True))
 
 
 def make(rng: np.random.Generator, pictures: Pictures, level: int) -> Puzzle:
@@ -52,7 +51,7 @@ def make(rng: np.random.Generator, pictures: Pictures, level: int) -> Puzzle:
     first, second = (int(index) for index in rng.choice(count, 2, replace=False))
     values = _values(rng, kind, count, most)
     choices: list[str] | None = None
-    task: Task = "number"
+    task: RowTask = "number"
     if asked == "largest":
         while values.count(max(values)) > 1:
             values = _values(rng, kind, count, most)
@@ -107,3 +106,6 @@ def draw(kind: str, names: list[str], values: list[int], most: int) -> Image.Ima
     buffer = BytesIO()
     figure.savefig(buffer, format="png")
     return Image.open(buffer).convert("RGB")
+
+
+CHART = Task(make, dict(zip(LEVELS, map(_chance, COUNTS, MOST, ASKED), strict=True)))

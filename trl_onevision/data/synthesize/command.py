@@ -18,7 +18,7 @@ from rich.console import Console
 from trl_onevision.console import fail, progress
 from trl_onevision.data.images import encode_image
 from trl_onevision.data.prompts import PROMPTS, find_prompt
-from trl_onevision.data.synthesize import level_of, make, make_row, names
+from trl_onevision.data.synthesize import TASKS, level_of, make, make_row
 from trl_onevision.data.synthesize.pictures import from_folder
 from trl_onevision.data.synthesize.puzzle import Pictures
 from trl_onevision.data.synthesize.scene import picture
@@ -120,7 +120,7 @@ def _pictures(images: str | None) -> Pictures:
 
 def synthesize_command(
     output: Annotated[Path, typer.Option(help="The folder to write; new or empty.")],
-    task: Annotated[str, typer.Option(help=f"One of {', '.join(names())}.")],
+    task: Annotated[str, typer.Option(help=f"One of {', '.join(TASKS)}.")],
     number: Annotated[int, typer.Option(min=1, help="How many rows.")] = 1000,
     level: Annotated[int, typer.Option(min=1, help="How hard; each task says what its levels are.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Other seeds give other rows.")] = 0,

@@ -12,7 +12,7 @@ from PIL import Image
 
 from trl_onevision.data.prompts import PROMPTS, Prompt, with_choices
 from trl_onevision.data.rows import Asked
-from trl_onevision.data.schema import Task
+from trl_onevision.data.schema import Task as RowTask
 
 # Where a task takes its pictures from: a folder of photographs, or scenes that are drawn.
 Pictures = Callable[[np.random.Generator], Image.Image]
@@ -27,9 +27,20 @@ class Puzzle:
     question: str
     images: list[Image.Image]
     solution: str
-    task: Task
+    task: RowTask
     choices: list[str] | None = None
     facts: Any = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """A made task: equal random states and pictures make equal puzzles.
+
+    `levels` has what each level is, from 1 on, each harder than the one before, and what answers at random earn.
+    """
+
+    make: Callable[[np.random.Generator, Pictures, int], Puzzle]
+    levels: dict[str, float]
 
 
 class NoPuzzle(ValueError):

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from trl_onevision.data.synthesize.chart import MONTHS, NAMES
-from trl_onevision.data.synthesize.puzzle import NoPuzzle, Pictures, Puzzle
+from trl_onevision.data.synthesize.puzzle import NoPuzzle, Pictures, Puzzle, Task
 from trl_onevision.data.synthesize.scene import COLOURS, SIDE, Thing, any_kind, placed
 
 PARTS = (2, 5, 4, 6)
@@ -97,3 +97,6 @@ def draw(language: str, source: str) -> Image.Image:
         png = vl_convert.vegalite_to_png(source, config={"font": "Liberation Sans"})
     image = Image.open(BytesIO(png)).convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
+RENDER = Task(make, LEVELS)
