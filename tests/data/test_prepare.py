@@ -330,6 +330,13 @@ def test_a_second_run_into_the_same_output_is_refused_and_takes_nothing_from_the
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"data", "prepare.json", "rejected.jsonl"}
 
 
+def test_a_name_that_looks_like_markup_is_printed_as_it_is(tmp_path, capsys):
+    source = write_jsonl([{"[/q]": "6 x 7?", "a": "42"}, {"a": "42"}], tmp_path / "raw.jsonl")
+    prepare("my[/set]", tmp_path / "out", source=str(source), columns="prompt=[/q],solution=a")
+    said = capsys.readouterr().out
+    assert "my[/set] for grpo" in said and "dropped: [/q]: missing column" in said
+
+
 def test_a_record_that_is_cut_and_a_source_without_a_row_are_named(tmp_path):
     options = {"source": str(FIXTURES / "clevr.parquet"), "console": QUIET}
     prepare("clevr", tmp_path / "out", **options)

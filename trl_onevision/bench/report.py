@@ -13,6 +13,7 @@ from rich.table import Table
 
 from trl_onevision.bench import paper
 from trl_onevision.bench.score import Scored
+from trl_onevision.console import counts
 
 RUN = "this run"
 
@@ -93,10 +94,8 @@ def _long(figure: Mapping[str, Any]) -> str:
 def console_table(figures: Mapping[str, Any]) -> Table:
     """The table for a terminal."""
     header, body = lines(figures)
-    title = f"R1-Onevision-Bench: {escape(figures['model'])}"
-    table = Table(*map(escape, header), title=title, caption=" ".join(notes(figures)))
-    for line in body:
-        table.add_row(*map(escape, line), style="bold" if line is body[-1] else None)
+    table = counts(header, body, bold=(body[-1][0],))
+    table.title, table.caption = f"R1-Onevision-Bench: {escape(figures['model'])}", " ".join(notes(figures))
     return table
 
 

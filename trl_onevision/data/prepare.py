@@ -23,7 +23,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from trl_onevision.console import fail, progress
+from trl_onevision.console import counts, fail, progress
 from trl_onevision.data.adapters import ADAPTERS, Adapter, find
 from trl_onevision.data.columns import columns_adapter
 from trl_onevision.data.convert import BoxFormat, BoxFrame, Conversion, convert_row
@@ -66,13 +66,9 @@ class Summary:
 
     def table(self, title: str) -> Table:
         """Kept, dropped and why, for a terminal."""
-        table = Table(title, "rows")
-        table.columns[1].justify = "right"
-        table.add_row("read", f"{self.read:,}")
-        table.add_row("kept", f"{self.kept:,}", style="bold")
-        for reason, count in self.dropped.most_common():
-            table.add_row(f"dropped: {reason}", f"{count:,}")
-        return table
+        dropped = ((f"dropped: {reason}", count) for reason, count in self.dropped.most_common())
+        figures = (("read", self.read), ("kept", self.kept), *dropped)
+        return counts((title, "rows"), ((name, f"{count:,}") for name, count in figures))
 
 
 class Interrupted(RuntimeError):

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from trl_onevision.chat import BudgetSpent
-from trl_onevision.console import progress
+from trl_onevision.console import counts, progress
 from trl_onevision.data.adapters import Adapter, adapter_for
 from trl_onevision.data.columns import columns_adapter
 from trl_onevision.data.convert import Conversion, convert_row
@@ -342,19 +342,15 @@ def summary(tally: Tally, prices: Prices) -> dict[str, Any]:
 
 def table(tally: Tally, prices: Prices) -> Table:
     """The counts for a terminal."""
-    shown = Table("", "asked", "cached", "no reply", "tokens", "money")
-    for column in shown.columns[1:]:
-        column.justify = "right"
-    for stage in tally.asked | tally.cached | tally.failed:
-        shown.add_row(stage, *(f"{counts[stage]:,}" for counts in (tally.asked, tally.cached, tally.failed)), "", "")
+    kinds = (tally.asked, tally.cached, tally.failed)
+    rows = [[stage, *(f"{kind[stage]:,}" for kind in kinds)] for stage in tally.asked | tally.cached | tally.failed]
     tokens = tally.prompt_tokens.total() + tally.completion_tokens.total()
     money = prices.money(dict(tally.prompt_tokens), dict(tally.completion_tokens))
-    totals = (f"{counts.total():,}" for counts in (tally.asked, tally.cached, tally.failed))
-    shown.add_row("all", *totals, f"{tokens:,}", "" if money is None else f"{money:,.2f}", style="bold")
-    shown.add_row("accepted", f"{tally.accepted:,}", style="bold")
-    for reason, count in tally.rejected.most_common():
-        shown.add_row(f"rejected: {reason}", f"{count:,}")
-    return shown
+    totals = (f"{kind.total():,}" for kind in kinds)
+    rows += [["all", *totals, f"{tokens:,}", "" if money is None else f"{money:,.2f}"]]
+    rows += [["accepted", f"{tally.accepted:,}"]]
+    rows += [[f"rejected: {reason}", f"{count:,}"] for reason, count in tally.rejected.most_common()]
+    return counts(("", "asked", "cached", "no reply", "tokens", "money"), rows, bold=("all", "accepted"))
 
 
 # What a stage's reply is taken to cost where nothing is known yet: tokens, for the estimate of a dry run

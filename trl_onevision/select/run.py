@@ -15,7 +15,7 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from trl_onevision.console import progress
+from trl_onevision.console import counts, progress
 from trl_onevision.data.writer import ShardWriter, name_shards
 from trl_onevision.engine import Engine
 from trl_onevision.json_file import write_json
@@ -82,23 +82,17 @@ class Summary:
 
     def table(self) -> Table:
         """The counts for a terminal."""
-        shown = Table("select", "rows")
-        shown.columns[1].justify = "right"
-        shown.add_row("read", f"{self.rows:,}")
-        for reason, count in self.unmeasured.items():
-            shown.add_row(f"not measured: {reason[:100]}", f"{count:,}")
-        for name in ("never", "sometimes", "always"):
-            shown.add_row(f"{name} right", f"{getattr(self, name):,}")
+        figures = [("read", f"{self.rows:,}")]
+        figures += [(f"not measured: {reason[:100]}", f"{count:,}") for reason, count in self.unmeasured.items()]
+        figures += [(f"{name} right", f"{getattr(self, name):,}") for name in ("never", "sometimes", "always")]
         if self.mean_pass_rate is not None:
-            shown.add_row("mean pass rate", f"{self.mean_pass_rate:.3f}")
+            figures.append(("mean pass rate", f"{self.mean_pass_rate:.3f}"))
         if self.mean_pass_rate_blind is not None:
-            shown.add_row("mean pass rate with grey images", f"{self.mean_pass_rate_blind:.3f}")
+            figures.append(("mean pass rate with grey images", f"{self.mean_pass_rate_blind:.3f}"))
             share = f"{self.needless:,} ({self.needless / self.with_image:.0%})"
-            shown.add_row("right as often without the image", share)
-        shown.add_row("kept", f"{self.kept:,}", style="bold")
-        if self.pairs:
-            shown.add_row("pairs", f"{self.pairs:,}")
-        return shown
+            figures.append(("right as often without the image", share))
+        figures.append(("kept", f"{self.kept:,}"))
+        return counts(("select", "rows"), figures + ([("pairs", f"{self.pairs:,}")] if self.pairs else []))
 
 
 def select(
