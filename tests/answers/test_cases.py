@@ -317,3 +317,10 @@ def test_the_label_goes_before_the_words_of_a_gold_too():
     assert score("B", "<answer>B</answer>", "choice", ["B", "A", "B"]) == 1
     assert score("B", "<answer>A</answer>", "choice", ["B", "A", "B"]) == 0
     assert score("B", "<answer>B</answer>", "choice", [["A", "B", "Not enough information"]]) == 1
+
+
+@pytest.mark.parametrize("number", ["tolerance", "mra", "decay"])
+def test_a_huge_number_earns_nothing_by_any_measure(number):
+    reward = AccuracyReward(number=number, tolerance=0.1 if number == "tolerance" else None)
+    for said in ("10^{2000000}", "10^{-2000000}", "-2^{25000000}"):
+        assert score("42", f"<answer>{said}</answer>", "number", reward=reward) == 0

@@ -6,7 +6,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 from trl_onevision.answers import parse
-from trl_onevision.answers.expression import Tree, Undefined, Unknown, evaluate, evaluate_all, symbols
+from trl_onevision.answers.expression import Huge, Tree, Undefined, Unknown, evaluate, evaluate_all, rational, symbols
 from trl_onevision.answers.markup import normalize
 from trl_onevision.answers.parse import Quantity, Relation, Sequence, Value, aligned
 
@@ -93,6 +93,8 @@ def _same_expression(gold: Quantity, given: Quantity, factor: Fraction, toleranc
         return _same_trees(gold.tree, scaled)
     try:
         wanted, value = evaluate(gold.tree, DIGITS), evaluate(scaled, DIGITS)
+    except Huge:  # the trees are not the same
+        return False
     except Undefined:
         return None
     error = abs(wanted - value)
@@ -114,6 +116,8 @@ def _same_trees(left: Tree, right: Tree) -> bool | None:
     """Compare two expressions as constants, or at a few points: equal wherever both have real values."""
     if left == right:
         return True
+    if None not in (exact := [rational(left), rational(right)]):
+        return exact[0] == exact[1]
     free = sorted(symbols(left) | symbols(right))
     agreed = 0
     for point in range(POINTS if free else 1):

@@ -11,6 +11,7 @@ import operator
 import re
 from collections.abc import Callable
 from decimal import Decimal
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -20,6 +21,8 @@ Tree = tuple[Any, ...]
 LONGEST = 1000
 DEEPEST = 60
 LARGEST_FACTORIAL = 5000
+LARGEST_EXPONENT = 400_000  # of ten: the difference and the quotient of two such numbers are numbers yet
+MOST_BITS = 100_000  # of a rational number
 LARGEST_ANGLE = 10**12
 ZERO, HALF, ONE = Decimal(0), Decimal("0.5"), Decimal(1)
 MINUS_ONE: Tree = ("-", ("num", ONE, None))
@@ -35,6 +38,10 @@ class Unknown(ValueError):
 
 class Undefined(ArithmeticError):
     """No real value here, or none that can be computed cheaply."""
+
+
+class Huge(Undefined):
+    """A value that is larger, or nearer to 0, than any that is meant."""
 
 
 class Token(NamedTuple):
@@ -378,6 +385,27 @@ def names(tree: Tree) -> frozenset[str]:
     return frozenset(found)
 
 
+def rational(tree: Tree) -> Fraction | None:
+    """Return the value of a tree of numbers that is rational and not too long, `None` of any other.
+
+    >>> rational(parse("1 + 2^{-1000}")) == 1, rational(parse("2pi")), rational(parse("9^{9^9}"))
+    (False, None, None)
+    """
+    head, *parts = tree
+    if head == "num":
+        return Fraction(parts[0]) if abs(parts[0].adjusted()) < LONGEST else None
+    values: list[Any] = [None if head == "sym" else rational(part) for part in parts]
+    first, last = values[0], values[-1]
+    if None in values or (head == "/" and last == 0):
+        return None
+    if head in ("^", "!"):
+        bits = max(first.numerator.bit_length(), first.denominator.bit_length()) * abs(last)
+        if last.denominator != 1 or bits > MOST_BITS or (last < 0 and (head == "!" or first == 0)):
+            return None
+        return first**last if head == "^" else Fraction(math.factorial(int(last)))
+    return _ARITHMETIC[head](*values) if head in _ARITHMETIC else None
+
+
 def evaluate(tree: Tree, digits: int, values: dict[str, Decimal] | None = None) -> Decimal:
     """Return the value of a tree, computed with so many digits; `Undefined` where it has no real one.
 
@@ -398,6 +426,8 @@ def evaluate_all(trees: tuple[Tree, ...], digits: int, values: dict[str, Decimal
         try:
             names = _constants(digits) | (values or {})
             found = [_evaluate(tree, names) for tree in trees]
+            if any(abs(one.adjusted()) > LARGEST_EXPONENT for one in found):
+                raise Huge("an exponent")
             return found if len(found) == 1 else [*found, found[0] - found[1]]
         except (decimal.DecimalException, OverflowError, RecursionError, MemoryError) as error:
             raise Undefined(str(error)) from error
@@ -493,12 +523,15 @@ def pi(digits: int) -> Decimal:
 
 
 _CIRCULAR = frozenset(("sin", "cos", "tan", "cot", "sec", "csc"))
-_OPERATIONS: dict[str, Callable[..., Decimal]] = {
+_ARITHMETIC: dict[str, Callable[..., Any]] = {
     "+": operator.add,
     "*": operator.mul,
     "/": operator.truediv,
-    "^": _power,
     "-": operator.neg,
+}
+_OPERATIONS: dict[str, Callable[..., Decimal]] = {
+    **_ARITHMETIC,
+    "^": _power,
     "!": _factorial,
     "abs": abs,
     "sqrt": Decimal.sqrt,
