@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from trl_onevision.answers import choice
 from trl_onevision.answers.choice import read_choices
 from trl_onevision.answers.compare import same
 from trl_onevision.answers.markup import plain
@@ -149,3 +150,11 @@ def test_dress_in_layers_is_taken_off_in_time_that_grows_with_it(left, right, li
         plain(left * len(count) + right * len(count) + "x")
 
     linear(undress, range(9_000 // len(left + right)))
+
+
+def test_of_many_labels_none_reads_all_that_follows_it(monkeypatch):
+    """Eight hundred characters of "A,A,A," took more than a second, in every completion of a batch."""
+    read = []
+    monkeypatch.setattr(choice.parse, "read", lambda text, *_: read.append(len(text)))
+    assert read_choices("A,B,A," * 300, ["red", "blue"]) is not None
+    assert sum(read) < 20 * 1800

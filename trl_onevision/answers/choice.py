@@ -20,6 +20,7 @@ LETTERS = string.ascii_uppercase[:10]  # of labels where the options are not kno
 _WORD = re.compile(rf"[{CJK}]|[^\W_]+(?:[.'’-][^\W_]+)*|[%°]")
 _OWN_LABEL = r"\s{{0,4}}[-*]?\s?[*_]{{0,2}}\(?{label}[).:、．][*_)]{{0,3}}\s{{0,4}}(?=\S)"
 MOST_CHARACTERS = 2_000  # of an answer; no pick is that long
+LONGEST_VALUE = 120  # of an option behind its label: all that follows each label would be read for each
 
 # What leads to a label and says nothing
 _SAID = r"would|will|do|think|believe|guess|choose|pick|select|go|say|answer"
@@ -239,7 +240,7 @@ def _own_end(text: str, label: re.Match[str], options: Options) -> int:
         start = between.match(text, label.end()).end()  # type: ignore[union-attr]
         if found := re.match(said + _WORD_END, text[start:].casefold()):
             return start + found.end()
-        if _equal_values(own, text[start:]):
+        if len(text) - start <= LONGEST_VALUE and _equal_values(own, text[start:]):
             return len(text)
     return label.end()
 
