@@ -24,6 +24,7 @@ SENTENCE_END = re.compile(
     rf"|{_BEHIND_NO_TITLE}(?<!\.m\.)\s(?=\s{{0,4}}[A-Z]))"
 )
 _VALUE = r"[-+$\\(]{0,3}(?:\d[\d.,/]*(?:\s?[a-z%°]{1,3}\b)?|[A-J]\b\)?)"
+_VALUES = re.compile(r"\d[\d.]*|\b[A-J]\b")
 _SOME = rf"{_VALUE}(?:(?:,|,?\s(?:n?or|and))\s{_VALUE})*"
 # "not 13 but 12", "Neither B nor C, so A", "B is wrong, so A", 不是B,而是A: what is denied, and then what is said.
 _DENIED_FIRST = re.compile(
@@ -33,8 +34,8 @@ _DENIED_FIRST = re.compile(
 )
 # A second answer in the sentence behind the first: "But 13 may also be right."
 _SECOND = (
-    rf"\W{{0,6}}(?:(?:but|however|th?ough|although|also|and|yet)\b,?\s)?(?:{_VALUE}\s(?:is|may|might|could|can|would)\b"
-    r"(?:\s(?:also|be|equally|just|well|as|another|an?|one))*\s(?:right|correct|possible|plausible|acceptable|valid|fine|works?)\b"
+    rf"\W{{0,6}}(?:(?:but|however|th?ough|although|also|and|yet)\b,?\s)?(?:{_VALUE}\s(?:(?:may|might|could|can|would)\b"
+    r"(?:\s(?:also|be|equally|just|well|as))*\s(?:right|correct|valid|fine|works?)\b|(?:is|be)\s(?:also|equally|just\sas|another|possible|plausible|acceptable)\b)"
     rf"|(?:it|that|this|the\sanswer)\s(?:may|might|could)(?:\s(?:also|well|equally))?\sbe\s{_VALUE}"
     rf"|(?:another|also)\s(?:possib\w+|plausible|valid)\b|(?:但|不过|而且)?(?:{_VALUE}[也同或]|也|可能))"
 )
@@ -120,7 +121,8 @@ def affirmed(text: str) -> str:
     """
     denied = _DENIED_FIRST.match(text)
     rest = text[denied.end() :] if denied else text
-    return rest if denied and is_asserted(rest) and not _values(denied[0]) & _values(rest) else text
+    again = denied and set(_VALUES.findall(denied[0])) & set(_VALUES.findall(rest))
+    return rest if denied and is_asserted(rest) and not again else text
 
 
 def without_relative(text: str) -> str:
@@ -130,10 +132,6 @@ def without_relative(text: str) -> str:
     ('The animal is C', 'The one that is not right is C')
     """
     return _RELATIVE.sub(lambda clause: clause[0] if _JUDGES.search(clause[0]) else "", text)
-
-
-def _values(text: str) -> set[str]:
-    return set(re.findall(r"\d[\d.]*|\b[A-J]\b", text))
 
 
 def cores(text: str) -> Iterator[str]:
@@ -164,23 +162,13 @@ def _cores(text: str) -> Iterator[str]:
         yield text.rstrip(" ,;").removesuffix(".")
         return
     bare = _EQUALS.sub(r"\1 = ", _without_closing(text))
-    yield bare
-    if _IF.match(bare):
-        return
-    yield from _without_tail(bare)
-    for copula in itertools.islice(_COPULA.finditer(bare), MOST_LEADS):
-        end = copula.end()
-        if not _OPERATION.search(bare, 0, end) and (
-            _LEAD.fullmatch(bare, 0, end) or NAME.fullmatch(bare[:end].rstrip(" :≈"))
-        ):
-            value = bare[end:].strip().strip("'")
-            yield value
-            yield from _without_tail(value)
-
-
-def _without_tail(value: str) -> Iterator[str]:
-    if tail := _TAIL.search(value):
-        yield value[: tail.start()].strip(" ,")
+    copulas = () if _IF.match(bare) else itertools.islice(_COPULA.finditer(bare), MOST_LEADS)
+    for end in (0, *(copula.end() for copula in copulas)):
+        leads = _LEAD.fullmatch(bare, 0, end) or NAME.fullmatch(bare[:end].rstrip(" :≈"))
+        if leads and not _OPERATION.search(bare, 0, end):
+            yield (value := bare[end:].strip().strip("'" if end else ""))
+            if tail := _TAIL.search(value):
+                yield value[: tail.start()].strip(" ,")
 
 
 def _without_closing(text: str) -> str:
