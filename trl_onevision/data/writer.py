@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -52,15 +53,22 @@ def write_dataset(
     with boxes should hold images that are on the grid already (`store_image`). The folder appears under its name only
     when it is whole. Raises `OutputExists` when `output` already holds something, `RowError` on a bad row.
     """
-    output = output_folder(output, split)
-    refuse_used(output)
-    work = output.with_name(f"{output.name}.{os.getpid()}.partial")  # beside it, so that the rename is atomic
+    with whole_folder(output, split) as work, ShardWriter(work / "data", rows_table(purpose)) as writer:
+        for row in rows:
+            validate_row(row, purpose)
+            writer.write(*stored(row, purpose))
+    return Path(output).resolve()
+
+
+@contextmanager
+def whole_folder(output: str | Path, split: str) -> Iterator[Path]:
+    """A folder to write in, with shards in `data`, that becomes `output` where the block ends well."""
+    folder = output_folder(output, split)
+    refuse_used(folder)
+    work = folder.with_name(f"{folder.name}.{os.getpid()}.partial")  # beside it, so that the rename is atomic
     try:
-        with ShardWriter(work / "data", rows_table(purpose)) as writer:
-            for row in rows:
-                validate_row(row, purpose)
-                writer.write(*stored(row, purpose))
-        return publish(work, output, split)
+        yield work
+        publish(work, folder, split)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -157,7 +165,7 @@ def _closed(folder: Path) -> list[tuple[int, Path]]:
     return sorted((int(number[1]), path) for number, path in named if number)
 
 
-def publish(work: Path, output: Path, split: str) -> Path:
+def publish(work: Path, output: Path, split: str) -> None:
     """Give the shards the names that `load_dataset` knows and move the whole folder into place.
 
     Stopped at any point of it, it can be called again.
@@ -168,7 +176,6 @@ def publish(work: Path, output: Path, split: str) -> Path:
     if output.is_dir():
         output.rmdir()
     work.rename(output)
-    return output
 
 
 def name_shards(folder: Path, split: str, into: Path | None = None) -> int:

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from trl_onevision.cli import app
 from trl_onevision.data import OutputExists, RowError, validate_row
-from trl_onevision.data.synthesize import TASKS, chart, find, level_of, make, objects
+from trl_onevision.data.synthesize import TASKS, chart, command, find, level_of, make, objects
 from trl_onevision.data.synthesize.command import synthesize
 from trl_onevision.data.synthesize.pictures import from_folder
 from trl_onevision.data.synthesize.puzzle import NoPuzzle, Puzzle, row
@@ -280,6 +280,19 @@ def test_a_folder_is_named_where_it_holds_no_image_or_a_broken_one(tmp_path):
     (tmp_path / "a.png").write_bytes(b"not an image")
     with pytest.raises(RowError, match=r"a.png', column 'images': cannot be decoded"):
         make("jigsaw", from_folder(tmp_path), 1, 0, 0)
+
+
+def test_what_fails_half_way_leaves_nothing(tmp_path, monkeypatch):
+    def row(*given):
+        if given[-1] == 2:
+            raise OSError("no space left")
+        return drawn(*given)
+
+    drawn = command._row
+    monkeypatch.setattr(command, "_row", row)
+    with pytest.raises(OSError, match="no space left"):
+        synthesize("count", tmp_path / "made", number=4)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_sheet_that_cannot_be_drawn_is_said_before_rows_are_written(tmp_path):

@@ -18,12 +18,13 @@ from rich.console import Console
 from trl_onevision.console import fail, progress
 from trl_onevision.data.images import encode_image
 from trl_onevision.data.prompts import PROMPTS, find_prompt
+from trl_onevision.data.schema import validate_row
 from trl_onevision.data.synthesize import TASKS, level_of, make, make_row
 from trl_onevision.data.synthesize.pictures import from_folder
 from trl_onevision.data.synthesize.puzzle import Pictures
 from trl_onevision.data.synthesize.scene import picture
 from trl_onevision.data.synthesize.sheet import SHOWN, draw_sheet
-from trl_onevision.data.writer import ShardWriter, output_folder, publish, refuse_used, write_dataset
+from trl_onevision.data.writer import ShardWriter, rows_table, stored, whole_folder
 
 FACTS = "facts.jsonl"
 ALONE = 100  # rows up to which no further process is started: that takes as long
@@ -55,21 +56,20 @@ def synthesize(
     file that cannot be decoded.
     """
     console = console or Console()
-    refuse_used(output_folder(output, split))
     draw = partial(_row, task, level, seed, None if images is None else str(images), prompt)
     draw(0)  # what cannot be made at all is said before a process is started
-    facts: list[dict[str, Any]] = []
-
-    def rows() -> Iterator[dict[str, Any]]:
-        with progress(console) as bar:
-            for made, fact in bar.track(_mapped(draw, number, workers), total=number, description=f"making {task}"):
-                facts.append(fact)
-                yield made
-
-    path = write_dataset(rows(), output, split=split)
-    lines = (json.dumps(fact, ensure_ascii=False) + "\n" for fact in facts)
-    (path / FACTS).write_text("".join(lines), encoding="utf-8")
-    return path
+    with (
+        whole_folder(output, split) as work,
+        ShardWriter(work / "data", rows_table("grpo")) as writer,
+        (work / FACTS).open("w", encoding="utf-8") as facts,
+        progress(console) as bar,
+    ):
+        drawn = _mapped(draw, number, workers)
+        for row, fact in bar.track(drawn, total=number, description=f"making {task}"):
+            validate_row(row)
+            writer.write(*stored(row, "grpo"))
+            facts.write(json.dumps(fact, ensure_ascii=False) + "\n")
+    return Path(output).resolve()
 
 
 def write_seeds(
@@ -85,14 +85,11 @@ def write_seeds(
 
     Raises `ValueError` on an unknown task or level, `OutputExists`.
     """
-    folder = output_folder(output, split)
-    refuse_used(folder)
     level_of(task, level)
-    work = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
-    with ShardWriter(work / "data", pa.Table.from_pylist) as writer:
+    with whole_folder(output, split) as work, ShardWriter(work / "data", pa.Table.from_pylist) as writer:
         for index in range(number):
             writer.write({"task": task, "level": level, "seed": seed, "index": index})
-    return publish(work, folder, split)
+    return Path(output).resolve()
 
 
 def _mapped(draw: Any, number: int, workers: int | None) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
