@@ -11,6 +11,7 @@ from trl_onevision.answers.choice import read_choices
 from trl_onevision.answers.compare import same
 from trl_onevision.answers.markup import plain
 from trl_onevision.answers.parse import read
+from trl_onevision.answers.stance import is_asked
 from trl_onevision.answers.units import read_unit
 from trl_onevision.rewards import accuracy_reward
 
@@ -158,3 +159,7 @@ def test_of_many_labels_none_reads_all_that_follows_it(monkeypatch):
     monkeypatch.setattr(choice.parse, "read", lambda text, *_: read.append(len(text)))
     assert read_choices("A,B,A," * 300, ["red", "blue"]) is not None
     assert sum(read) < 20 * 1800
+
+
+def test_question_marks_inside_of_a_text_cost_what_their_number_says(linear):
+    assert not linear(lambda marks: is_asked(marks + "x"), "?" * 100_000)

@@ -49,7 +49,7 @@ _BOUND = re.compile(
     r"|too\s(?:many|few|much|late|early))\b|大于|小于|超过|不少于|以上|以下|至少|至多|(?:左右|上下)\W*\Z|几乎|接近|将近",
     re.IGNORECASE,
 )
-_ASKS = re.compile(r"[?？吗嗎]\W*\Z|是不是|是否|有没有|对不对")
+_ASKS = re.compile(r"[?？吗嗎]\W{0,80}\Z|是不是|是否|有没有|对不对")
 _DOUBLE = re.compile("没错|不错|没有错")
 # What may stand between a denial and the place that it denies: "not in the region at [1, 2]".
 _OF_A_PLACE = (
