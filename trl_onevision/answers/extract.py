@@ -59,7 +59,11 @@ _SOLUTION = re.compile(
 )
 _REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
 # The last sentence of an answer block, where it draws the conclusion.
-_CONCLUSION = re.compile(r"(?:therefore|thus|hence|so)\b,?\s{0,4}|(?:因此|所以)[,，]?", re.IGNORECASE)
+_CONCLUSION = re.compile(
+    r"(?:therefore|thus|hence|so)\b,?\s{0,4}|(?:因此|所以)[,，]?|(?:since|given(?:\sthat)?|after|because)\s[^.!?]{1,200},\s"
+    r"(?:then\s|we\s(?:can\s)?(?:deduce|conclude|find|see|know|get)\sthat\s)?",
+    re.IGNORECASE,
+)
 _SUMS_UP = re.compile(r"(?=(?:there\s(?:is|are|was|were)|the\s[^\d]{1,80}\s(?:is|was))\s)", re.IGNORECASE)
 # A content that says "<answer>" or "\\boxed" and closes none states nothing.
 _FORM = re.compile(r"</?answer>|\\(?:boxed|fbox)", re.IGNORECASE)
@@ -228,7 +232,7 @@ def _last_line(content: str) -> list[str]:
 def _conclusion(text: str) -> list[str]:
     *before, last = re.split(r"(?<=[.!?])\s|\n|(?<=。)", text[-300:].strip().rstrip("。"))
     drawn = _CONCLUSION.match(last) or (before and _LEADS_ON.search(before[-1]) and _SUMS_UP.match(last))
-    return [last[drawn.end() :]] if drawn else []
+    return [last[drawn.end() :]] if drawn and not is_guessed(drawn[0]) else []
 
 
 def unwrapped(text: str) -> str:
