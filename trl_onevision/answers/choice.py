@@ -79,7 +79,8 @@ def without_label(choice: Any, label: str) -> str:
     >>> without_label("A) red", "A"), without_label("A) red", "B"), without_label(3, "A")
     ('red', 'A) red', '3')
     """
-    return "" if choice is None else re.sub("^" + _OWN_LABEL.format(label=label), "", str(choice)).strip()
+    text = "" if choice is None else str(choice)
+    return re.sub("^" + _OWN_LABEL.format(label=label), "", text).strip() if label in text[:9] else text.strip()
 
 
 def _options(choices: Sequence[Any]) -> tuple[str, ...]:

@@ -87,8 +87,10 @@ def _same_quantity(gold: Quantity, given: Quantity, tolerance: float | None) -> 
 
 
 def _same_expression(gold: Quantity, given: Quantity, factor: Fraction, tolerance: float | None) -> bool | None:
-    top, bottom = (("num", Decimal(part), None) for part in (factor.numerator, factor.denominator))
-    scaled = given.tree if factor == 1 else ("/", ("*", given.tree, top), bottom)
+    scaled = given.tree
+    if factor != 1:
+        top, bottom = (("num", Decimal(part), None) for part in (factor.numerator, factor.denominator))
+        scaled = ("/", ("*", scaled, top), bottom)
     if symbols(gold.tree) or symbols(scaled):
         return _same_trees(gold.tree, scaled)
     try:

@@ -79,6 +79,8 @@ _RUN = re.compile(
     rf"(?:[\s-]{{1,3}}(?:(?:and|point)\s{{1,2}})?(?:an?\s(?={_PART}))?(?:{_CARDINAL}(?!-?{_PART}\w)|{_PART}))*+",
     re.IGNORECASE,
 )
+_ROOT = re.compile(r"(?:(?:the\s)?square\s)?root\s(?:of\s)?(?=[\d(])|根号", re.IGNORECASE)
+_MAY_SPEAK = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{3}|[^\x00-\x7f]")
 _MINUS = re.compile(r"(?:\b(?:minus|negative)\s|负)(?=[\d.(\\√])", re.IGNORECASE)
 _CHINESE_FIGURES = {**{figure: n for n, figure in enumerate("零一二三四五六七八九")}, "〇": 0, "两": 2, "兩": 2}
 _CHINESE_SCALES = {"十": 10, "百": 100, "千": 1000, **dict.fromkeys("万萬만", 10**4), **dict.fromkeys("亿億억", 10**8)}
@@ -98,7 +100,9 @@ def with_figures(text: str) -> str:
     >>> with_figures("two thirds"), with_figures("five six"), with_figures("十二个"), with_figures("三分之一")
     ('(2/3)', 'five six', '12个', '(1/3)')
     """
-    text = _RUN.sub(lambda run: _figures(run[0]), text)
+    if not _MAY_SPEAK.search(text):
+        return text
+    text = _ROOT.sub("√", _RUN.sub(lambda run: _figures(run[0]), text))
     if text.isascii():
         return _MINUS.sub("-", text)
     return _CHINESE.sub(_chinese_figures, _MINUS.sub("-", _CHINESE_PART.sub(_chinese_part, text)))

@@ -86,7 +86,6 @@ _NO_NOUN = frozenset(_NO_NOUN_WORDS.split())
 _AND_OF_UNITS = re.compile(
     r"(\d\s?([^\W\d_]{1,20}))(?:,|\sand|,\sand)\s(\d{1,9}(?:\.\d{1,9})?\s?([^\W\d_]{1,20}))(?![\w/^])"
 )
-_ROOT = re.compile(r"(?:(?:the\s)?square\s)?root\s(?:of\s)?(?=[\d(])|根号", re.IGNORECASE)
 _NO_TAIL = re.compile(r"[和与及上下多少超余几至到的成折分比左か前出]")
 _COUNTER_WORDS = "个 個 只 条 本 名 位 张 つ 個 개 项 unit item one piece total altogether answer"
 _COUNTERS = frozenset(_COUNTER_WORDS.split())
@@ -107,7 +106,7 @@ def read(text: str, number: bool = False) -> Value | None:
 
     `number`: in a row that asks for a number "1,5" has a decimal comma, and the letter of "3m" is a unit.
     """
-    text = _ROOT.sub("√", affirmed(plain(text)))
+    text = affirmed(plain(text))
     if len(text) > expression.LONGEST:
         return None
     unknown: Unknown | None = None
@@ -144,8 +143,8 @@ _NO_PROSE = frozenset([*expression.FUNCTIONS, *_NO_PROSE_WORDS.split()])
 
 
 def _value(text: str, number: bool) -> Value:
-    text = _HENCE.sub("⇒", _MEMBER.sub("", text).replace(">=", "≥").replace("<=", "≤"))
-    text = expression.mixed(text)
+    text = expression.mixed(_MEMBER.sub("", text).replace(">=", "≥").replace("<=", "≤"))
+    text = _HENCE.sub("⇒", text) if "=" in text else text
     money = _MONEY.match(text)
     if money:
         text = f"{money[1]}{text[money.end() :]} {money[2].replace('US', '', money[2] != 'USD')}"

@@ -157,8 +157,7 @@ def _cores(text: str) -> Iterator[str]:
     text = _ABOUT.sub(r" ≈ \1", text)
     if (counted := _COUNTED.fullmatch(text)) and not (is_denied(counted["which"]) or is_hedged(counted["which"])):
         yield counted[1]
-    text = text if is_asserted(text) else without_relative(text)
-    if not is_asserted(text):
+    if not is_asserted(text) and not is_asserted(text := without_relative(text)):
         yield text.rstrip(" ,;").removesuffix(".")
         return
     bare = _EQUALS.sub(r"\1 = ", _without_closing(text))

@@ -12,7 +12,7 @@ _DENIED = re.compile(
     rf"\b(?:{_NOT}|{_WRONG}|no|neither|none|nobody|untrue|excluded?|eliminat\w+|unlike|without|impossible|unlikely|invalid"
     r"|instead|reject\w*|refut\w+|doubt\w*|hardly|barely|scarcely|(?:anything|everything|all|nothing|any)\sbut|far\sfrom"
     r"|rul\w+\sout|(?:is|are|was|were)\s(?:absent|missing)|fails?|mistake\w*|the\s(?:trap|worst|least\s\w+)|red\sherring|decoy|distractor|opposite\sof|the\sopposite(?=\W*\Z)|isnt|cant)\b"
-    r"|\w+n['’]t\b|[不非没沒未错錯误誤除别別否無无疑👎✗✘❌✖¬]|[以之]外|有问题|では?(?:な|あり)|ない|아[니닙]|干扰项|反面|相反|\b(?:niet|nicht|kein\w*)\b",
+    r"|n['’]t\b|[不非没沒未错錯误誤除别別否無无疑👎✗✘❌✖¬]|[以之]外|有问题|では?(?:な|あり)|ない|아[니닙]|干扰项|反面|相反|\b(?:niet|nicht|kein\w*)\b",
     re.IGNORECASE,
 )
 
