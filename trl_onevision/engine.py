@@ -208,7 +208,10 @@ class Server(Engine):
         """
         todo, refused, idle = list(range(len(rows))), dict[int, str](), IDLE_ROUNDS - 1
         while todo:
-            answered, failed = asyncio.run(self._ask_all(rows, todo, tick))
+            try:
+                answered, failed = asyncio.run(self._ask_all(rows, todo, tick))
+            except ExceptionGroup as group:  # of the tasks, one that could not read its row
+                raise group.exceptions[0] from None
             idle = 0 if answered else idle + 1
             refused |= {index: str(error) for index, error in failed.items() if error.refused}
             todo = [index for index in failed if index not in refused]

@@ -116,6 +116,16 @@ def test_a_server_that_goes_down_half_way_loses_nothing_that_it_said(server, dat
     assert len(server.bodies) - before == 4 * 20 - 40
 
 
+def test_a_row_whose_image_is_gone_is_an_error_in_a_line(server, data, tmp_path, monkeypatch):
+    def gone(self, index, blind=False):
+        raise FileNotFoundError(2, "No such file or directory", "gone.png")
+
+    monkeypatch.setattr(Rows, "asked", gone)
+    arguments = ["select", data(mixed(3)), f"--output={tmp_path / 'out'}", f"--server={server.url}", "--model=m"]
+    failed = CliRunner().invoke(app, [*arguments, f"--rewards={ACCURACY}"])
+    assert failed.exit_code == 1 and "Error: [Errno 2] No such file or directory: 'gone.png'" in failed.output
+
+
 def test_answers_that_cannot_be_kept_are_said_for_each_row(server, data, tmp_path):
     (tmp_path / "out" / REPLIES).mkdir(parents=True)
     with pytest.raises(SelectError, match="None of 2 rows is kept"):
