@@ -23,7 +23,7 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
-from trl_onevision.data import convert
+from trl_onevision.data import convert, sources
 from trl_onevision.data.convert import Conversion
 from trl_onevision.data.images import PixelGrid
 from trl_onevision.data.prepare import Interrupted, prepare, prepare_command
@@ -729,6 +729,24 @@ def test_a_json_array_is_read_to_its_end_or_refused_with_its_line(tmp_path, text
     (tmp_path / "raw.json").write_text(text)
     with pytest.raises(SourceError, match=f"raw.json: broken JSON array .*{message}"):
         list(open_source(str(tmp_path / "raw.json")).rows())
+
+
+def test_a_fault_at_the_start_of_a_large_array_is_said_without_reading_to_its_end(tmp_path, monkeypatch):
+    (tmp_path / "raw.json").write_text('[{"id" 3},' + '{"id": 1},' * 10**6 + "{}]")
+    grown, grow = [], sources._Array._grow
+    monkeypatch.setattr(sources._Array, "_grow", lambda self: grown.append(self) or grow(self))
+    with pytest.raises(SourceError, match=r"at line 1 \(Expecting ':' delimiter\)"):
+        list(open_source(str(tmp_path / "raw.json")).rows())
+    assert len(grown) == 1  # of 153
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 64])
+def test_an_array_is_read_the_same_wherever_its_buffer_ends(tmp_path, monkeypatch, chunk):
+    rows = [{"a": 'x😀é\\"y' * 30, "b": [1, -2.5e-7, True, None, float("inf")], "c": "é" * 50}] * 5
+    (tmp_path / "raw.json").write_text(json.dumps(rows), encoding="utf-8")
+    monkeypatch.setattr(sources, "_CHUNK", chunk)
+    found = [row.example for row in open_source(str(tmp_path / "raw.json")).rows()]
+    assert [row | {"id": None} for row in found] == [row | {"id": None} for row in rows]
 
 
 def test_json_arrays_of_one_line_and_of_none(tmp_path):

@@ -28,6 +28,7 @@ _SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "de
 _HUB = re.compile(r"(?P<hf>hf://datasets/)?(?P<id>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?(?:/(?P<files>.+))?")
 _OF_THE_HUB = re.compile(r"(?!.*\bhttps?://)\w+://")  # not any URL that a row holds
 _CHUNK = 2**16
+LONGEST_TOKEN = 16  # characters of JSON, without strings: "-Infinity", or a pair of escapes in one
 _DECODER = json.JSONDecoder()
 _NO_SPACE = re.compile(r"[^ \t\r\n]")
 
@@ -348,7 +349,9 @@ class _Array:
             try:
                 value, end = _DECODER.raw_decode(self.buffer, self.position)
             except json.JSONDecodeError as error:
-                if not self._grow():
+                # What lies behind the fault is no part of it, but for a string that may end there
+                in_it = error.pos < len(self.buffer) - LONGEST_TOKEN and not error.msg.startswith("Unterminated")
+                if in_it or not self._grow():
                     raise self._broken(error.msg, "'[…]' to its end", error.pos) from error
             except (ValueError, RecursionError) as error:
                 raise self._broken(str(error), "'[…]' to its end") from error
