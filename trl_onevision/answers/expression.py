@@ -201,15 +201,12 @@ class Parser:
 
     def postfix(self, tree: Tree) -> Tree:
         while (token := self.peek()) and token.text in ("!", "°"):
-            if token.text == "°" and self.depth == 1 and not self._degree_inside():
+            inside = [one.text in "-+*/)" for one in self.tokens[self.at + 1 :][:1]] == [True]
+            if token.text == "°" and self.depth == 1 and self.unit_at and not inside:  # at the end it is a unit
                 break
             self.at += 1
             tree = ("!", tree) if token.text == "!" else ("*", tree, ("sym", "°"))
         return tree
-
-    def _degree_inside(self) -> bool:
-        """Whether a degree sign stands inside an expression; one at its end is a unit."""
-        return self.unit_at is None or [token.text in "-+*/)" for token in self.tokens[self.at + 1 :][:1]] == [True]
 
     def primary(self) -> Tree:
         token = self.next()

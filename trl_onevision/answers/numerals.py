@@ -1,5 +1,6 @@
 """Numerals as people write them: separators, scientific notation, English and Chinese number words."""
 
+import math
 import re
 from decimal import Decimal
 from fractions import Fraction
@@ -156,13 +157,8 @@ def spoken(words: list[str]) -> Fraction | None:
 
 def _cardinal(words: list[str]) -> Fraction | None:
     if words[0][0].isdigit():  # 1.5 million
-        value = Fraction(words[0].replace(",", ""))
-        scales = {**_SCALES, "hundred": 100, "dozen": 12}
-        for word in words[1:]:
-            if word not in scales:
-                return None
-            value *= scales[word]
-        return value
+        scales = [{**_SCALES, "hundred": 100, "dozen": 12}.get(word, 0) for word in words[1:]]
+        return Fraction(words[0].replace(",", "")) * math.prod(scales) if all(scales) else None
     total = group = 0
     room, scale_room = 10**3, 10**15  # what comes next has to be smaller
     for word in words:
@@ -185,10 +181,7 @@ def _cardinal(words: list[str]) -> Fraction | None:
 
 def _chinese_figures(run: re.Match[str]) -> str:
     if run[2]:
-        value = Fraction(run[2])
-        for scale in run[3]:
-            value *= _CHINESE_SCALES[scale]
-        return _written(value)
+        return _written(Fraction(run[2]) * math.prod(_CHINESE_SCALES[scale] for scale in run[3]))
     text = run[0]
     sign, text = ("-", text[1:]) if text[0] == "负" else ("", text)
     half, text = (5, text[:-1]) if text[-1] == "半" else (0, text)

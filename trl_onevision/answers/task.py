@@ -85,9 +85,7 @@ def task_of(gold: str, question: str | None = None, choices: Sequence[Any] | Non
     if is_boxes(gold):
         return "boxes"
     bare = plain(gold)
-    if formula(gold) is not None:
-        return "text"
-    if is_yes_or_no(bare) or bare.lower() in _ABBREVIATIONS or read_dates(bare) or read_time(bare):
+    if formula(gold) or is_yes_or_no(bare) or bare.lower() in _ABBREVIATIONS or read_dates(bare) or read_time(bare):
         return "text"
     try:
         value = parse.read(gold)

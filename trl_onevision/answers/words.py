@@ -224,14 +224,11 @@ def listed(text: str) -> list | None:
     text = text.strip()
     if not text.startswith("[") or len(text) > 10_000:
         return None
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError):
-        try:
-            values = ast.literal_eval(text)  # literals alone: nothing runs
-        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
-            return None
-    return values if isinstance(values, list) else None
+    for read in (json.loads, ast.literal_eval):  # literals alone: nothing runs
+        with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+            values = read(text)
+            return values if isinstance(values, list) else None
+    return None
 
 
 def accepted(gold: str) -> list[str] | None:
