@@ -9,7 +9,6 @@ from typing import Any
 
 from trl_onevision.answers import parse
 from trl_onevision.answers.compare import same
-from trl_onevision.answers.expression import Unknown
 from trl_onevision.answers.markup import normalize, plain
 from trl_onevision.answers.numerals import CJK
 from trl_onevision.answers.sentence import ANSWER_ABROAD, IS_ABROAD, affirmed, without_relative
@@ -247,14 +246,9 @@ def _own_end(text: str, label: re.Match[str], options: Options) -> int:
 
 
 def _equal_values(option: str, text: str) -> bool | None:
-    try:
-        length = parse.LENGTH.fullmatch(option) is not None
-        wanted, given = parse.read(option, length), parse.read(text, length)
-    except Unknown:
-        return None
-    if wanted is None or given is None:
-        return False
-    return same(wanted, given)
+    length = parse.LENGTH.fullmatch(option) is not None
+    wanted, given = parse.read(option, length), parse.read(text, length)
+    return wanted is not None and given is not None and same(wanted, given)
 
 
 def _listed(text: str, options: Options) -> Picks:
@@ -304,12 +298,8 @@ def _by_words(text: str, options: Options) -> Picks:
 
 def _is_value(option: str) -> bool:
     """Whether an option is mathematics or a lone letter, which is picked as a whole or not at all."""
-    if len(normalize(option)) < 2 and not re.match(rf"[{CJK}]", normalize(option)):
-        return True
-    try:
-        return parse.read(option) is not None
-    except Unknown:
-        return True
+    is_letter = len(normalize(option)) < 2 and not re.match(rf"[{CJK}]", normalize(option))
+    return is_letter or parse.read(option) is not None
 
 
 def gold_choices(gold: str, choices: Sequence[Any] | None = None) -> list[Picks]:

@@ -6,9 +6,9 @@ from decimal import Decimal
 from fractions import Fraction
 
 from trl_onevision.answers import parse
-from trl_onevision.answers.expression import Huge, Tree, Undefined, Unknown, evaluate, evaluate_all, rational, symbols
+from trl_onevision.answers.expression import Huge, Tree, Undefined, evaluate, evaluate_all, rational, symbols
 from trl_onevision.answers.markup import normalize
-from trl_onevision.answers.parse import Quantity, Relation, Sequence, Value, aligned
+from trl_onevision.answers.parse import Algebra, Quantity, Relation, Sequence, Value, aligned
 
 DIGITS, MANY_DIGITS = 50, 400  # what two sides agree to at first is checked with many: 1 + 10^-301 is not 1
 LEEWAY = Decimal("5e-7")  # of a decimal answer to an exact gold: 0.333333 is 1/3
@@ -28,6 +28,8 @@ def same(gold: Value, given: Value, tolerance: float | None = None) -> bool | No
     (True, False, False)
     """
     match gold, given:
+        case (Algebra(), _) | (_, Algebra()):
+            return None
         case Quantity(), Quantity():
             return _same_quantity(gold, given, tolerance)
         case Sequence(), Sequence():
@@ -198,7 +200,7 @@ def item_key(part: str) -> object:
     >>> item_key("3 cm") == item_key("30 mm"), item_key("Red.") == item_key("red"), item_key("3") == item_key("4")
     (True, True, False)
     """
-    with contextlib.suppress(Unknown, Undefined):
+    with contextlib.suppress(Undefined):
         value = parse.read(part, True)
         if isinstance(value, Quantity) and not symbols(value.tree):
             size, dimension = value.units[0] if value.units else (Fraction(1), ())

@@ -48,7 +48,7 @@ class Sequence(NamedTuple):
     """Values in brackets, or without any, or joined: then their order is nothing."""
 
     brackets: str
-    parts: tuple["Quantity | Sequence | Relation", ...]
+    parts: tuple["Value", ...]
     of: str = ""  # whose interval it is, where inequalities say it
 
 
@@ -60,7 +60,13 @@ class Relation(NamedTuple):
     right: Tree
 
 
-Value = Quantity | Sequence | Relation
+class Algebra(NamedTuple):
+    """Mathematics beyond this grammar, as it is written: sums, integrals, matrices."""
+
+    text: str
+
+
+Value = Quantity | Sequence | Relation | Algebra
 
 _SIGNS = dict(zip("=<>≤≥≠≈≃≅∼⩽⩾", "=<>≤≥≠≈≈≈≈≤≥", strict=True))
 _SIGN_COMMANDS = {"le": "≤", "leq": "≤", "leqslant": "≤", "ge": "≥", "geq": "≥", "geqslant": "≥", "lt": "<", "gt": ">"}
@@ -97,7 +103,7 @@ LENGTH = re.compile(r"[\d.,+\-√{}()\s]{0,30}\d[\d.,√{})\s]{0,30}m")  # in ge
 
 @lru_cache(maxsize=8192)
 def read(text: str, number: bool = False) -> Value | None:
-    r"""Read a text as one value; `None` where it states none as a whole, `Unknown` raised where it needs more algebra.
+    r"""Read a text as one value; `None` where it states none as a whole.
 
     >>> read("The result is 3 cm.").word, read("x + 3 apples or so"), read("Figure 3 does not show it")
     ('', None, None)
@@ -109,21 +115,17 @@ def read(text: str, number: bool = False) -> Value | None:
     text = affirmed(plain(text))
     if len(text) > expression.LONGEST:
         return None
-    unknown: Unknown | None = None
-    for candidate in cores(text):
-        if not candidate:
-            continue
+    is_algebra = False
+    for candidate in filter(None, cores(text)):
         try:
             return _value(with_figures(candidate), number)
-        except Unknown as error:
-            unknown = unknown or error
+        except Unknown:
+            is_algebra = True
         except Undefined:
             return None
         except (Unreadable, RecursionError):
             continue
-    if unknown is not None and is_asserted(text) and not is_prose(text):
-        raise unknown
-    return None
+    return Algebra(text) if is_algebra and is_asserted(text) and not is_prose(text) else None
 
 
 def is_prose(text: str) -> bool:

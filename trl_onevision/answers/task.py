@@ -8,10 +8,10 @@ from typing import Any
 
 from trl_onevision.answers import parse
 from trl_onevision.answers.choice import LETTERS, gold_choices
-from trl_onevision.answers.expression import Unknown, symbols
+from trl_onevision.answers.expression import symbols
 from trl_onevision.answers.extract import boxed, tagged
 from trl_onevision.answers.markup import plain
-from trl_onevision.answers.parse import Quantity
+from trl_onevision.answers.parse import Algebra, Quantity
 from trl_onevision.answers.words import accepted, formula, is_yes_or_no, listed, read_dates, read_time
 
 _LONE_LETTERS = re.compile(rf"[(\[]?[{LETTERS}][)\].]?(?:\s?[,，]\s?[{LETTERS}])*")
@@ -87,9 +87,8 @@ def task_of(gold: str, question: str | None = None, choices: Sequence[Any] | Non
     bare = plain(gold)
     if formula(gold) or is_yes_or_no(bare) or bare.lower() in _ABBREVIATIONS or read_dates(bare) or read_time(bare):
         return "text"
-    try:
-        value = parse.read(gold)
-    except Unknown:
+    value = parse.read(gold)
+    if isinstance(value, Algebra):
         return "math"
     if value is None or not _BARE.match(bare):
         return "text"

@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from trl_onevision.answers import compare, parse, words
 from trl_onevision.answers.choice import gold_choices, read_choices
-from trl_onevision.answers.expression import Unknown, symbols
+from trl_onevision.answers.expression import symbols
 from trl_onevision.answers.extract import answers
 from trl_onevision.answers.markup import plain
-from trl_onevision.answers.parse import Quantity
+from trl_onevision.answers.parse import Algebra, Quantity
 from trl_onevision.answers.task import read_golds, read_list_golds, task_of
 from trl_onevision.rewards.rows import NamedReward, NotNegative, Unscorable, score_rows
 from trl_onevision.rewards.verify import Pair, equal
@@ -162,11 +162,9 @@ class AccuracyReward(NamedReward):
         if words.formula(gold) is not None:
             return words.exact(gold, answer)
         number = number or parse.LENGTH.fullmatch(bare) is not None
-        wanted, given = _read(gold, number), _read(answer, number)
+        wanted, given = parse.read(gold, number), parse.read(answer, number)
         if wanted is None or given is None:
             return words.exact(gold, answer) if wanted is None else 0.0
-        if isinstance(wanted, str) or isinstance(given, str):
-            return (bare, said)
         measured = isinstance(wanted, Quantity) and (number or wanted.is_numeral) and not symbols(wanted.tree)
         if measured and self.number != "tolerance" and isinstance(given, Quantity) and not symbols(given.tree):
             pay = _mean_relative_accuracy if self.number == "mra" else _tolerance_decay
@@ -181,14 +179,6 @@ class AccuracyReward(NamedReward):
                 if score is not None:
                     return score
         return _TEXT_MEASURES[self.text](gold, answer)
-
-
-def _read(text: str, number: bool) -> parse.Value | str | None:
-    """Read a text as a value: itself where that takes algebra, `None` where it is no value."""
-    try:
-        return parse.read(text, number)
-    except Unknown:
-        return text
 
 
 def _relative_error(gold: Decimal, answer: Decimal) -> Decimal:
@@ -210,12 +200,12 @@ def _reads_as_choice(answer: str, golds: Sequence[str], choices: Choices) -> boo
 
 
 def _reads_as_number(answer: str, golds: Sequence[str], choices: Choices) -> bool:
-    value = _read(answer, True)
-    return isinstance(value, str) or (isinstance(value, Quantity) and not symbols(value.tree))
+    value = parse.read(answer, True)
+    return isinstance(value, Algebra) or (isinstance(value, Quantity) and not symbols(value.tree))
 
 
 def _reads_as_math(answer: str, golds: Sequence[str], choices: Choices) -> bool:
-    return _read(answer, False) is not None or any(words.exact(gold, answer) for gold in golds)
+    return parse.read(answer) is not None or any(words.exact(gold, answer) for gold in golds)
 
 
 def _of_texts(same: Callable[[str, str], Judgement]) -> Callable[..., Judgement]:
