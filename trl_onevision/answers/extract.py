@@ -219,7 +219,7 @@ def _announced(content: str, lists: bool = True) -> list[str]:
 
 def _last_line(content: str) -> list[str]:
     """The last line where it is all there is, or a paragraph behind a sentence or a formula; and its conclusion."""
-    content = _COURTESY.sub("", _END_OF_TURN.sub("", content)).strip()
+    content = _COURTESY.sub("", _END_OF_TURN.sub("", content[-4 * LONGEST_LINE :].strip())).strip()
     before, _, line = content.rpartition("\n")
     lead = before[-LONGEST_LINE:].strip().rpartition("\n")[2]
     if lead.endswith((":", "：")) and not is_asserted(re.split(r"[.!?]\s", lead)[-1]):  # "The wrong ones are:"
