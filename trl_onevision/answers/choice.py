@@ -170,7 +170,8 @@ def _labelled(text: str, options: Options) -> Picks | None:
             or re.search("[?吗嗎]", said)
             or _AND_MORE.match(of_this)
             or any(map(_OUTRIGHT.search, pieces[1:]))
-            or (said and any(_is_another(one, label, options) for one in (of_option, *pieces)))
+            or (said and _is_another(of_option, label, options))
+            or any(_same(_bare(one.strip(_AROUND)), options) - {label} for one in pieces)
         ):
             return NONE
         if not denied_before and not is_denied(of_this):

@@ -41,7 +41,7 @@ _SECOND = (
 )
 # What takes back or widens what was said just before it.
 AFTERTHOUGHT = re.compile(
-    r"\W{0,6}(?:text\w{0,6}\W{1,3})?or\b|[^\w\n]{0,6}(?:(?:nope|wait|actually|i\smean|maybe|perhaps|possibly|alternatively|scratch\sthat|then\sagain|on\ssecond\sthought|just\skidding)\b|no,\s(?=(?:it|that|this)\b|[-$\\(]*[\dA-Z]\b)"
+    r"\W{0,6}(?:text\w{0,6}\W{1,3})?or\b|[^\w\n]{0,6}(?:(?:nope|wait(?!\s(?!no\b)[a-z])|actually|i\smean|maybe|perhaps|possibly|alternatively|scratch\sthat|then\sagain|on\ssecond\sthought|just\skidding)\b|no,\s(?=(?:it|that|this)\b|[-$\\(]*[\dA-Z]\b)"
     rf"|或|也许|可能)|{_SECOND}",
     re.IGNORECASE,
 )

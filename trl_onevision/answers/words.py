@@ -106,8 +106,9 @@ _PRONOUNS = frozenset(_PRONOUN_WORDS.split())
 _CONDITION = re.compile(
     r"[^,.;:!?]*\b(?:if|unless|when|depend\w*)\b|\w+,\s(?:but\s)?(?:only\s)?(?:if|unless|it\sdepends)\b"
 )
+_IN_PART = re.compile(r"(?:sort|kind)\sof|kinda|in\stheory|opposite|\d\s?%")
 _SET_ASIDE = re.compile(
-    r"hardly|barely|scarcely|doubt|except|(?:sort|kind)\sof|kinda|in\stheory|hypothetical|opposite|\d\s?%|也不|thing\sbut\b|\bbut\s(?:yes|no|not)\b|\ball\sbut\b|\b(?:half|almost|nearly|mostly)\s(?:true|right|correct)|other\sthan|rather\sthan|instead|far\sfrom|unlike|without|neither|nobody|[除又但✗✘❌✖]|有误|以外|并非|[,;]\s?(?:or|maybe|perhaps|possibly)\b",
+    r"hardly|barely|scarcely|doubt|except|也不是?\W*\Z|thing\sbut\b|\bbut\s(?:yes|no|not)\b|\ball\sbut\b|\b(?:half|almost|nearly|mostly)\s(?:true|right|correct)|other\sthan|rather\sthan|instead|far\sfrom|unlike|without|neither|nobody|[除又但✗✘❌✖]|有误|以外|并非|[,;]\s?(?:or|maybe|perhaps|possibly)\b",
     re.IGNORECASE,
 )
 
@@ -131,7 +132,7 @@ def yes_or_no(text: str) -> bool | None:
     if is_asked(text) or text.lstrip().startswith("{"):  # a question, or several fields of JSON
         return None
     head = re.split(r"[,.;:!?]", folded)[0]
-    if is_hedged(head) or (len(words) < 4 and is_hedged(text)) or _SET_ASIDE.search(text):
+    if is_hedged(head) or _IN_PART.search(head) or (len(words) < 4 and is_hedged(text)) or _SET_ASIDE.search(text):
         return None
     said = _said(tokens)
     turned = _TURNED.fullmatch(folded)
