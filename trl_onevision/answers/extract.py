@@ -54,9 +54,7 @@ _STATED = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 # "Solution: 5" may state the answer, but what begins there is more often the way to it.
-_SOLUTION = re.compile(
-    r"^[ \t>*#_-]{0,16}+solution[\s*_]{0,4}(?:is)?[\s*_]{0,4}[:：][*_]{0,4}", re.IGNORECASE | re.MULTILINE
-)
+_SOLUTION = re.compile(r"(?im)^[ \t>*#_-]{0,16}+solution[\s*_]{0,4}(?:is)?[\s*_]{0,4}[:：][*_]{0,4}")
 _REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
 # The last sentence of an answer block, where it draws the conclusion.
 _CONCLUSION = re.compile(
@@ -64,7 +62,7 @@ _CONCLUSION = re.compile(
     r"(?:then\s|we\s(?:can\s)?(?:deduce|conclude|find|see|know|get)\sthat\s)?",
     re.IGNORECASE,
 )
-_SUMS_UP = re.compile(r"(?=(?:there\s(?:is|are|was|were)|the\s[^\d]{1,80}\s(?:is|was))\s)", re.IGNORECASE)
+_SUMS_UP = re.compile(r"(?i)(?=(?:there\s(?:is|are|was|were)|the\s[^\d]{1,80}\s(?:is|was))\s)")
 # A content that says "<answer>" or "\\boxed" and closes none states nothing.
 _FORM = re.compile(r"</?answer>|\\(?:boxed|fbox)", re.IGNORECASE)
 _COURTESY = re.compile(

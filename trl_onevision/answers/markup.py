@@ -18,18 +18,8 @@ _SPELLING = str.maketrans(
         **dict.fromkeys("“”„«»「」『』", '"'),
         **dict.fromkeys("‘’", "'"),
         **dict.fromkeys("º˚", "°"),
-        **{
-            "，": ",",
-            "、": ",",
-            "。": ".",
-            "：": ":",
-            "∶": ":",
-            "；": ";",
-            "₂": "2",
-            "٫": ".",
-            "٬": ",",
-            "\u200b": "",
-        },
+        **dict(zip("，、。：∶；₂٫٬", ",,.::;2.,", strict=True)),
+        "\u200b": "",
     }
 )
 _FOREIGN_DIGIT = re.compile(r"(?![0-9])\d")
