@@ -216,7 +216,7 @@ class Server(Engine):
             refused |= {index: str(error) for index, error in failed.items() if error.refused}
             todo = [index for index in failed if index not in refused]
             if len(refused) == len(rows) or (todo and idle == IDLE_ROUNDS):
-                index, error = next(iter(failed.items()))
+                index, error = min(failed.items(), key=lambda item: item[0])
                 raise EngineError(
                     f"{self.chat.base_url}: {len(failed)} of {len(rows)} rows have no answers, the first: row "
                     f"{rows.name(index)}: {str(error).rstrip('.')}. Check that the server is up and has a model named "

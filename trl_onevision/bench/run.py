@@ -104,7 +104,7 @@ def _engine(model: str, server: str | None, sampling: Sampling, cache: Path) -> 
 def _answers(engine: Engine, questions: Questions, console: Console) -> list[Answer]:
     refused = engine.ask(questions, console)
     if refused:
-        index, reason = next(iter(refused.items()))
+        index, reason = min(refused.items())
         raise BenchError(
             f"{engine.chat.base_url}: {len(refused)} of {len(questions)} requests failed, the first: row "
             f"{questions.name(index)}: {reason}. What was answered is kept; the same command asks for the rest."
