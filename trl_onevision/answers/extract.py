@@ -78,11 +78,11 @@ _END_OF_TURN = re.compile(r"(?<!\s)(?<!</s>)(?<!\|>)(?<!<eos>)(?:</s>|<\|[a-z_]{
 _CLAUSE_END = re.compile(r"(?<!e\.g)\.(?!\w)|[,;:!?。，；：！？\n]")
 # A box is a part of the formula that it stands in: "x + \boxed{3}", "\sqrt{\boxed{3}}", "\boxed{3}^2".
 _OPERATOR_BEFORE = re.compile(
-    r"(?:[-+]|~~|cancel\{|sout\{)\Z|(?:(?:(?<![A-Za-z])[A-Za-z]|[\d)}\]])\s?[-+*]\s|[\^_]\{?|√|\S\s?(?<![-=])[<>≤≥≠]"
+    r"(?:[-+]|[\d)}]\s?\(|~~|cancel\{|sout\{)\Z|(?:(?:(?<![A-Za-z])[A-Za-z]|[\d)}\]])\s?[-+*]\s|[\^_]\{?|√|\S\s?(?<![-=])[<>≤≥≠]"
     r"|\\(?:cdot|times|pm|[gl]eq?|neq?|sqrt|log|ln|sin|cos|tan|[dt]?frac\s?(?:\{[^{}]{0,40}\}\s?)?)\s?\{?)\s?\Z"
 )
 _GOES_ON = re.compile(
-    r"\$?\s?(?:\^|/\s?[\d\\(a-z]|\\(?:cdot|times|pm|sqrt|[dt]?frac|pi)(?![a-z])|[-+*]\s?(?:[\d\\(]|[knxyz](?![A-Za-z])))"
+    r"\{|\$?\s?(?:\^|/\s?[\d\\(a-z]|\\(?:cdot|times|pm|sqrt|[dt]?frac|pi)(?![a-z])|[-+*]\s?(?:[\d\\(]|[knxyz](?![A-Za-z])))"
     r"|[knxyz](?![A-Za-z])|\$?\s?\?|[^\w.\n]{0,6}(?:(?:if|unless|but(?!\snot)|al?though"
     r"|at\s(?:least|most)|etc|and\s(?:so\s(?:on|forth)|others|more))\b|[吗嗎]|等)",
     re.IGNORECASE,
