@@ -300,7 +300,7 @@ def _by_words(text: str, options: Options) -> Picks:
 def _is_value(option: str) -> bool:
     """Whether an option is mathematics or a lone letter, which is picked as a whole or not at all."""
     is_letter = len(normalize(option)) < 2 and not re.match(rf"[{CJK}]", normalize(option))
-    return is_letter or parse.read(option) is not None
+    return is_letter or parse.read(option, False) is not None
 
 
 def gold_choices(gold: str, choices: Sequence[Any] | None = None) -> list[Picks]:

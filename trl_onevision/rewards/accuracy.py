@@ -205,7 +205,8 @@ def _reads_as_number(answer: str, golds: Sequence[str], choices: Choices) -> boo
 
 
 def _reads_as_math(answer: str, golds: Sequence[str], choices: Choices) -> bool:
-    return parse.read(answer) is not None or any(words.exact(gold, answer) for gold in golds)
+    # `number` is said, so that the reading is the one that is remembered
+    return parse.read(answer, False) is not None or any(words.exact(gold, answer) for gold in golds)
 
 
 def _of_texts(same: Callable[[str, str], Judgement]) -> Callable[..., Judgement]:
