@@ -23,8 +23,8 @@ SENTENCE_END = re.compile(
     rf"[.!?。！？](?:(?<=[。！？])|\s(?=\s{{0,4}}(?:(?:{_OPENERS})\b|[A-J](?:\)|\s[a-z])))"
     rf"|{_BEHIND_NO_TITLE}(?<!\.m\.)\s(?=\s{{0,4}}[A-Z]))"
 )
-_VALUE = r"[-+$\\(]{0,3}(?:\d[\d.,/]*(?:\s?[a-z%°]{1,3}\b)?|[A-J]\b\)?)"
-_VALUES = re.compile(r"\d[\d.]*|\b[A-J]\b")
+_VALUE = r"[-+$\\(]{0,3}(?:\d[\d.,/]*(?:\s?[a-z%°]{1,3}\b)?|[A-J](?![A-Za-z])\)?)"
+_VALUES = re.compile(r"\d[\d.]*|(?<![A-Za-z])[A-J](?![A-Za-z])")
 _SOME = rf"{_VALUE}(?:(?:,|,?\s(?:n?or|and))\s{_VALUE})*"
 # "not 13 but 12", "Neither B nor C, so A", "B is wrong, so A", 不是B,而是A: what is denied, and then what is said.
 _DENIED_FIRST = re.compile(
