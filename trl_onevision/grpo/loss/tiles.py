@@ -88,7 +88,7 @@ def fast_tile(device: torch.device, trains_head: bool) -> int:
     """How many tokens' logits are in memory at once, so that arithmetic and not memory bounds the GEMMs.
 
     Without Triton few will do. Where each tile adds to a gradient of the head in fp32, they are more: on an H200 that
-    costs as much as 700 tokens of a GEMM.
+    costs as much as some 800 tokens of a GEMM.
     """
     if not runs_on_triton(device):
         return 128
