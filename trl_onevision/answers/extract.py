@@ -73,6 +73,13 @@ _COURTESY = re.compile(
 _LEADS_ON = re.compile(r"(?:\S+\s+){3}|[\]:：}$]\Z")  # a sentence or a formula
 _LABEL_ALONE = re.compile(r"\W{0,4}[A-Z]\W{0,4}")
 _OPTION = re.compile(r"\W{0,4}[A-Z][).:、]")
+_ITEM = re.compile(r"\W{0,4}\d{1,3}[).:、]\s{0,4}[^\W\d_]")  # "3. We add"
+_LEAVES_OPEN = re.compile(
+    r"\A\W*(?:if|when|where|for|let|suppos\w*|assum\w*|in\s(?:the\s|this\s)?case|one|another|some|case|step)\b"
+    r"|\b(?:possib\w+|potential\w*|candidates?|options|choices|examples?|hints?|notes?|recall|remember)\b"
+    r"|[若如]果?|假设|当|选项有|候选|提示|注意|例",
+    re.IGNORECASE,
+)
 # What is behind an answer is tried from its start alone: a run of white space inside of a text has thousands of ends.
 _END_OF_TURN = re.compile(r"(?<!\s)(?<!</s>)(?<!\|>)(?<!<eos>)(?:</s>|<\|[a-z_]{1,20}\|>|<eos>|\s)++\Z")
 _CLAUSE_END = re.compile(r"(?<!e\.g)\.(?!\w)|[,;:!?。，；：！？\n]")
@@ -220,10 +227,12 @@ def _last_line(content: str) -> list[str]:
     content = _COURTESY.sub("", _END_OF_TURN.sub("", content[-4 * LONGEST_LINE :].strip())).strip()
     before, _, line = content.rpartition("\n")
     lead = before[-LONGEST_LINE:].strip().rpartition("\n")[2]
-    if lead.endswith((":", "：")) and not is_asserted(re.split(r"[.!?]\s", lead)[-1]):  # "The wrong ones are:"
-        return []
+    if lead.endswith((":", "：")):
+        last = re.split(r"[.!?]\s", lead)[-1]
+        if not is_asserted(last) or _LEAVES_OPEN.search(last):  # "The wrong ones are:", "If x > 0:"
+            return []
     apart = before.endswith("\n") or _LABEL_ALONE.fullmatch(line)
-    alone = not before or (apart and _LEADS_ON.search(lead) and not _OPTION.match(lead))
+    alone = not _ITEM.match(line) and (not before or (apart and _LEADS_ON.search(lead) and not _OPTION.match(lead)))
     return [unwrapped(line)] * (len(line) <= LONGEST_LINE and bool(alone)) + _conclusion(content)
 
 
