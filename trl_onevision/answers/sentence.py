@@ -96,7 +96,18 @@ _COUNTED = re.compile(
     re.IGNORECASE,
 )
 _EQUALS = re.compile(r"\A([-+*/×÷.()\d\s]{1,80}\d)\s(?:is|equals|is\sequal\sto)\s(?=-?\d)")  # "3 + 4 is 7"
-_IF = re.compile(r"(?:if|unless|whether|suppose)\b", re.IGNORECASE)
+# "twice the number is", "the answer minus one is", "the side squared is": of another value than is asked for.
+_CHANGED = re.compile(
+    r"\b(?:twice|thrice|half|double|triple|(?:two|three|four|five|six|seven|eight|nine|ten|\d{1,3})\stimes)\s(?:of\s)?"
+    r"(?:the|its|their|his|her|our|this|that|[a-z])\b|\b(?:minus|plus|less|times|over)\s(?:one|two|three|four|five|\d|[a-z]\b)"
+    r"|\b(?:squared|cubed)\s+\S+\s*\Z|\b(?:upper|lower)\sbound\b",
+    re.IGNORECASE,
+)
+_IF = re.compile(
+    r"(?:(?:so|thus|hence|therefore|then|and|but|now|well)\b,?\s{1,4}){0,3}"
+    r"(?:if|unless|whether|suppos\w*|assum\w*|imagine|let\s[a-z]\b|say|try|far|(?:what|how)\sabout)\b",
+    re.IGNORECASE,
+)
 _ABOUT = re.compile(r"\s\((?:≈|about|approximately|approx\.?)\s?([^()]{1,40})\)\W*$")  # "√2 (about 1.41)"
 MOST_LEADS = 8
 
@@ -164,7 +175,8 @@ def _cores(text: str) -> Iterator[str]:
     copulas = () if _IF.match(bare) else itertools.islice(_COPULA.finditer(bare), MOST_LEADS)
     for end in (0, *(copula.end() for copula in copulas)):
         leads = _LEAD.fullmatch(bare, 0, end) or NAME.fullmatch(bare[:end].rstrip(" :≈"))
-        if leads and not _OPERATION.search(bare, 0, end):
+        subject = bare[bare.rfind(",", 0, end) + 1 : end]
+        if leads and not _OPERATION.search(bare, 0, end) and not _CHANGED.search(subject):
             yield (value := bare[end:].strip().strip("'" if end else ""))
             if tail := _TAIL.search(value):
                 yield value[: tail.start()].strip(" ,")

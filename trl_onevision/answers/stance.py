@@ -39,7 +39,7 @@ _GUESSED = re.compile(
     r"|unverified|unless|hopefully|hope\sso|just\skidding|coin\s(?:flip|toss)|flip\w*\sa\scoin|50/50|(?:sort|kind)\sof(?=\W*\Z)|in\sa\sway|tbd"
     r"|I\ssuppose|subject\sto\schange|to\sbe\s(?:confirmed|verified|determined|checked)|(?:please|pls)\s(?:verify|check)|fingers\scrossed|as\sa\s(?:last\sresort|fallback|backup)|hypothetically|in\stheory(?=\W*\Z)"
     r"|if\sany|inter\salia|(?:do\snot|don['’]t)\strust|if\si(?:['’]m|\sam)|not\s(?:\w+\s){0,2}(?:sure|certain|confident)"
-    r"|quote\sme)\b|n['’]t\s(?:\w+\s){0,2}(?:sure|certain|know)\b|猜(?!是)|蒙的|不确定|不太?[确肯]定|没把握|说不[定准]|吧\W*\Z|待定|🤷|🤔|\((?:default|placeholder|example)\)|\A\W*(?:suppose|assum\w+|imagine|let(?:(?:['’]?s|\sus)\s(?:say|assume|suppose|imagine)|\s[a-z]\s?=))",
+    r"|quote\sme)\b|n['’]t\s(?:\w+\s){0,2}(?:sure|certain|know)\b|猜(?!是)|蒙的|不确定|不太?[确肯]定|没把握|说不[定准]|吧\W*\Z|待定|🤷|🤔|\((?:default|placeholder|example)\)|\A\W*(?:(?:so|then|now)\b\W{1,3})?(?:suppose|assum\w+|imagine|let(?:(?:['’]?s|\sus)\s(?:say|assume|suppose|imagine)|\s[a-z]\s?=))",
     re.IGNORECASE,
 )
 # What says that the value is another: a bound, or "nearly".
