@@ -33,7 +33,8 @@ _LEAD = re.compile(
 )
 _LABEL = re.compile(
     r"(?P<open>[(\[{'*_【]{0,4})(?<![A-Za-z0-9_^'’\\])(?P<letter>[A-Z]|[a-z](?!\())"
-    r"(?P<close>['*_]{0,4}(?:[)\]}】]|[.:](?!\d))['*_.:]{0,4}|['*_]{0,4})(?:(?<=[A-Z][)\]}】])(?=[A-Za-z]{2})|(?![A-Za-z0-9_^#]|['’][A-Za-z]))"
+    r"(?P<close>['*_]{0,4}(?:[)\]}】]|[.:](?!\d))['*_.:]{0,4}"
+    r"|['*_]{0,4})(?:(?<=[A-Z][)\]}】])(?=[A-Za-z]{2})|(?![A-Za-z0-9_^#]|['’][A-Za-z]))"
 )
 _DRESS = r"[\s$=\\.,:;()\[\]{}'\"*_|\-]{0,4}"  # around a label alone; a cross and a sign of negation are none
 _ALL_LABELS = re.compile(rf"{_DRESS}([A-Z](?:\s?[A-Z]){{0,9}})(?:\s?[!✓✔✅☑])?{_DRESS}")
@@ -44,7 +45,8 @@ _AFFIRMED = re.compile(
 )
 # Where the reasons for a pick begin, in which other options may be named
 _REASON = re.compile(
-    r"\b(?:because|given)\b|[因由]|(?:^|[,;.:(\n—–-])\s?(?:since|as(?!\swell)|so|where|which(?!\s(?:is|was)\s(?:wrong|incorrect|false|not))|thus|hence|therefore)\b",
+    r"\b(?:because|given)\b|[因由]|(?:^|[,;.:(\n—–-])\s?(?:since|as(?!\swell)|so|where"
+    r"|which(?!\s(?:is|was)\s(?:wrong|incorrect|false|not))|thus|hence|therefore)\b",
     re.IGNORECASE,
 )
 _CLAUSE = re.compile(r"[,;!\n]|\.(?!\d)|\bbut\b|但", re.IGNORECASE)

@@ -68,13 +68,15 @@ _COMMANDS |= {"div": "/", "lbrace": "{", "rbrace": "}", "{": "{", "}": "}", "_":
 _CLOSING = {"(": ")", "[": "]", "{": "}", "|": "|"}
 # Words and CJK runs are no mathematics; whoever parses may find a unit in them.
 _TOKEN = re.compile(
-    rf"(?P<number>{NUMERAL.pattern})|\\(?P<command>[a-zA-Z]+|.)|(?P<letters>[A-Za-z]+(?:'{{1,2}}(?![A-Za-z]))?)|(?P<greek>[α-ωΔΩ])"
+    rf"(?P<number>{NUMERAL.pattern})|\\(?P<command>[a-zA-Z]+|.)"
+    rf"|(?P<letters>[A-Za-z]+(?:'{{1,2}}(?![A-Za-z]))?)|(?P<greek>[α-ωΔΩ])"
     rf"|(?P<word>[{CJK}]+)|(?P<op>[^\s\w]|_)",
     re.VERBOSE | re.ASCII,
 )
 _GROUPED = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?", re.ASCII)
 _MIXED = re.compile(
-    r"(?<![\d/.,^])(\d{1,9})\s{1,2}(?:and\s)?(\d{1,9})/(\d{1,9})(?![\d/.^])|(?<![\d^}])(\d{1,9})\s?\\frac\s?\{(\d{1,9})\}\s?\{(\d{1,9})\}"
+    r"(?<![\d/.,^])(\d{1,9})\s{1,2}(?:and\s)?(\d{1,9})/(\d{1,9})(?![\d/.^])"
+    r"|(?<![\d^}])(\d{1,9})\s?\\frac\s?\{(\d{1,9})\}\s?\{(\d{1,9})\}"
 )
 _LITTLE_WORD_WORDS = "is it of or to in as at by no on an so we he be do if my up us am me go oh ok vs and st nd rd th"
 _LITTLE_WORDS = frozenset(_LITTLE_WORD_WORDS.split())

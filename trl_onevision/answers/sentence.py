@@ -28,20 +28,24 @@ _VALUES = re.compile(r"\d[\d.]*|(?<![A-Za-z])[A-J](?![A-Za-z])")
 _SOME = rf"{_VALUE}(?:(?:,|,?\s(?:n?or|and))\s{_VALUE})*"
 # "not 13 but 12", "Neither B nor C, so A", "B is wrong, so A", 不是B,而是A: what is denied, and then what is said.
 _DENIED_FIRST = re.compile(
-    rf"(?:(?:[Ii]t|[Tt]he\sanswer)(?:'s|\sis)\s)?(?:(?:[Nn]ot|[Nn]either)\s{_SOME}|{_SOME}\s(?:is|are)\s(?:wrong|incorrect|false|not\s(?:right|correct)))"
+    rf"(?:(?:[Ii]t|[Tt]he\sanswer)(?:'s|\sis)\s)?(?:(?:[Nn]ot|[Nn]either)\s{_SOME}"
+    rf"|{_SOME}\s(?:is|are)\s(?:wrong|incorrect|false|not\s(?:right|correct)))"
     r"(?:[.,;]?\s(?:but|so|hence|thus|therefore|it\sis|it's)\b|[.;])\s*(?=\S)"
     rf"|(?:不是|不选|排除|并非)\s?{_VALUE}(?:[和与及或,]{_VALUE})*,?\s?(?:而是|是|所以|(?:应|故|所以)?选)"
 )
 # A second answer in the sentence behind the first: "But 13 may also be right."
 _SECOND = (
     rf"\W{{0,6}}(?:(?:but|however|th?ough|although|also|and|yet)\b,?\s)?(?:{_VALUE}\s(?:(?:may|might|could|can|would)\b"
-    r"(?:\s(?:also|be|equally|just|well|as))*\s(?:right|correct|valid|fine|works?)\b|(?:is|be)\s(?:also|equally|just\sas|another|possible|plausible|acceptable)\b)"
+    r"(?:\s(?:also|be|equally|just|well|as))*\s(?:right|correct|valid|fine|works?)\b"
+    r"|(?:is|be)\s(?:also|equally|just\sas|another|possible|plausible|acceptable)\b)"
     rf"|(?:it|that|this|the\sanswer)\s(?:may|might|could)(?:\s(?:also|well|equally))?\sbe\s{_VALUE}"
     rf"|(?:another|also)\s(?:possib\w+|plausible|valid)\b|(?:但|不过|而且)?(?:{_VALUE}[也同或]|也|可能))"
 )
 # What takes back or widens what was said just before it.
 AFTERTHOUGHT = re.compile(
-    r"\W{0,6}(?:text\w{0,6}\W{1,3})?or\b|[^\w\n]{0,6}(?:(?:nope|wait(?!\s(?!no\b)[a-z])|actually|i\smean|maybe|perhaps|possibly|alternatively|scratch\sthat|then\sagain|on\ssecond\sthought|just\skidding)\b|no,\s(?=(?:it|that|this)\b|[-$\\(]*[\dA-Z]\b)"
+    r"\W{0,6}(?:text\w{0,6}\W{1,3})?or\b|[^\w\n]{0,6}(?:(?:nope|wait(?!\s(?!no\b)[a-z])"
+    r"|actually|i\smean|maybe|perhaps|possibly|alternatively|scratch\sthat|then\sagain"
+    r"|on\ssecond\sthought|just\skidding)\b|no,\s(?=(?:it|that|this)\b|[-$\\(]*[\dA-Z]\b)"
     rf"|或|也许|可能)|{_SECOND}",
     re.IGNORECASE,
 )
@@ -57,9 +61,11 @@ _MORE = re.compile(r"[.!?。！？]|,\s+wh(?:ich|ere)")
 NAME = re.compile(r"(?:[\\∠△Δ]?\s?[A-Za-zα-ωΔ'_{}()△∠,\s]|\\[a-z]+|\d(?=[\s})'A-Za-z]|\s?$)|[" + CJK + r"]){1,60}")
 # What may be said before a value, up to its last word: "The area is", "There are", "x equals", "一共有".
 _COPULA = re.compile(
-    r"\b(?:is|are|was|were|be|equals|equal\sto|has|have|had|got|gets?|gives?|makes?|counts?|counted|bought|sold|ate|found|saw|made|took|used|spent"
+    r"\b(?:is|are|was|were|be|equals|equal\sto|has|have|had|got|gets?|gives?"
+    r"|makes?|counts?|counted|bought|sold|ate|found|saw|made|took|used|spent"
     r"|paid|earned|see|needs?|totals?|of"
-    rf"|yields?|takes?|lasts?|for|as|about|approximately|around|roughly|exactly|precisely|only|just|approx\.?|answers?|results?|{IS_ABROAD})\b\s*:?\s*"
+    rf"|yields?|takes?|lasts?|for|as|about|approximately|around|roughly|exactly"
+    rf"|precisely|only|just|approx\.?|answers?|results?|{IS_ABROAD})\b\s*:?\s*"
     r"|['’]s\s+|\b(?:in|year)\s(?=[12]\d{3}\Z)|(?:应该)?[是为有得]|等于|大?约|一共|总共|共|[:≈]|\\approx\b"
 )
 _LEAD = re.compile(rf"[A-Za-z{CJK}'’,\s\-:*_]*(?:\b[A-Za-z]+\s\d{{1,3}}\s[A-Za-z{CJK}'’,\s\-:]*)?")
@@ -70,13 +76,15 @@ _OPERATION = re.compile(
     re.IGNORECASE,
 )
 _CLOSING = re.compile(
-    r"\s*(?:,\sI\s(?:think|believe|am\ssure)|\b(?:is|was)\s(?:the|my|our)?\s?(?:final\s|correct\s|right\s)?(?:answer|result|solution|value|total)s?"
+    r"\s*(?:,\sI\s(?:think|believe|am\ssure)|\b(?:is|was)\s(?:the|my"
+    r"|our)?\s?(?:final\s|correct\s|right\s)?(?:answer|result|solution|value|total)s?"
     r"|\b(?:long|wide|tall|high|deep|thick|away|apart|old|each|altogether|in\s(?:total|all|length|area|size))"
     rf"|\s\((?=[^()]*(?:[a-z]{{3}}|[{CJK}]))[^()\d]{{2,80}}\)|\s?[✓✔✅☑]|[.,;]|(?<=[a-z]{{2}})!|です|입니다)\s*$"
 )
 # "left after …", "in the picture", "as it is the mode": words that add no number.
 _TAIL = re.compile(
-    r"(?<=[\w%°}])'?,?\s(?:left(?!\sout)|remaining|in|on|at|after|that|which|with|for|when|as|since|of\sthem|(?<=[a-z]\s)(?:are|were))\b"
+    r"(?<=[\w%°}])'?,?\s(?:left(?!\sout)|remaining|in|on|at|after|that"
+    r"|which|with|for|when|as|since|of\sthem|(?<=[a-z]\s)(?:are|were))\b"
     r"(?:\s[^\d\\=+*/<>^]{1,200}|)\Z"
 )
 # Words, or marks that a sentence is made of: a formula has none, and is read as it is.
@@ -100,7 +108,8 @@ _EQUALS = re.compile(r"\A([-+*/×÷.()\d\s]{1,80}\d)\s(?:is|equals|is\sequal\sto
 _CHANGED = re.compile(
     r"\b(?:twice|thrice|half|double|triple|(?:two|three|four|five|six|seven|eight|nine|ten|\d{1,3})\stimes)\s(?:of\s)?"
     r"(?:the|its|their|his|her|our|this|that|[a-z])\b|\b(?:minus|plus|less|times|over)\s(?:one|two|three|four|five|\d|[a-z]\b)"
-    r"|\b(?:squared|cubed)\s+\S+\s*\Z|\b(?:upper|lower)\sbound\b",
+    r"|\b(?:squared|cubed)\s+\S+\s*\Z|\b(?:upper|lower)\sbound\b"
+    r"|\b(?:previous|earlier|initial|old|original)\s(?:answer|guess|result|estimate)\b",
     re.IGNORECASE,
 )
 _IF = re.compile(

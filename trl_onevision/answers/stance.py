@@ -11,7 +11,8 @@ _WRONG = r"wrong|incorrect|false"
 _DENIED = re.compile(
     rf"\b(?:{_NOT}|{_WRONG}|no|neither|none|nobody|untrue|excluded?|eliminat\w+|unlike|without|impossible|unlikely|invalid"
     r"|instead|reject\w*|refut\w+|doubt\w*|hardly|barely|scarcely|(?:anything|everything|all|nothing|any)\sbut|far\sfrom"
-    r"|rul\w+\sout|(?:is|are|was|were)\s(?:absent|missing)|fails?|mistake\w*|the\s(?:trap|worst|least\s\w+)|red\sherring|decoy|distractor|opposite\sof|the\sopposite(?=\W*\Z)|isnt|cant)\b"
+    r"|rul\w+\sout|(?:is|are|was|were)\s(?:absent|missing)|fails?|mistake\w*|the\s(?:trap|worst|least\s\w+)"
+    r"|red\sherring|decoy|distractor|opposite\sof|the\sopposite(?=\W*\Z)|isnt|cant)\b"
     r"|n['’]t\b|[不非没沒未错錯误誤除别別否無无疑👎✗✘❌✖¬]|[以之]外|有问题|では?(?:な|あり)|ない|아[니닙]|干扰项|反面|相反|\b(?:niet|nicht|kein\w*)\b",
     re.IGNORECASE,
 )
@@ -28,6 +29,7 @@ _HEDGED = re.compile(
     rf"\b(?:(?:or|ou)(?!\s?=)|oder|или|maybe|perhaps|possibly|might|either|{_APART}between|could|may|unsure|uncertain|unclear"
     r"|alternative\w*|vs|versus|else|otherwise|failing|sometimes|partly|partially|e\.g|for\s(?:example|instance)|such\sas"
     r"|etc|et\sal|and\s(?:more|others)|among\sothers|(?:some|any)thing\slike|so\s(?:on|forth)"
+    r"|in\s(?:the\s)?(?:best|worst|most|many|some|certain)\scases?|for\s(?:now|the\smoment)|at\sfirst"
     r"|(?:some|they|people|others|one\swould)\s(?:say|claim)s?)\b|(?<!\s)-ish\b|\A\s*like\b|,\slike\b|,\ssay\W*\Z"
     r"|\.\.\.|\\[lc]?dots|或者?|还是|也许|可能|要么|(?<!分)之一|[均都]可|大概|似乎|例如|比如|诸如|随便|什么的|之类|等等"
     r"|(?<![相平全])等\W*\Z",
@@ -35,17 +37,25 @@ _HEDGED = re.compile(
 )
 # What owns up to a guess; "I guess it is A" is no more than "I think".
 _GUESSED = re.compile(
-    r"\b(?:guess(?:ing|ed|work)|an?\s(?:\w+\s)?guess|guess(?=\W*\Z)|(?:no|any)\sidea|cannot\s(?:say|tell|know|determine)|(?:low|little|no)\sconfidence|tentative\w*"
-    r"|unverified|unless|hopefully|hope\sso|just\skidding|coin\s(?:flip|toss)|flip\w*\sa\scoin|50/50|(?:sort|kind)\sof(?=\W*\Z)|in\sa\sway|tbd"
-    r"|I\ssuppose|subject\sto\schange|to\sbe\s(?:confirmed|verified|determined|checked)|(?:please|pls)\s(?:verify|check)|fingers\scrossed|as\sa\s(?:last\sresort|fallback|backup)|hypothetically|in\stheory(?=\W*\Z)"
+    r"\b(?:guess(?:ing|ed|work)|an?\s(?:\w+\s)?guess|guess(?=\W*\Z)|(?:no|any)\sidea"
+    r"|cannot\s(?:say|tell|know|determine)|(?:low|little|no)\s(?:confidence|certainty)|tentative\w*"
+    r"|unverified|unless|hopefully|hope\sso|just\skidding|coin\s(?:flip|toss)"
+    r"|flip\w*\sa\scoin|50/50|(?:sort|kind)\sof(?=\W*\Z)|in\sa\sway|tbd"
+    r"|I\ssuppose|subject\sto\schange|to\sbe\s(?:confirmed|verified|determined|checked)"
+    r"|(?:please|pls)\s(?:verify|check)|fingers\scrossed"
+    r"|as\sa\s(?:last\sresort|fallback|backup)|hypothetically|in\stheory(?=\W*\Z)"
     r"|if\sany|inter\salia|(?:do\snot|don['’]t)\strust|if\si(?:['’]m|\sam)|not\s(?:\w+\s){0,2}(?:sure|certain|confident)"
-    r"|quote\sme)\b|n['’]t\s(?:\w+\s){0,2}(?:sure|certain|know)\b|猜(?!是)|蒙的|不确定|不太?[确肯]定|没把握|说不[定准]|吧\W*\Z|待定|🤷|🤔|\((?:default|placeholder|example)\)|\A\W*(?:(?:so|then|now)\b\W{1,3})?(?:suppose|assum\w+|imagine|let(?:(?:['’]?s|\sus)\s(?:say|assume|suppose|imagine)|\s[a-z]\s?=))",
+    r"|quote\sme)\b|n['’]t\s(?:\w+\s){0,2}(?:sure|certain|know)\b|猜(?!是)|蒙的|不确定|不太?[确肯]定|没把握|说不[定准]"
+    r"|吧\W*\Z|待定|🤷|🤔|\((?:default|placeholder|example)\)|\A\W*(?:(?:so|then|now)\b\W{1,3})?(?:suppose"
+    r"|assum\w+|imagine|let(?:(?:['’]?s|\sus)\s(?:say|assume|suppose|imagine)|\s[a-z]\s?=))",
     re.IGNORECASE,
 )
 # What says that the value is another: a bound, or "nearly".
 _BOUND = re.compile(
-    rf"\b(?:(?:more|less|fewer|greater|larger|smaller|higher|lower|bigger)\sthan|up\sto|over(?!\stime)|under|beyond|{_SHOWN}(?:above|below)"
-    r"|at\s(?:least|most|best|worst|minimum|maximum|the\s(?:la|earlie)test)|exceeds?|upwards?|nearly|almost|close\sto|(?:short|shy)\sof|as\s(?:many|few|much|little)\sas|exclusive"
+    rf"\b(?:(?:more|less|fewer|greater|larger|smaller|higher|lower|bigger)\sthan"
+    rf"|up\sto|over(?!\stime)|under|beyond|{_SHOWN}(?:above|below)"
+    r"|at\s(?:least|most|best|worst|minimum|maximum|the\s(?:la|earlie)test)|exceeds?|upwards?"
+    r"|nearly|almost|close\sto|(?:short|shy)\sof|as\s(?:many|few|much|little)\sas|exclusive"
     r"|too\s(?:many|few|much|late|early))\b|大于|小于|超过|不少于|以上|以下|至少|至多|(?:左右|上下)\W*\Z|几乎|接近|将近",
     re.IGNORECASE,
 )

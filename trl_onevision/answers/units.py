@@ -52,7 +52,8 @@ eV=electronvolt atm=atmosphere bar=bar byte=byte bit=bit %=percent,pct $=dollar,
 _AMBIGUOUS = {"C": ("C", "celsius"), "F": ("F", "fahrenheit"), "¥": ("¥", "元")}
 _AMBIGUOUS |= dict.fromkeys(("pound", "pounds"), ("lb", "£"))
 _TOKEN = re.compile(
-    r"\s*(°\s?[CF](?![A-Za-z])|[%°$€£¥₹₩₽]|\\\$|\\(?:Omega|mu|AA)(?![a-zA-Z])|[^\W\d_]+|\^\s?[{(]?[-+]?\d{1,2}[)}]?(?!\d)|(?<=[^\W\d_)])-?\d{1,2}(?!\d)"
+    r"\s*(°\s?[CF](?![A-Za-z])|[%°$€£¥₹₩₽]|\\\$|\\(?:Omega|mu|AA)(?![a-zA-Z])"
+    r"|[^\W\d_]+|\^\s?[{(]?[-+]?\d{1,2}[)}]?(?!\d)|(?<=[^\W\d_)])-?\d{1,2}(?!\d)"
     r"|[·*×/()\-]|\\(?:cdot|times)(?![a-zA-Z]))"
 )
 _LATEX = {r"\$": "$", r"\Omega": "Ω", r"\mu": "μ", r"\cdot": "·", r"\times": "·", "*": "·", "×": "·", "-": "·"}

@@ -108,7 +108,9 @@ _CONDITION = re.compile(
 )
 _IN_PART = re.compile(r"(?:sort|kind)\sof|kinda|in\stheory|opposite|\d\s?%")
 _SET_ASIDE = re.compile(
-    r"hardly|barely|scarcely|doubt|except|也不是?\W*\Z|thing\sbut\b|\bbut\s(?:yes|no|not)\b|\ball\sbut\b|\b(?:half|almost|nearly|mostly)\s(?:true|right|correct)|other\sthan|rather\sthan|instead|far\sfrom|unlike|without|neither|nobody|[除又但✗✘❌✖]|有误|以外|并非|[,;]\s?(?:or|maybe|perhaps|possibly)\b",
+    r"hardly|barely|scarcely|doubt|except|也不是?\W*\Z|thing\sbut\b|\bbut\s(?:yes|no|not)\b|\ball\sbut\b"
+    r"|\b(?:half|almost|nearly|mostly)\s(?:true|right|correct)|other\sthan|rather\sthan|instead"
+    r"|far\sfrom|unlike|without|neither|nobody|[除又但✗✘❌✖]|有误|以外|并非|[,;]\s?(?:or|maybe|perhaps|possibly)\b",
     re.IGNORECASE,
 )
 
