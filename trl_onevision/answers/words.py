@@ -99,7 +99,8 @@ _PLAINLY_NOT = re.compile(
 )
 # "Yes, it is not", "No, it is": the short sentence turns the word before it.
 _TURNED = re.compile(
-    r"(?:yes|no),?\s(?:it|that|they|he|she|there|this)\s(?:is|are|does|do|was|were|can|will|has)(?P<not>n['’]t|\snot)?"
+    r"(?:yes|no),?\s(?:it|that|they|he|she|there|this|i)\s(?:is|are|does|do|was|were|can|will|has)(?P<not>n['’]t|\snot)?"
+    r"(?:\s(?:think|believe)\sso)?"
 )
 _PRONOUN_WORDS = "it they there this that he she the we i because since as you these those both neither"
 _PRONOUNS = frozenset(_PRONOUN_WORDS.split())
@@ -276,7 +277,8 @@ MOST_WORDS = 8  # around a date or a time
 # "before 3:05", "3:05 fast": another time than the one that is named.
 _SINCE = re.compile(r"\b(?:before|after|until|till|by|since|from|past|starting|in|eve\sof)\s*\Z", re.IGNORECASE)
 _THEN = re.compile(
-    r"\s*(?:\b(?:on|onwards?|later|earlier|ago|fast|slow|early|late|BC)\b|[之以的]?[前后後次])", re.IGNORECASE
+    r"\s*(?:\b(?:on|onwards?|later|earlier|ago|fast|slow|early|late|BC|minus|plus|less)\b|[之以的]?[前后後次])",
+    re.IGNORECASE,
 )
 
 
