@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 
 from trl_onevision.answers.numerals import CJK
-from trl_onevision.answers.stance import is_asserted, is_denied, is_hedged
+from trl_onevision.answers.stance import commits, is_asserted, is_denied, is_hedged
 
 # How an answer is announced, in the languages that models write in.
 ANSWER_ABROAD = "答え|정답|답|ответ|respuesta|réponse|resposta|antwort|risposta"
@@ -119,6 +119,7 @@ _IF = re.compile(
 )
 _ABOUT = re.compile(r"\s\((?:≈|about|approximately|approx\.?)\s?([^()]{1,40})\)\W*$")  # "√2 (about 1.41)"
 MOST_LEADS = 8
+SHORT = 60  # characters of what states a value and little else
 
 
 def without_reason(stated: str) -> str:
@@ -143,6 +144,15 @@ def affirmed(text: str) -> str:
     rest = text[denied.end() :] if denied else text
     again = denied and set(_VALUES.findall(denied[0])) & set(_VALUES.findall(rest))
     return rest if denied and is_asserted(rest) and not again else text
+
+
+def takes_back(stated: str) -> bool:
+    """Whether what is stated is a value that it does not stand by: what was stated before it is not the answer either.
+
+    >>> takes_back("12 or 13"), takes_back("not B"), takes_back("13?"), takes_back("given in metres")
+    (True, True, True, False)
+    """
+    return len(stated) <= SHORT and _VALUES.search(stated) is not None and not commits(stated)
 
 
 def without_relative(text: str) -> str:

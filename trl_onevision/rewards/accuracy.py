@@ -14,6 +14,7 @@ from trl_onevision.answers.expression import symbols
 from trl_onevision.answers.extract import answers
 from trl_onevision.answers.markup import plain
 from trl_onevision.answers.parse import Algebra, Quantity
+from trl_onevision.answers.sentence import takes_back
 from trl_onevision.answers.task import read_golds, read_list_golds, task_of
 from trl_onevision.rewards.rows import NamedReward, NotNegative, Unscorable, score_rows
 from trl_onevision.rewards.verify import Pair, equal
@@ -125,7 +126,7 @@ class AccuracyReward(NamedReward):
         if task == "choice" and len(golds) > 1:
             golds = [json.dumps(golds)]
         reads, judge = _TASKS[task]
-        answer = next((one for one in said if one and reads(one, golds, choices)), said[0])
+        answer = next((one for one in said if one and (reads(one, golds, choices) or takes_back(one))), said[0])
         # The empty answer is judged too: whether a gold can be scored must not depend on the completion.
         judgements = [judge(self, gold, answer, choices) for gold in golds]
         usable = [judgement for judgement in judgements if judgement is not None]
