@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from trl_onevision.answers.sentence import AFTERTHOUGHT, ANSWER_ABROAD, IS_ABROAD, SENTENCE_END
+from trl_onevision.answers.sentence import AFTERTHOUGHT, ANSWER_ABROAD, CHANGED, IS_ABROAD, SENTENCE_END
 from trl_onevision.answers.stance import asserts, is_asserted, is_denied, is_guessed, is_hedged
 
 # Literal tags and bounded repeats only: none of these can backtrack.
@@ -75,9 +75,9 @@ _LABEL_ALONE = re.compile(r"\W{0,4}[A-Z]\W{0,4}")
 _OPTION = re.compile(r"\W{0,4}[A-Z][).:、]")
 _ITEM = re.compile(r"\W{0,4}\d{1,3}[).:、]\s{0,4}[^\W\d_]")  # "3. We add"
 _LEAVES_OPEN = re.compile(
-    r"\A\W*(?:if|when|where|for|let|suppos\w*|assum\w*|in\s(?:the\s|this\s)?case|one|another|some|case|step)\b"
+    r"\A\W*(?:if|when|where|for|let|suppos\w*|assum\w*|in\s(?:the\s|this\s)?case|unless|otherwise|provided|one|another|some|case|step)\b"
     r"|\b(?:possib\w+|potential\w*|candidates?|options|choices|examples?|hints?|notes?|recall|remember)\b"
-    r"|[若如]果?|假设|当|选项有|候选|提示|注意|例",
+    r"|[若如]果?|假设|否则|当|选项有|候选|提示|注意|例",
     re.IGNORECASE,
 )
 # What is behind an answer is tried from its start alone: a run of white space inside of a text has thousands of ends.
@@ -104,6 +104,8 @@ _STATES = re.compile(
     r"(?:\b(?:is|are|was|were|equals|equal\sto|gives?|get)(?:\s(?:the|only|just|exactly|about|approximately|option))*|[=:≈])"
     r"[\s$*\\(\[]*\Z"
 )
+# "Ten times the answer is 18", "2 more than the answer is 18"
+_OF_THE_ANSWER = re.compile(r"\b(?:of|than|times|twice|half|double|triple|minus|plus)\s*\Z", re.IGNORECASE)
 _DENIED_OPINION = re.compile(
     r"(?:n['’]t|not|never|nobody|no\sone|hardly)\s(?:\w+\s){0,3}?(?:think|believe|say|claim|sure|certain|true|the\scase|mean)"
     r"|\b(?:doubt|(?:false|wrong|untrue)\sthat|if|suppose|assum\w+|at\sfirst|some|people|others|maybe|perhaps|possibly)\b",
@@ -289,8 +291,11 @@ def _is_meant(text: str, statement: Statement) -> bool:
         _CLAUSE_END.split(text[behind : behind + CLAUSE].lstrip(" .,;)}$("))[0]
     ):
         return False
+    if CHANGED.search(before):
+        return False
     if not is_box:
-        return not (is_denied(before) or is_hedged(before) or _DENIED_OPINION.search(before))
+        unsaid = is_denied(before) or is_hedged(before) or _DENIED_OPINION.search(before)
+        return not (unsaid or _OF_THE_ANSWER.search(before))
     if _OPERATOR_BEFORE.search(before) or _GOES_ON.match(text, behind) or not asserts(text, statement.start, behind):
         return False
     judged = _JUDGED.match(text[behind : behind + CLAUSE])

@@ -105,11 +105,14 @@ _COUNTED = re.compile(
 )
 _EQUALS = re.compile(r"\A([-+*/×÷.()\d\s]{1,80}\d)\s(?:is|equals|is\sequal\sto)\s(?=-?\d)")  # "3 + 4 is 7"
 # "twice the number is", "the answer minus one is", "the side squared is": of another value than is asked for.
-_CHANGED = re.compile(
+CHANGED = re.compile(
     r"\b(?:twice|thrice|half|double|triple|(?:two|three|four|five|six|seven|eight|nine|ten|\d{1,3})\stimes)\s(?:of\s)?"
-    r"(?:the|its|their|his|her|our|this|that|[a-z])\b|\b(?:minus|plus|less|times|over)\s(?:one|two|three|four|five|\d|[a-z]\b)"
-    r"|\b(?:squared|cubed)\s+\S+\s*\Z|\b(?:upper|lower)\sbound\b"
-    r"|\b(?:previous|earlier|initial|old|original)\s(?:answer|guess|result|estimate)\b",
+    r"(?:the|its|their|his|her|our|this|that|[a-z])\b|(?<!\\)\b(?:minus|plus|less|times|over)\s(?:one|two|three|four|five|\d|[a-z]\b)"
+    r"|\b(?:third|quarter|fifth|tenth|square|cube|root|reciprocal|inverse|negative|opposite|complement)\sof\sthe\b"
+    r"|\b(?:squared|cubed|doubled|tripled|halved)\s+\S+\s*\Z"
+    r"|\b(?:divided|multiplied|increased|decreased|reduced|raised)\s(?:by|to)\s|\b(?:upper|lower)\sbound\b"
+    r"|\b(?:previous|earlier|initial|old|original)\s(?:answer|guess|result|value|estimate)\b"
+    r"|(?:[两二三四五六七八九十\d]倍|一半|分之[一二三]|平方|立方|倒数|相反数)(?:就?是|为|等于)\s*\Z",
     re.IGNORECASE,
 )
 _IF = re.compile(
@@ -195,7 +198,7 @@ def _cores(text: str) -> Iterator[str]:
     for end in (0, *(copula.end() for copula in copulas)):
         leads = _LEAD.fullmatch(bare, 0, end) or NAME.fullmatch(bare[:end].rstrip(" :≈"))
         subject = bare[bare.rfind(",", 0, end) + 1 : end]
-        if leads and not _OPERATION.search(bare, 0, end) and not _CHANGED.search(subject):
+        if leads and not _OPERATION.search(bare, 0, end) and not CHANGED.search(subject):
             yield (value := bare[end:].strip().strip("'" if end else ""))
             if tail := _TAIL.search(value):
                 yield value[: tail.start()].strip(" ,")

@@ -82,7 +82,7 @@ def refused_features(trainer: GRPOTrainer, model: Any) -> list[str]:
 def fused_loss(trainer: Any, model: Any) -> "LigerLoss | None":
     """The fused loss of a trainer: where it is asked for and, unless something needs TRL's, on a GPU."""
     options = trainer.options
-    on_gpu = trainer.accelerator.device.type != "cpu"
+    on_gpu = trainer.accelerator.device.type == "cuda"
     if options.loss == "trl" or (options.loss == "auto" and not on_gpu):
         return None
     refused = options.refused_by_fused_loss(trainer.args) + refused_features(trainer, model)
