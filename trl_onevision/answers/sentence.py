@@ -122,6 +122,7 @@ _IF = re.compile(
 )
 _ABOUT = re.compile(r"\s\((?:≈|about|approximately|approx\.?)\s?([^()]{1,40})\)\W*$")  # "√2 (about 1.41)"
 MOST_LEADS = 8
+_ONE_OR = re.compile(r"\S\s(?:or|或)\s\S")
 SHORT = 60  # characters of what states a value and little else
 
 
@@ -155,7 +156,8 @@ def takes_back(stated: str) -> bool:
     >>> takes_back("12 or 13"), takes_back("not B"), takes_back("13?"), takes_back("given in metres")
     (True, True, True, False)
     """
-    return len(stated) <= SHORT and _VALUES.search(stated) is not None and not commits(stated)
+    named = _VALUES.search(stated) or _ONE_OR.search(stated)
+    return len(stated) <= SHORT and named is not None and not commits(stated)
 
 
 def without_relative(text: str) -> str:

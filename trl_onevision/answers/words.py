@@ -99,7 +99,7 @@ _PLAINLY_NOT = re.compile(
 )
 # "Yes, it is not", "No, it is": the short sentence turns the word before it.
 _TURNED = re.compile(
-    r"(?:yes|no),?\s(?:it|that|they|he|she|there|this|i)\s(?:is|are|does|do|was|were|can|will|has)(?P<not>n['’]t|\snot)?"
+    r"(?:yes|no),?\s(?:it|that|they|he|she|there|this|i|we)\s(?:is|are|does|do|was|were|can|will|has)(?P<not>n['’]t|\snot)?"
     r"(?:\s(?:think|believe)\sso)?"
 )
 _PRONOUN_WORDS = "it they there this that he she the we i because since as you these those both neither"
